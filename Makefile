@@ -1,0 +1,97 @@
+# VMFerry. `make help` says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PACKAGES := ca-certificates gcc iproute2 iputils-ping libc6-dev libvirt-dev mmdebstrap pkg-config python3-venv systemd-container
+TOOLS := cargo-deny cargo-nextest
+
+# Last: what the machine has comes first.
+export PATH := $(PATH):$(CURDIR)/.tools/bin
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: packages rust tools tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
+
+.PHONY: build
+build: ## Build all programs
+	cargo build --workspace --bins
+
+.PHONY: check
+check: rust tools ## What can be said without running anything: format, lints, documentation, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+	cargo deny --log-level error check bans licenses sources
+	@if cargo deny --log-level off fetch db; then \
+		cargo deny --log-level error check advisories; \
+	else \
+		echo "check: the RustSec advisory database cannot be fetched from here: dependencies were NOT checked for known vulnerabilities" >&2; \
+	fi
+
+.PHONY: test
+test: setup check build ## Everything: setup, check, build, unit, documentation and end-to-end tests (needs root)
+	cargo test --workspace --doc --quiet
+	cargo nextest run --workspace
+
+.PHONY: demo
+demo: packages rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)
+	cargo build --release --workspace --bins
+	target/release/testbed tree
+	target/release/testbed demo
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -rf .tools
+
+.PHONY: packages
+packages:
+	@if ! command -v dpkg-query >/dev/null; then \
+		echo "setup: no Debian; what these Debian packages hold must be there: $(PACKAGES)" >&2; \
+		exit 0; \
+	fi; \
+	missing=(); \
+	for package in $(PACKAGES); do \
+		[[ $$(dpkg-query --show --showformat '$${db:Status-Status}' "$$package" 2>/dev/null) == installed ]] || missing+=("$$package"); \
+	done; \
+	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
+	if (( EUID != 0 )); then \
+		echo "setup: missing; run as root: apt-get install $${missing[*]}" >&2; \
+		exit 1; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update --quiet=2; \
+	apt-get install --quiet=2 --yes --no-install-recommends "$${missing[@]}"
+
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { \
+		echo "setup: Rust is missing (Debian 12's own is too old); see https://rustup.rs:" >&2; \
+		echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2; \
+		exit 1; \
+	}
+
+# Built binaries where there are some for this machine, else from source.
+.PHONY: tools
+tools:
+	@missing=(); \
+	for tool in $(TOOLS); do command -v "$$tool" >/dev/null || missing+=("$$tool"); done; \
+	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
+	echo "setup: installing $${missing[*]} into .tools"; \
+	if python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement .ci/tools.txt; then exit 0; fi; \
+	echo "setup: no built ones to be had; building $${missing[*]}, which takes a while" >&2; \
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo install --locked --root .tools "$${missing[@]}"
+
+# The system that all test hosts boot from, kept between runs.
+.PHONY: tree
+tree:
+	@cargo build --quiet --package vmferry-tests --bin testbed
+	@target/debug/testbed tree

@@ -1,0 +1,210 @@
+//! The agent's configuration: TOML, read and judged whole before anything is opened.
+
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use vmferry_core::id::HostName;
+use vmferry_transport::CertificateFiles;
+
+/// Where the packages put it.
+pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
+
+/// A configuration that can be worked with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This host's name: as in the inventory and in the certificate.
+    pub name: HostName,
+    /// Its availability zone.
+    pub zone: String,
+    /// The one port.
+    pub listen: SocketAddr,
+    /// CA, certificate and key.
+    pub tls: CertificateFiles,
+    /// libvirt's URI.
+    pub libvirt_uri: String,
+    /// The UNIX socket on which libvirt answers; an incoming migration's control connection ends here.
+    pub libvirt_socket: PathBuf,
+    /// The group QEMU runs as: it must be able to make its socket in the migration's directory.
+    pub qemu_group: String,
+    /// Journals live below it.
+    pub state_directory: PathBuf,
+    /// How long records of ended migrations are kept.
+    pub keep_records: Duration,
+}
+
+/// Everything that is wrong with a configuration, not the first thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// The file.
+    pub file: PathBuf,
+    /// A problem each: key, what is wrong, what to write instead.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used:", self.file.display())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Option<String>,
+    zone: Option<String>,
+    listen: Option<String>,
+    tls: Option<Tls>,
+    #[serde(default)]
+    libvirt: Libvirt,
+    state_directory: Option<PathBuf>,
+    keep_records: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Libvirt {
+    uri: Option<String>,
+    socket: Option<PathBuf>,
+    qemu_group: Option<String>,
+}
+
+impl Config {
+    /// Reads and judges the file.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let text = fs::read_to_string(path).map_err(|error| Problems {
+            file: path.to_owned(),
+            problems: vec![format!("it cannot be read: {error}")],
+        })?;
+        Self::parse(&text).map_err(|problems| Problems { file: path.to_owned(), problems })
+    }
+
+    fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let file: File = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
+        let mut problems = Vec::new();
+
+        let name = check(&mut problems, file.name, "name", "this host's name, e.g. \"node-28\"", |name| {
+            name.parse::<HostName>().map_err(|error| error.to_string())
+        });
+        let zone = check(&mut problems, file.zone, "zone", "its availability zone, e.g. \"nova\"", |zone| {
+            if zone.trim().is_empty() { Err("is empty".into()) } else { Ok(zone) }
+        });
+        let listen = file.listen.unwrap_or_else(|| "[::]:7443".into());
+        let listen = check(&mut problems, Some(listen), "listen", "ADDRESS:PORT, e.g. \"0.0.0.0:7443\"", |listen| {
+            listen.parse::<SocketAddr>().map_err(|error| error.to_string())
+        });
+        let tls = file.tls.unwrap_or(Tls { ca: None, certificate: None, key: None });
+        let mut pem = |path: Option<PathBuf>, key, default: &str| {
+            check(&mut problems, Some(path.unwrap_or_else(|| default.into())), key, "the path of a PEM file", |path| {
+                match fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_file() => Ok(path),
+                    Ok(_) => Err(format!("{} is not a file", path.display())),
+                    Err(error) => Err(format!("{}: {error}", path.display())),
+                }
+            })
+        };
+        let ca = pem(tls.ca, "tls.ca", "/etc/vmferry/pki/ca.pem");
+        let certificate = pem(tls.certificate, "tls.certificate", "/etc/vmferry/pki/cert.pem");
+        let key = pem(tls.key, "tls.key", "/etc/vmferry/pki/key.pem");
+        let qemu_group = match file.libvirt.qemu_group {
+            Some(group) => check(&mut problems, Some(group), "libvirt.qemu_group", "a group of this host", |group| {
+                if has_group(&group) { Ok(group) } else { Err(format!("there is no group `{group}`")) }
+            }),
+            // Debian's name, then Fedora's and SUSE's.
+            None => {
+                ["libvirt-qemu", "qemu"].into_iter().find(|group| has_group(group)).map(str::to_owned).or_else(|| {
+                    problems.push(
+                        "libvirt.qemu_group: neither `libvirt-qemu` nor `qemu` is a group of this host; \
+                     install QEMU and libvirt, or name the group QEMU runs as"
+                            .into(),
+                    );
+                    None
+                })
+            }
+        };
+        let keep = file.keep_records.unwrap_or_else(|| "30d".into());
+        let keep_records = check(&mut problems, Some(keep), "keep_records", "a time, e.g. \"30d\"", |text| {
+            humantime::parse_duration(&text).map_err(|error| format!("`{text}`: {error}"))
+        });
+
+        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records) {
+            (
+                Some(name),
+                Some(zone),
+                Some(listen),
+                Some(ca),
+                Some(certificate),
+                Some(key),
+                Some(qemu_group),
+                Some(keep_records),
+            ) => Ok(Self {
+                name,
+                zone,
+                listen,
+                tls: CertificateFiles { ca, certificate, key },
+                libvirt_uri: file.libvirt.uri.unwrap_or_else(|| "qemu:///system".into()),
+                libvirt_socket: file.libvirt.socket.unwrap_or_else(|| "/run/libvirt/libvirt-sock".into()),
+                qemu_group,
+                state_directory: file.state_directory.unwrap_or_else(|| "/var/lib/vmferry".into()),
+                keep_records,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn check<T, U>(
+    problems: &mut Vec<String>,
+    value: Option<T>,
+    key: &str,
+    wanted: &str,
+    judge: impl FnOnce(T) -> Result<U, String>,
+) -> Option<U> {
+    let judged = value.ok_or_else(|| "is missing".to_owned()).and_then(judge);
+    judged.map_err(|problem| problems.push(format!("{key}: {problem}; write {wanted}"))).ok()
+}
+
+fn has_group(name: &str) -> bool {
+    nix::unistd::Group::from_name(name).ok().flatten().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let problems = Config::parse(
+            "name = 'a b'\nlisten = 'nowhere'\nkeep_records = 'soon'\n[tls]\nca = '/nonexistent'\n\
+             [libvirt]\nqemu_group = 'no-such-group'",
+        )
+        .expect_err("all wrong");
+        for key in ["name:", "zone:", "listen:", "tls.ca:", "libvirt.qemu_group:", "keep_records:"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key} in {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let problems = Config::parse("name = 'a'\nzoen = 'b'").expect_err("unknown key");
+        assert!(problems[0].contains("zoen") && problems[0].contains("line 2"), "{problems:?}");
+    }
+}

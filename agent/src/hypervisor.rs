@@ -1,0 +1,93 @@
+//! The edge: everything that the phases ask of, or do to, the host they run on.
+//!
+//! [`Hypervisor`] has one implementation for real hosts, [`host::LibvirtHost`], and one in the flow's tests, for
+//! faults that a real host cannot be made to have.
+
+mod host;
+
+use std::{future::Future, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+use vmferry_core::{
+    agent::{Leaving, Sighting},
+    compatibility::{DestinationFacts, SourceFacts},
+    domain_xml::Definition,
+    id::{HostName, InstanceId, MigrationId},
+    migration::{Order, Progress, Statistics},
+    reason::Reason,
+};
+
+pub use self::host::LibvirtHost;
+
+/// What went wrong at the edge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The stable code.
+    pub reason: Reason,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault with its code.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Takes samples of a running job.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// The host, its libvirt and its tunnel.
+///
+/// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
+pub trait Hypervisor: Send + Sync + 'static {
+    /// The host's name.
+    fn name(&self) -> &HostName;
+
+    /// What the source must know to judge whether an instance may leave, and what it tells the destination.
+    /// `migration` is left for the caller to fill in.
+    fn leaving(&self, order: &Order) -> impl Future<Output = Result<(SourceFacts, Leaving), Fault>> + Send;
+
+    /// What the destination must know to judge whether it can take the instance. Claims are not deducted.
+    fn arriving(&self, definition: &Definition) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
+
+    /// What is to be seen of the instance now. A libvirt that does not answer is a fault, never an absence.
+    fn sighting(&self, instance: InstanceId) -> impl Future<Output = Result<Sighting, Fault>> + Send;
+
+    /// Source: opens the sockets that lead to the destination.
+    fn open_sockets(&self, order: &Order) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Destination: makes the directory in which QEMU opens its socket.
+    fn make_directory(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Either: closes the migration's sockets and removes its directory.
+    fn remove_sockets(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Destination: lets `source`, and nobody else, open tunnel streams of this migration.
+    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault>;
+
+    /// Destination: lets nobody in any more, and cuts the streams that are open.
+    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
+
+    /// Source: runs libvirt's job to its end.
+    fn migrate(
+        &self,
+        order: &Order,
+        progress: OnProgress,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
+
+    /// Source, after a restart: waits until no job runs on the domain any more; ends it if it takes too long.
+    fn await_job_end(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Destination: keeps the definition when the guest stops.
+    fn make_persistent(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Source: forgets the definition of a guest that does not run here.
+    fn undefine(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Destination: destroys the instance if it is arriving; a guest that ever ran here is not touched.
+    fn destroy_arriving(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
+}

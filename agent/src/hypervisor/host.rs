@@ -1,0 +1,293 @@
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use nix::unistd::Group;
+use tokio_util::sync::CancellationToken;
+use vmferry_core::{
+    agent::{Leaving, Sighting},
+    compatibility::{DestinationFacts, SourceFacts, version_text},
+    domain_xml::Definition,
+    host::Host,
+    id::{HostName, InstanceId, MigrationId},
+    instance::{DiskSource, Instance, InstanceState},
+    migration::{Order, Statistics},
+    reason::Reason,
+};
+
+use super::{Fault, Hypervisor, OnProgress};
+use crate::{
+    libvirt::{self, DomainReading, JobError, JobOrder, Libvirt},
+    network,
+    tunnel::{self, Grants, Listeners},
+};
+
+/// How long a job may go on after its agent died; without its tunnel it fails at once.
+const ORPHANED_JOB_LIMIT: Duration = Duration::from_secs(30);
+
+/// A real host: its libvirt, its links, its tunnel.
+#[derive(Debug)]
+pub struct LibvirtHost {
+    name: HostName,
+    qemu_group: String,
+    libvirt: Libvirt,
+    listeners: Listeners,
+    grants: Arc<Grants>,
+}
+
+impl LibvirtHost {
+    /// A host with nothing opened yet.
+    pub fn new(
+        name: HostName,
+        qemu_group: String,
+        libvirt: Libvirt,
+        listeners: Listeners,
+        grants: Arc<Grants>,
+    ) -> Self {
+        Self { name, qemu_group, libvirt, listeners, grants }
+    }
+
+    /// What the host is.
+    pub async fn facts(
+        &self,
+        zone: &str,
+        claimed: ByteSize,
+        migrations_active: u32,
+        certificate_expires: Timestamp,
+    ) -> Result<Host, Fault> {
+        let reading = self.libvirt.host().await?;
+        let domains = self.libvirt.domains().await?;
+        let active = domains.iter().filter(|domain| domain.state != InstanceState::Shutoff).count();
+        let available = memory_available()?;
+        Ok(Host {
+            name: self.name.clone(),
+            zone: zone.to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            libvirt_version: version_text(reading.libvirt_version),
+            qemu_version: version_text(reading.qemu_version),
+            architecture: reading.capabilities.architecture,
+            cpu_model: reading.capabilities.cpu_model,
+            cpus: reading.cpus,
+            memory_total: reading.memory_total,
+            memory_available: ByteSize::b(available.as_u64().saturating_sub(claimed.as_u64())),
+            instances_active: u32::try_from(active).unwrap_or(u32::MAX),
+            instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
+            migrations_active,
+            certificate_expires,
+        })
+    }
+
+    /// All domains, running or not.
+    pub async fn instances(&self) -> Result<Vec<Instance>, Fault> {
+        Ok(self.libvirt.domains().await?.into_iter().map(|domain| self.instance_of(domain)).collect())
+    }
+
+    /// The domain with this name or UUID.
+    pub async fn instance(&self, name_or_id: &str) -> Result<Option<Instance>, Fault> {
+        Ok(self.libvirt.domain(name_or_id).await?.map(|domain| self.instance_of(domain)))
+    }
+
+    fn instance_of(&self, domain: DomainReading) -> Instance {
+        Instance {
+            id: domain.id,
+            name: domain.name,
+            state: domain.state,
+            host: self.name.clone(),
+            memory: domain.definition.memory,
+            vcpus: domain.definition.vcpus,
+            persistent: domain.persistent,
+            disks: domain.definition.disks,
+            vifs: domain.definition.vifs,
+            migration: None,
+        }
+    }
+
+    async fn domain(&self, order: &Order) -> Result<DomainReading, Fault> {
+        self.libvirt.domain(&order.instance.to_string()).await?.ok_or_else(|| {
+            let message = format!(
+                "{} has no instance {} ({}); `vmferry instances` tells where it is",
+                self.name, order.instance_name, order.instance
+            );
+            Fault::new(Reason::InstanceNotFound, message)
+        })
+    }
+}
+
+impl Hypervisor for LibvirtHost {
+    fn name(&self) -> &HostName {
+        &self.name
+    }
+
+    async fn leaving(&self, order: &Order) -> Result<(SourceFacts, Leaving), Fault> {
+        let domain = self.domain(order).await?;
+        let host = self.libvirt.host().await?;
+        let domain_xml = self.libvirt.migratable_xml(order.instance).await?;
+        let definition = Definition::parse(&domain_xml).map_err(|error| {
+            Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", domain.name))
+        })?;
+        let facts = SourceFacts {
+            host: self.name.clone(),
+            state: domain.state,
+            migration: None,
+            job: domain.job.clone(),
+            snapshots: domain.snapshots,
+            definition: definition.clone(),
+        };
+        let instance = self.instance_of(domain);
+        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version }))
+    }
+
+    async fn arriving(&self, definition: &Definition) -> Result<DestinationFacts, Fault> {
+        let id = definition.id.to_string();
+        let (host, same_id, same_name, capabilities, cpu, networks, bridges) = futures::try_join!(
+            async { Ok(self.libvirt.host().await?) },
+            async { Ok(self.libvirt.domain(&id).await?) },
+            async { Ok(self.libvirt.domain(&definition.name).await?) },
+            async { Ok(self.libvirt.domain_capabilities(definition).await?) },
+            async { Ok::<_, Fault>(self.libvirt.compare_cpu(definition).await?) },
+            async { Ok(self.libvirt.active_networks().await?) },
+            async {
+                network::bridges().await.map_err(|error| {
+                    Fault::new(Reason::Internal, format!("cannot list the bridges of {}: {error}", self.name))
+                })
+            },
+        )?;
+        let missing_files = definition.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::File { path } if !Path::new(path).exists() => Some(path.clone()),
+            _ => None,
+        });
+        Ok(DestinationFacts {
+            host: self.name.clone(),
+            same_name: same_name.is_some_and(|domain| domain.id != definition.id),
+            same_id: same_id.map(|domain| (domain.name, domain.state)),
+            memory_available: memory_available()?,
+            vcpus_max: capabilities.map(|capabilities| capabilities.vcpus_max),
+            capabilities: host.capabilities,
+            cpu,
+            bridges,
+            networks,
+            missing_files: missing_files.collect(),
+            qemu_version: host.qemu_version,
+        })
+    }
+
+    async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
+        let domain = self.libvirt.domain(&instance.to_string()).await?;
+        Ok(domain.map_or(Sighting::Absent, |domain| domain.sighting))
+    }
+
+    async fn open_sockets(&self, order: &Order) -> Result<(), Fault> {
+        self.make_directory(order.id).await?;
+        self.listeners.open(order).map_err(|error| {
+            let directory = tunnel::directory(order.id);
+            Fault::new(
+                Reason::TunnelFailed,
+                format!("cannot listen in {} on {}: {error}", directory.display(), self.name),
+            )
+        })
+    }
+
+    async fn make_directory(&self, migration: MigrationId) -> Result<(), Fault> {
+        let directory = tunnel::directory(migration);
+        make_directory(&directory, &self.qemu_group).map_err(|error| {
+            Fault::new(Reason::TunnelFailed, format!("cannot make {} on {}: {error}", directory.display(), self.name))
+        })
+    }
+
+    async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.listeners.close(migration);
+        let directory = tunnel::directory(migration);
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::new(
+                Reason::TunnelFailed,
+                format!("cannot remove {} on {}: {error}", directory.display(), self.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
+        self.grants.grant(migration, source);
+        Ok(())
+    }
+
+    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.revoke(migration);
+        Ok(())
+    }
+
+    async fn migrate(
+        &self,
+        order: &Order,
+        progress: OnProgress,
+        cancel: CancellationToken,
+    ) -> Result<Statistics, Fault> {
+        let job = JobOrder {
+            instance: order.instance,
+            libvirt_socket: tunnel::libvirt_socket(order.id),
+            memory_socket: tunnel::memory_socket(order.id),
+        };
+        let name = &order.instance_name;
+        let to = &order.destination.host;
+        self.libvirt.migrate(&job, move |sample| progress(sample), cancel).await.map_err(|error| match error {
+            JobError::Aborted => {
+                Fault::new(Reason::MigrationAborted, format!("the migration of {name} to {to} was aborted"))
+            }
+            JobError::BeforeHandover { message } => {
+                Fault::new(Reason::MigrationFailed, format!("{name} could not be moved to {to}: {message}"))
+            }
+            JobError::Handover { message } => {
+                Fault::new(Reason::HandoverFailed, format!("{name} could not be handed over to {to}: {message}"))
+            }
+            JobError::Libvirt(error) => error.into(),
+        })
+    }
+
+    async fn await_job_end(&self, instance: InstanceId) -> Result<(), Fault> {
+        Ok(self.libvirt.await_job_end(instance, ORPHANED_JOB_LIMIT).await?)
+    }
+
+    async fn make_persistent(&self, instance: InstanceId) -> Result<(), Fault> {
+        Ok(self.libvirt.make_persistent(instance).await?)
+    }
+
+    async fn undefine(&self, instance: InstanceId) -> Result<(), Fault> {
+        Ok(self.libvirt.undefine(instance).await?)
+    }
+
+    async fn destroy_arriving(&self, instance: InstanceId) -> Result<(), Fault> {
+        Ok(self.libvirt.destroy_if_arriving(instance).await?)
+    }
+}
+
+impl From<libvirt::Error> for Fault {
+    fn from(error: libvirt::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            message = format!("{message}: {error}");
+            source = error.source();
+        }
+        Self::new(Reason::LibvirtFailed, message)
+    }
+}
+
+/// QEMU makes its socket here as its own user, so its group may write; nobody else may even look.
+fn make_directory(directory: &Path, group: &str) -> io::Result<()> {
+    let gid = Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("there is no group `{group}`")))?.gid;
+    fs::create_dir_all(directory)?;
+    chown(directory, None, Some(gid.as_raw()))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o2770))
+}
+
+fn memory_available() -> Result<ByteSize, Fault> {
+    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's free memory: {what}"));
+    let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
+    meminfo.mem_available.map(ByteSize::b).ok_or_else(|| unknown("the kernel does not say".to_owned()))
+}

@@ -1,0 +1,383 @@
+//! The truth about a migration in flight: one file of JSON lines per migration, synced before what it names is begun.
+//!
+//! [`State`] is the fold of a file's entries. Whatever an agent knows of a migration it can read back from there.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use vmferry_core::{
+    id::MigrationId,
+    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics},
+    undo::Undo,
+};
+
+/// The format of the entries below. A journal of another format is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// The first line.
+    Opened {
+        /// [`FORMAT`].
+        format: u32,
+        /// What was asked for.
+        order: Order,
+        /// Which half this host plays.
+        side: Side,
+        /// Identity of who asked.
+        requested_by: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A phase begins.
+    Begun {
+        /// Which.
+        phase: Phase,
+        /// When.
+        at: Timestamp,
+    },
+    /// The phase that began last went through.
+    Done {
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step is about to be taken; this is its reverse.
+    Step(Undo),
+    /// A step was taken back, or made final.
+    Struck(Undo),
+    /// The job finished.
+    Measured(Statistics),
+    /// Something failed.
+    Failed(Cause),
+    /// Something needs a look.
+    Warning(String),
+    /// The last line.
+    Ended {
+        /// How.
+        outcome: Outcome,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl Entry {
+    /// Whether what follows must not begin before this is on disk. What only informs may be lost in a crash.
+    fn must_be_synced(&self) -> bool {
+        !matches!(self, Self::Done { .. } | Self::Warning(_))
+    }
+}
+
+/// What the entries amount to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// As others see it; without `pending`.
+    record: Record,
+    /// Steps to take back, oldest first.
+    pub pending: Vec<Undo>,
+}
+
+impl State {
+    fn opened(entry: Entry) -> Option<Self> {
+        let Entry::Opened { format: FORMAT, order, side, requested_by, at } = entry else { return None };
+        let record = Record {
+            order,
+            side,
+            requested_by,
+            started: at,
+            ended: None,
+            phases: Vec::new(),
+            outcome: None,
+            cause: None,
+            statistics: None,
+            pending: Vec::new(),
+            warnings: Vec::new(),
+        };
+        Some(Self { record, pending: Vec::new() })
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        let record = &mut self.record;
+        match entry {
+            Entry::Opened { .. } => {}
+            Entry::Begun { phase, at } => record.phases.push(PhaseSpan { phase, started: at, duration: None }),
+            Entry::Done { took } => {
+                if let Some(span) = record.phases.last_mut() {
+                    span.duration = Some(took);
+                }
+            }
+            Entry::Step(undo) => self.pending.push(undo),
+            Entry::Struck(undo) => self.pending.retain(|pending| *pending != undo),
+            Entry::Measured(statistics) => record.statistics = Some(statistics),
+            // The first cause is the cause; what follows from it is not.
+            Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),
+            Entry::Warning(warning) => record.warnings.push(warning),
+            Entry::Ended { outcome, at } => {
+                record.outcome = Some(outcome);
+                record.ended = Some(at);
+            }
+        }
+    }
+
+    /// As others see it.
+    pub fn record(&self) -> Record {
+        let pending = self.pending.iter().map(Undo::to_string).collect();
+        Record { pending, ..self.record.clone() }
+    }
+
+    /// What was asked for.
+    pub fn order(&self) -> &Order {
+        &self.record.order
+    }
+
+    /// Which half this host plays.
+    pub fn side(&self) -> Side {
+        self.record.side
+    }
+
+    /// How it ended; `None` while it goes on.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.record.outcome
+    }
+
+    /// Why it did not go through.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.record.cause.as_ref()
+    }
+
+    /// What the job measured.
+    pub fn statistics(&self) -> Option<Statistics> {
+        self.record.statistics
+    }
+
+    /// What needs a look.
+    pub fn warnings(&self) -> &[String] {
+        &self.record.warnings
+    }
+
+    /// Whether a phase was begun.
+    pub fn has_begun(&self, phase: Phase) -> bool {
+        self.record.phases.iter().any(|span| span.phase == phase)
+    }
+
+    /// Whether a phase went through.
+    pub fn has_done(&self, phase: Phase) -> bool {
+        self.record.phases.iter().any(|span| span.phase == phase && span.duration.is_some())
+    }
+}
+
+/// Why a journal cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system says no.
+    #[error("cannot {action} journal {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not of our format.
+    #[error(
+        "journal {} is of a format this version does not know; install the version of the agent that wrote it",
+        path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// One migration's journal: where it is and what its entries amount to.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    state: State,
+}
+
+impl Journal {
+    /// Starts one. On disk when this returns.
+    pub fn open(directory: &Path, order: Order, side: Side, requested_by: String) -> Result<Self, Error> {
+        let path = path_of(directory, order.id);
+        let fail = |action| io_error(action, &path);
+        let opened = Entry::Opened { format: FORMAT, order, side, requested_by, at: Timestamp::now() };
+        let state = State::opened(opened.clone()).expect("it is an opening entry of our format");
+        File::create_new(&path).map_err(fail("create"))?;
+        let journal = Self { path: path.clone(), state };
+        journal.write(&opened)?;
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("create"))?;
+        Ok(journal)
+    }
+
+    /// Reads one back. A last line that a crash tore is dropped: what it named was not begun.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let fail = |action| io_error(action, path);
+        let file = OpenOptions::new().read(true).append(true).open(path).map_err(fail("open"))?;
+        let mut reader = BufReader::new(&file);
+        let mut state: Option<State> = None;
+        let mut line = String::new();
+        let mut whole = 0;
+        loop {
+            line.clear();
+            let read = reader.read_line(&mut line).map_err(fail("read"))?;
+            let Some(text) = line.strip_suffix('\n') else { break };
+            let Ok(entry) = serde_json::from_str(text) else {
+                return Err(Error::Format { path: path.to_owned() });
+            };
+            match &mut state {
+                None => state = Some(State::opened(entry).ok_or_else(|| Error::Format { path: path.to_owned() })?),
+                Some(state) => state.apply(entry),
+            }
+            whole += read as u64;
+        }
+        let state = state.ok_or_else(|| Error::Format { path: path.to_owned() })?;
+        file.set_len(whole).map_err(fail("repair"))?;
+        Ok(Self { path: path.to_owned(), state })
+    }
+
+    /// Adds an entry. On disk when this returns, if what follows depends on it.
+    pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
+        self.write(&entry)?;
+        self.state.apply(entry);
+        Ok(())
+    }
+
+    /// What the entries amount to.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn write(&self, entry: &Entry) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(entry).expect("entries have only string keys");
+        line.push(b'\n');
+        let fail = |action| io_error(action, &self.path);
+        let mut file = OpenOptions::new().append(true).open(&self.path).map_err(fail("open"))?;
+        let length = file.metadata().map_err(fail("write"))?.len();
+        if let Err(error) = file.write_all(&line) {
+            // Half a line must not stay in front of the next one.
+            file.set_len(length).map_err(fail("repair"))?;
+            return Err(fail("write")(error));
+        }
+        if entry.must_be_synced() {
+            file.sync_data().map_err(fail("sync"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Every journal of the directory, or why it cannot be read. Removes what ended before `oldest`.
+pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Result<Journal, Error>>, Error> {
+    fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+    let mut journals = Vec::new();
+    for file in fs::read_dir(directory).map_err(io_error("list", directory))? {
+        let path = file.map_err(io_error("list", directory))?.path();
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        // A crash while the file was made left it without its first line: nothing was begun.
+        if is_stillborn(&path).map_err(io_error("read", &path))? {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            continue;
+        }
+        let journal = Journal::read(&path);
+        match &journal {
+            Ok(journal) if journal.state.record.ended.is_some_and(|ended| ended < oldest) => {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+            _ => journals.push(journal),
+        }
+    }
+    Ok(journals)
+}
+
+fn is_stillborn(path: &Path) -> io::Result<bool> {
+    Ok(!fs::read(path)?.contains(&b'\n'))
+}
+
+fn path_of(directory: &Path, id: MigrationId) -> PathBuf {
+    directory.join(format!("{id}.jsonl"))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmferry_core::migration::Endpoint;
+
+    use super::*;
+
+    fn order() -> Order {
+        let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+        Order {
+            id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
+            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
+            instance_name: "web".into(),
+            source: endpoint("node-28"),
+            destination: endpoint("node-31"),
+        }
+    }
+
+    fn open(directory: &Path) -> Journal {
+        Journal::open(directory, order(), Side::Source, "vmferry://t/coordinator/me".into()).expect("writable")
+    }
+
+    #[test]
+    fn reads_back_what_was_written_and_drops_a_torn_line() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut journal = open(directory.path());
+        journal.append(Entry::Begun { phase: Phase::Pre, at: Timestamp::UNIX_EPOCH }).expect("written");
+        journal.append(Entry::Step(Undo::RemoveSockets)).expect("written");
+        journal.append(Entry::Done { took: Duration::from_millis(3) }).expect("written");
+        let state = journal.state().clone();
+        let mut file = OpenOptions::new().append(true).open(&journal.path).expect("there");
+        file.write_all(br#"{"struck":"remove_so"#).expect("torn");
+
+        let mut again = Journal::read(&journal.path).expect("readable");
+        assert_eq!(*again.state(), state);
+        assert_eq!(again.state().pending, [Undo::RemoveSockets]);
+        again.append(Entry::Struck(Undo::RemoveSockets)).expect("written after the repair");
+        assert!(Journal::read(&journal.path).expect("readable").state().pending.is_empty());
+    }
+
+    #[test]
+    fn a_second_journal_of_the_same_migration_is_refused() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let _first = open(directory.path());
+        let second = Journal::open(directory.path(), order(), Side::Source, String::new());
+        assert!(matches!(second, Err(Error::Io { action: "create", .. })));
+    }
+
+    #[test]
+    fn another_format_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let journal = open(directory.path());
+        let newer = fs::read_to_string(&journal.path).expect("readable").replace("\"format\":1", "\"format\":2");
+        fs::write(&journal.path, &newer).expect("writable");
+        assert!(matches!(Journal::read(&journal.path), Err(Error::Format { .. })));
+        assert_eq!(fs::read_to_string(&journal.path).expect("readable"), newer);
+    }
+
+    #[test]
+    fn only_what_ended_long_ago_is_removed() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut journal = open(directory.path());
+        fs::write(directory.path().join("stillborn.jsonl"), "{\"opened\"").expect("writable");
+        let all = |oldest| read_all(directory.path(), oldest).expect("listable").len();
+        assert_eq!(all(Timestamp::MAX), 1);
+        journal.append(Entry::Ended { outcome: Outcome::Completed, at: Timestamp::UNIX_EPOCH }).expect("written");
+        assert_eq!(all(Timestamp::UNIX_EPOCH), 1);
+        assert_eq!(all(Timestamp::MAX), 0);
+    }
+}

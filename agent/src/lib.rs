@@ -1,0 +1,18 @@
+//! VMFerry's agent: the privileged half of a migration, one on every hypervisor.
+//!
+//! ```text
+//!  serve ──▶ migrations ──▶ migration ──▶ phase ──▶ hypervisor ──▶ libvirt, network, tunnel
+//!    │                          └───────▶ journal
+//!    └─────▶ tunnel (destination's ends)
+//! ```
+
+pub mod config;
+pub mod hypervisor;
+pub mod journal;
+pub mod libvirt;
+pub mod migration;
+pub mod migrations;
+pub mod network;
+pub mod phase;
+pub mod serve;
+pub mod tunnel;

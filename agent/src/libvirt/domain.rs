@@ -1,0 +1,198 @@
+//! Questions about domains, and the single steps on them that are not the migration itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use virt::domain::Domain;
+use virt_sys as sys;
+use vmferry_core::{agent::Sighting, id::InstanceId};
+
+use super::{
+    DomainReading, Error, Fault, Libvirt, ffi,
+    reading::{Moment, Raw, job, lookup, or_gone},
+};
+
+/// Between two looks at a job whose end is waited for.
+const JOB_POLL: Duration = Duration::from_millis(250);
+/// How long an aborted job may take to end: it waits for QEMU to resume the guest.
+const ABORT_LIMIT: Duration = Duration::from_secs(10);
+
+impl Libvirt {
+    /// All domains, running or not.
+    pub async fn domains(&self) -> Result<Vec<DomainReading>, Error> {
+        let domains = self
+            .read("list its domains", |connection| {
+                let mut readings = Vec::new();
+                for domain in connection.list_all_domains(0)? {
+                    // One that has gone since is none.
+                    readings.extend(or_gone(Raw::read(&domain))?);
+                }
+                Ok(readings)
+            })
+            .await?;
+        Ok(domains
+            .into_iter()
+            .filter_map(|raw| {
+                let id = raw.id();
+                // One domain that we do not understand must not hide the others.
+                raw.understand().inspect_err(|error| tracing::warn!(%id, %error, "domain left out of the list")).ok()
+            })
+            .collect())
+    }
+
+    /// The domain with this UUID or name. `None` only if libvirt says that there is none.
+    pub async fn domain(&self, name_or_uuid: &str) -> Result<Option<DomainReading>, Error> {
+        // No domain has such a name, and `virt` panics on it.
+        if name_or_uuid.contains('\0') {
+            return Ok(None);
+        }
+        let asked = format!("read domain {name_or_uuid}");
+        let (name, id) = (name_or_uuid.to_owned(), name_or_uuid.parse::<InstanceId>().ok());
+        let raw = self
+            .read(asked.clone(), move |connection| {
+                let mut domain = id.map_or(Ok(None), |id| lookup(connection, id))?;
+                if domain.is_none() {
+                    domain = or_gone(connection.lookup_domain_by_name(&name).map_err(Fault::from))?;
+                }
+                Ok(domain.map(|domain| or_gone(Raw::read(&domain))).transpose()?.flatten())
+            })
+            .await?;
+        raw.map(Raw::understand).transpose().map_err(|source| Error::Unreadable { asked, source })
+    }
+
+    /// The definition as the destination's libvirt will get it; of the running guest while it runs. Has no secrets.
+    pub async fn migratable_xml(&self, id: InstanceId) -> Result<String, Error> {
+        let asked = format!("give the migratable definition of domain {id}");
+        let xml = self
+            .read(asked, move |connection| {
+                let Some(domain) = lookup(connection, id)? else { return Ok(None) };
+                or_gone(domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE).map_err(Fault::from))
+            })
+            .await?;
+        xml.ok_or(Error::NoDomain { id })
+    }
+
+    /// The name of the job that runs on the domain. A domain that is not there has none.
+    pub async fn job(&self, id: InstanceId) -> Result<Option<String>, Error> {
+        self.read(format!("tell the job of domain {id}"), move |connection| {
+            let Some(domain) = lookup(connection, id)? else { return Ok(None) };
+            let job = or_gone(if domain.is_active()? { job(&domain) } else { Ok(None) })?;
+            Ok(job.flatten().map(|job| job.to_string()))
+        })
+        .await
+    }
+
+    /// Waits until no job runs on the domain; aborts it once after `limit` and then gives it 10 s more. Errors of
+    /// libvirt meanwhile are waited out: a libvirt that restarts ends its jobs.
+    pub async fn await_job_end(&self, id: InstanceId, limit: Duration) -> Result<(), Error> {
+        let start = Instant::now();
+        let mut aborted = false;
+        loop {
+            let job = self.job(id).await;
+            if let Ok(None) = job {
+                return Ok(());
+            }
+            let waited = start.elapsed();
+            if waited >= limit + ABORT_LIMIT {
+                return job.and_then(|job| match job {
+                    Some(job) => Err(Error::JobRuns { id, job, limit: limit + ABORT_LIMIT }),
+                    None => Ok(()),
+                });
+            }
+            if waited >= limit && !aborted && job.is_ok() {
+                aborted = self.abort_job(id).await.inspect_err(|error| tracing::debug!(%error, "not aborted")).is_ok();
+            }
+            tokio::time::sleep(JOB_POLL).await;
+        }
+    }
+
+    /// Asks the job that runs on the domain to end. Returns before it has; fails when there is none.
+    pub async fn abort_job(&self, id: InstanceId) -> Result<(), Error> {
+        let asked = format!("abort the job of domain {id}");
+        let found = self
+            .change(asked, move |connection| match lookup(connection, id)? {
+                Some(domain) => or_gone(ffi::abort_job(&domain)),
+                None => Ok(None),
+            })
+            .await?;
+        found.ok_or(Error::NoDomain { id })
+    }
+
+    /// Forgets the definition of a domain that does not run. There being none is success; one that is active stays.
+    ///
+    /// Its NVRAM and TPM state stay where they are: they may be shared, or the only copy. A domain with snapshots,
+    /// checkpoints or a saved state is refused by libvirt: that is more than a leftover of a migration.
+    pub async fn undefine(&self, id: InstanceId) -> Result<(), Error> {
+        let done = self
+            .change(format!("undefine domain {id}"), move |connection| {
+                let Some(domain) = lookup(connection, id)? else { return Ok(true) };
+                let Some(active) = or_gone(domain.is_active().map_err(Fault::from))? else { return Ok(true) };
+                if active {
+                    return Ok(false);
+                }
+                or_gone(undefine(&domain)).map(|_| true)
+            })
+            .await?;
+        if done { Ok(()) } else { Err(Error::Active { id }) }
+    }
+
+    /// Makes libvirt keep the definition of a running domain. One that it keeps already is success.
+    pub async fn make_persistent(&self, id: InstanceId) -> Result<(), Error> {
+        let found = self
+            .change(format!("make domain {id} persistent"), move |connection| {
+                let Some(domain) = lookup(connection, id)? else { return Ok(None) };
+                if domain.is_persistent()? {
+                    return Ok(Some(()));
+                }
+                // With its secrets: without, the guest would lose its console's password when it is next started.
+                // They go from libvirt to libvirt.
+                let xml = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)?;
+                connection.define_domain_xml(&xml)?;
+                Ok(Some(()))
+            })
+            .await?;
+        found.ok_or(Error::NoDomain { id })
+    }
+
+    /// Destroys a guest that is arriving and has not run here. There being none, or none active, is success; one that
+    /// may have run stays.
+    ///
+    /// libvirt has no way to destroy *only if*: between the look and the blow the source's job could resume the guest
+    /// here. Call this only when no job runs on the source.
+    pub async fn destroy_if_arriving(&self, id: InstanceId) -> Result<(), Error> {
+        let sighting = self
+            .change(format!("destroy arriving domain {id}"), move |connection| {
+                let Some(domain) = lookup(connection, id)? else { return Ok(Sighting::Absent) };
+                let Some(moment) = or_gone(Moment::read(&domain))? else { return Ok(Sighting::Absent) };
+                let sighting = moment.sighting();
+                if sighting == Sighting::Arriving {
+                    destroy(&domain)?;
+                }
+                Ok(sighting)
+            })
+            .await?;
+        match sighting {
+            Sighting::Absent | Sighting::Shutoff | Sighting::Arriving => Ok(()),
+            Sighting::Running | Sighting::Paused => Err(Error::NotArriving { id, sighting }),
+        }
+    }
+}
+
+fn undefine(domain: &Domain) -> Result<(), Fault> {
+    let flags = sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM;
+    match domain.undefine_flags(flags).map_err(Fault::from) {
+        // Before 8.9 libvirt did not know how to keep a TPM's state.
+        Err(fault) if fault.is(&[sys::VIR_ERR_INVALID_ARG]) => {
+            Ok(domain.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)?)
+        }
+        answer => answer,
+    }
+}
+
+fn destroy(domain: &Domain) -> Result<(), Fault> {
+    match domain.destroy().map_err(Fault::from) {
+        // Gone by itself meanwhile, as it does when the connection from the source breaks.
+        Err(fault) if fault.is(&[sys::VIR_ERR_NO_DOMAIN, sys::VIR_ERR_OPERATION_INVALID]) => Ok(()),
+        answer => answer,
+    }
+}

@@ -1,0 +1,303 @@
+//! The migration itself: one call to libvirt that takes as long as the migration does, watched and abortable.
+//!
+//! ```text
+//!  migrate() ── task ──┬─ thread: subscribe ─▶ virDomainMigrateToURI3 ────────────▶ Call
+//!                      ├─ sampler: virDomainGetJobStats, 4 a second ──▶ Sampled       │
+//!                      ├─ aborter: after cancel, virDomainAbortJob until it took      │
+//!                      └─ watch: Sampled, Lifecycle, JobCompleted ──▶ Observed ──▶ Statistics or JobError
+//! ```
+
+mod watch;
+
+use std::{
+    convert::Infallible,
+    fmt::Write as _,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use virt::connect::Connect;
+use virt_sys as sys;
+use vmferry_core::{
+    id::InstanceId,
+    migration::{Progress, Statistics},
+};
+
+use self::watch::Observed;
+use super::{
+    Error, Fault, Libvirt,
+    connection::is_alive,
+    event::{self, Event},
+    ffi,
+    reading::{lookup, or_gone},
+};
+
+/// The first sample comes sooner: small guests are through before the second.
+const FIRST_SAMPLE: Duration = Duration::from_millis(100);
+/// Between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two aborts while libvirt refuses: the job may not have begun yet.
+const ABORT_RETRY: Duration = Duration::from_millis(50);
+/// Between two aborts once libvirt has taken one.
+const ABORT_REPEAT: Duration = Duration::from_secs(1);
+/// How long after the call the last events may come. libvirt sends them before its reply, but on another thread.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+/// How long a job is waited for whose call was lost with its connection, before it is aborted.
+const LOST_CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Live: the guest runs on. Peer to peer: libvirt talks to libvirt, and our death does not stop it. The definition
+/// moves with the guest, in libvirt's own handshake: stored there before the guest may run there, removed here
+/// once the guest has stopped here for good. So whatever dies, and however late, it is not left without one.
+const FLAGS: sys::virDomainMigrateFlags = sys::VIR_MIGRATE_LIVE
+    | sys::VIR_MIGRATE_PEER2PEER
+    | sys::VIR_MIGRATE_PERSIST_DEST
+    | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+
+/// A guest and the way it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobOrder {
+    /// The guest.
+    pub instance: InstanceId,
+    /// Where the destination's libvirt answers.
+    pub libvirt_socket: PathBuf,
+    /// Where the destination's QEMU takes the guest's memory. It has the same path there, so it must be used once only.
+    pub memory_socket: PathBuf,
+}
+
+/// A job that did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Aborted as asked. The guest runs on the source.
+    #[error("the migration was aborted")]
+    Aborted,
+    /// The guest was not stopped on the source, so it runs there.
+    #[error("the migration failed: {message}")]
+    BeforeHandover {
+        /// What libvirt says.
+        message: String,
+    },
+    /// The guest was stopped on the source when it failed, or was not running in the first place. It may run on the
+    /// source, on the destination or nowhere.
+    #[error("the migration failed while the guest was handed over: {message}")]
+    Handover {
+        /// What libvirt says.
+        message: String,
+    },
+    /// libvirt could not be asked, or broke off. The guest may be on either host.
+    #[error("the migration's outcome is not known")]
+    Libvirt(#[source] Error),
+}
+
+/// How the one call ended.
+enum Call {
+    /// It was not made.
+    Unasked(Fault),
+    Succeeded,
+    Failed(Fault),
+    /// Its connection broke: no answer.
+    Lost(Fault),
+}
+
+impl Libvirt {
+    /// Moves a running guest. Returns when libvirt's job is over, well or not.
+    ///
+    /// `progress` is called four times a second, `cancel` aborts the job as long as libvirt can. Dropping the future
+    /// changes nothing: the job runs to its end and is watched until then.
+    pub async fn migrate(
+        &self,
+        order: &JobOrder,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Result<Statistics, JobError> {
+        if cancel.is_cancelled() {
+            return Err(JobError::Aborted);
+        }
+        let job = run(self.clone(), order.clone(), progress, cancel);
+        match tokio::spawn(job).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and this future with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+async fn run(
+    libvirt: Libvirt,
+    order: JobOrder,
+    progress: impl Fn(Progress) + Send + Sync + 'static,
+    cancel: CancellationToken,
+) -> Result<Statistics, JobError> {
+    let id = order.instance;
+    let asked = format!("migrate domain {id}");
+    // A connection of its own: libvirt serves five calls at once on each, and this one stays.
+    let connection = libvirt.connect(&asked).await.map_err(JobError::Libvirt)?;
+    let (sender, events) = mpsc::unbounded_channel();
+    let mut observed = Observed::new(events, progress);
+    let (returned, call) = oneshot::channel();
+    // Dropped last: until then the thread keeps the subscription.
+    let (_watching, watched) = oneshot::channel::<Infallible>();
+
+    let call_thread = {
+        let (order, sender) = (order.clone(), sender.clone());
+        move || in_thread(&connection, &order, &sender, returned, watched)
+    };
+    // A thread, not the blocking pool: when the process exits the runtime waits for the pool, and so for the
+    // migration, which needs neither of them to go on.
+    if let Err(error) = thread::Builder::new().name(format!("migrate-{id}")).spawn(call_thread) {
+        let source = Fault { code: sys::VIR_ERR_SYSTEM_ERROR, message: error.to_string() };
+        return Err(JobError::Libvirt(Error::Refused { asked, source }));
+    }
+
+    let mut call = pin!(call);
+    let mut sampler = pin!(sample(&libvirt, id, &sender));
+    let mut aborter = pin!(abort(&libvirt, id, &cancel));
+    let call = loop {
+        tokio::select! {
+            call = &mut call => break call.unwrap_or_else(|_| Call::Lost(Fault {
+                code: sys::VIR_ERR_INTERNAL_ERROR,
+                message: "the call's thread died".to_owned(),
+            })),
+            () = observed.next() => {}
+            never = &mut sampler => match never {},
+            never = &mut aborter => match never {},
+        }
+    };
+    match call {
+        Call::Succeeded => {
+            observed.until(LAST_EVENTS, Observed::is_completed).await;
+            Ok(observed.statistics())
+        }
+        Call::Failed(fault) if fault.is(&[sys::VIR_ERR_OPERATION_ABORTED]) => Err(JobError::Aborted),
+        Call::Failed(fault) => {
+            observed.until(LAST_EVENTS, Observed::is_handed_over).await;
+            let message = fault.message;
+            Err(if observed.is_handed_over() {
+                JobError::Handover { message }
+            } else {
+                JobError::BeforeHandover { message }
+            })
+        }
+        Call::Unasked(source) => Err(JobError::Libvirt(Error::Refused { asked, source })),
+        Call::Lost(source) => {
+            // The job does not need the call: it may go on. Whoever asks next where the guest is must not ask too soon.
+            tokio::select! {
+                ended = libvirt.await_job_end(id, LOST_CALL_LIMIT) => ended.map_err(JobError::Libvirt)?,
+                never = &mut aborter => match never {},
+            }
+            Err(JobError::Libvirt(libvirt.disconnected(asked, source)))
+        }
+    }
+}
+
+/// The call, and around it what must be there before and after. Everything here blocks.
+fn in_thread(
+    connection: &Arc<Connect>,
+    order: &JobOrder,
+    sender: &event::Sender,
+    returned: oneshot::Sender<Call>,
+    watched: oneshot::Receiver<Infallible>,
+) {
+    let begin = || {
+        let id = order.instance;
+        let no_domain = || Fault { code: sys::VIR_ERR_NO_DOMAIN, message: format!("there is no domain {id}") };
+        let domain = lookup(connection, id)?.ok_or_else(no_domain)?;
+        // Before the job: no event of it may be missed.
+        let subscription = ffi::Subscription::new(connection, &domain, sender)?;
+        let (state, _) = ffi::state(&domain)?;
+        if state != sys::VIR_DOMAIN_RUNNING {
+            let _ = sender.send(Event::NotRunning);
+        }
+        Ok((domain, subscription))
+    };
+    let (domain, _subscription) = match begin() {
+        Ok(begun) => begun,
+        Err(fault) => {
+            let _ = returned.send(Call::Unasked(fault));
+            return;
+        }
+    };
+    let libvirt_uri = format!("qemu+unix:///system?socket={}", uri_path(&order.libvirt_socket));
+    let memory_uri = format!("unix://{}", uri_path(&order.memory_socket));
+    let call = match ffi::migrate(&domain, &libvirt_uri, &memory_uri, FLAGS) {
+        Ok(()) => Call::Succeeded,
+        Err(fault) if is_alive(connection) => Call::Failed(fault),
+        Err(fault) => Call::Lost(fault),
+    };
+    let _ = returned.send(call);
+    // The last events are still under way. Ends with an error when the watcher is done.
+    let _ = watched.blocking_recv();
+}
+
+/// Samples the job for as long as it is polled. A sample that fails is skipped: around the hand-over the domain is
+/// first "not running" and then gone, and a call that fails for good says so itself.
+async fn sample(libvirt: &Libvirt, id: InstanceId, sender: &event::Sender) -> Infallible {
+    sleep(FIRST_SAMPLE).await;
+    loop {
+        let params = libvirt
+            .read(format!("sample the migration of domain {id}"), move |connection| match lookup(connection, id)? {
+                Some(domain) => or_gone(ffi::job_statistics(&domain)).map(Option::flatten),
+                None => Ok(None),
+            })
+            .await;
+        match params {
+            Ok(Some(params)) if params.is_migration_out() => {
+                let _ = sender.send(Event::Sampled(params.progress()));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%id, %error, "no sample"),
+        }
+        sleep(SAMPLE_INTERVAL).await;
+    }
+}
+
+/// Waits to be cancelled, then aborts the job again and again for as long as it is polled: the first abort may come
+/// before the job has begun.
+async fn abort(libvirt: &Libvirt, id: InstanceId, cancel: &CancellationToken) -> Infallible {
+    cancel.cancelled().await;
+    loop {
+        match libvirt.abort_job(id).await {
+            Ok(()) => sleep(ABORT_REPEAT).await,
+            Err(error) => {
+                tracing::debug!(%id, %error, "not aborted yet");
+                sleep(ABORT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// A path as it stands in a URI: libvirt decodes it.
+fn uri_path(path: &Path) -> String {
+    let mut text = String::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_cannot_break_out_of_its_uri() {
+        assert_eq!(uri_path(Path::new("/run/vmferry/0192-a/libvirt.sock")), "/run/vmferry/0192-a/libvirt.sock");
+        assert_eq!(uri_path(Path::new("/run/a b&mode=x?#%")), "/run/a%20b%26mode%3Dx%3F%23%25");
+    }
+}

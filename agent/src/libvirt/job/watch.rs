@@ -1,0 +1,93 @@
+//! What was seen of a job while it ran.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use virt_sys as sys;
+use vmferry_core::migration::{Progress, Statistics};
+
+use crate::libvirt::event::Event;
+
+/// A job's events so far.
+pub(super) struct Observed<F> {
+    events: mpsc::UnboundedReceiver<Event>,
+    progress: F,
+    began: Instant,
+    last: Option<Progress>,
+    handed_over: bool,
+    completed: Option<Statistics>,
+}
+
+impl<F: Fn(Progress)> Observed<F> {
+    pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F) -> Self {
+        Self { events, progress, began: Instant::now(), last: None, handed_over: false, completed: None }
+    }
+
+    /// Takes the next event. Never returns when there can be none any more.
+    pub(super) async fn next(&mut self) {
+        match self.events.recv().await {
+            Some(event) => self.note(event),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes events until enough was seen, at most for `limit`.
+    pub(super) async fn until(&mut self, limit: Duration, enough: impl Fn(&Self) -> bool) {
+        let seen = async {
+            while !enough(self) {
+                self.next().await;
+            }
+        };
+        // Nothing is lost with what did not come: there is an answer without it.
+        let _ = tokio::time::timeout(limit, seen).await;
+    }
+
+    /// Whether the guest was stopped for the hand-over. Stays so when it was resumed afterwards.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    pub(super) fn is_completed(&self) -> bool {
+        self.completed.is_some()
+    }
+
+    /// The completed job's measurements; without them, what the last sample had.
+    pub(super) fn statistics(&self) -> Statistics {
+        self.completed.unwrap_or_else(|| {
+            let last = self.last.unwrap_or_default();
+            Statistics {
+                total_time: self.began.elapsed(),
+                downtime: Duration::ZERO,
+                transferred: last.transferred,
+                total: last.total,
+                rounds: last.round,
+            }
+        })
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Sampled(sample) => {
+                (self.progress)(sample);
+                self.last = Some(sample);
+            }
+            Event::NotRunning => self.handed_over = true,
+            Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {
+                self.handed_over = true;
+            }
+            Event::JobCompleted(params) if params.is_migration_out() => self.completed = Some(params.statistics()),
+            Event::Lifecycle { .. } | Event::JobCompleted(_) => {}
+        }
+    }
+}
+
+/// While an outgoing job runs libvirt gives "migrated" as the reason for every stop, an I/O error's too: a hand-over
+/// too many, never one too few.
+fn is_handover(detail: u32) -> bool {
+    matches!(
+        detail,
+        sys::VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED
+            | sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY
+            | sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED
+    )
+}

@@ -1,0 +1,123 @@
+//! Job statistics in libvirt's units, made into ours.
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use virt_sys as sys;
+use vmferry_core::migration::{Progress, Statistics};
+
+/// A job's numbers by libvirt's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Params(HashMap<CString, u64>);
+
+impl Params {
+    pub(super) fn insert(&mut self, name: &CStr, number: u64) {
+        self.0.insert(name.to_owned(), number);
+    }
+
+    /// The job's `virDomainJobOperation`.
+    pub(super) fn operation(&self) -> u32 {
+        u32::try_from(self.number(sys::VIR_DOMAIN_JOB_OPERATION)).unwrap_or(sys::VIR_DOMAIN_JOB_OPERATION_UNKNOWN)
+    }
+
+    pub(super) fn is_migration_out(&self) -> bool {
+        self.operation() == sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+    }
+
+    /// A sample of the job. What libvirt does not say (yet) is zero.
+    pub(super) fn progress(&self) -> Progress {
+        // libvirt counts pages per second here, bytes everywhere else.
+        let dirty_rate = self
+            .number(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE)
+            .saturating_mul(self.number(sys::VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE));
+        let rate =
+            self.number(sys::VIR_DOMAIN_JOB_MEMORY_BPS).saturating_add(self.number(sys::VIR_DOMAIN_JOB_DISK_BPS));
+        Progress {
+            elapsed: self.duration(sys::VIR_DOMAIN_JOB_TIME_ELAPSED),
+            // `data_*` is memory and disks together.
+            total: self.bytes(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
+            remaining: self.bytes(sys::VIR_DOMAIN_JOB_DATA_REMAINING),
+            transferred: self.bytes(sys::VIR_DOMAIN_JOB_DATA_PROCESSED),
+            rate: ByteSize::b(rate),
+            dirty_rate: ByteSize::b(dirty_rate),
+            round: self.round(),
+        }
+    }
+
+    /// What a completed job measured. The downtime includes the destination's part: libvirt learns it from there.
+    pub(super) fn statistics(&self) -> Statistics {
+        Statistics {
+            total_time: self.duration(sys::VIR_DOMAIN_JOB_TIME_ELAPSED),
+            downtime: self.duration(sys::VIR_DOMAIN_JOB_DOWNTIME),
+            transferred: self.bytes(sys::VIR_DOMAIN_JOB_DATA_PROCESSED),
+            total: self.bytes(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
+            rounds: self.round(),
+        }
+    }
+
+    fn number(&self, name: &CStr) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    fn bytes(&self, name: &CStr) -> ByteSize {
+        ByteSize::b(self.number(name))
+    }
+
+    fn duration(&self, name: &CStr) -> Duration {
+        Duration::from_millis(self.number(name))
+    }
+
+    fn round(&self) -> u32 {
+        u32::try_from(self.number(sys::VIR_DOMAIN_JOB_MEMORY_ITERATION)).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(numbers: &[(&CStr, u64)]) -> Params {
+        let mut params = Params::default();
+        for (name, number) in numbers {
+            params.insert(name, *number);
+        }
+        params
+    }
+
+    #[test]
+    fn dirty_pages_become_bytes_and_milliseconds_become_durations() {
+        let progress = params(&[
+            (c"time_elapsed", 1_500),
+            (c"data_total", 268_435_456),
+            (c"data_remaining", 1_048_576),
+            (c"data_processed", 300_000_000),
+            (c"memory_bps", 40_000_000),
+            (c"disk_bps", 2_000_000),
+            (c"memory_dirty_rate", 6_400),
+            (c"memory_page_size", 4_096),
+            (c"memory_iteration", 3),
+        ])
+        .progress();
+        let expected = Progress {
+            elapsed: Duration::from_millis(1_500),
+            total: ByteSize::mib(256),
+            remaining: ByteSize::mib(1),
+            transferred: ByteSize::b(300_000_000),
+            rate: ByteSize::b(42_000_000),
+            dirty_rate: ByteSize::mib(25),
+            round: 3,
+        };
+        assert_eq!(progress, expected);
+    }
+
+    #[test]
+    fn what_libvirt_does_not_say_is_zero() {
+        assert_eq!(params(&[]).progress(), Progress::default());
+        assert_eq!(params(&[]).statistics(), Statistics::default());
+        assert!(!params(&[]).is_migration_out());
+    }
+}

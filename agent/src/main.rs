@@ -1,0 +1,124 @@
+//! `vmferry-agent`: arguments, configuration, build, serve, stop.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use vmferry_agent::{
+    config::{self, Config},
+    hypervisor::LibvirtHost,
+    libvirt::Libvirt,
+    migrations::Migrations,
+    serve::Port,
+    tunnel::{Grants, Listeners},
+};
+
+/// How often the certificate files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// VMFerry's agent: the privileged half of a migration, one on every hypervisor.
+///
+/// Listens on one TCP port (mutual TLS) and drives the host's libvirt. Its configuration says which host it is on; its
+/// certificate must say the same.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Only says whether the configuration can be used.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("vmferry-agent: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check_config {
+        println!("{} can be used", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    start_logging();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Under systemd to the journal with its fields, else to stderr.
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("VMFERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    match tracing_journald::layer().ok().filter(|_| under_systemd) {
+        Some(journald) => registry.with(journald).init(),
+        None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let (credentials, reload) = vmferry_transport::watch_files(config.tls, CERTIFICATE_INTERVAL).await?;
+    let identity = credentials.borrow().identity().clone();
+    anyhow::ensure!(
+        identity.role == vmferry_core::identity::Role::Agent && identity.name == config.name.as_str(),
+        "the certificate is for {identity}, but this is the agent of {}; issue one with `vmferry pki issue agent {}`",
+        config.name,
+        config.name
+    );
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is another agent running?", config.listen))?;
+    tokio::spawn(reload);
+
+    let grants = Arc::new(Grants::new(config.libvirt_socket));
+    let host = LibvirtHost::new(
+        config.name.clone(),
+        config.qemu_group,
+        Libvirt::new(&config.libvirt_uri),
+        Listeners::new(credentials.clone()),
+        Arc::clone(&grants),
+    );
+    let oldest = Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
+    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest)?;
+    let port = Port { credentials, migrations: Arc::new(migrations), zone: config.zone, grants };
+
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone())?);
+    info!(host = %config.name, address = %config.listen, identity = %identity, "ready");
+    sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
+    port.serve(listener, stop).await?;
+    info!("stopped");
+    Ok(())
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+        stop.cancel();
+    })
+}

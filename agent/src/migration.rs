@@ -1,0 +1,396 @@
+//! One migration's half on this host: a task that takes one phase at a time, each of them once.
+//!
+//! ```text
+//!            pre              migrate (source)          post
+//!  opened ────────▶ ready ─────────────────▶ moved ──────────▶ ended: completed
+//!     │               │                        │
+//!     └───────────────┴──────────┬─────────────┘
+//!                                └── cleanup ────────────────▶ ended: rolled back
+//! ```
+//!
+//! The state is the journal's, so a repeat gets the first call's answer even from another process. Phases run in
+//! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info, info_span, warn};
+use vmferry_core::{
+    agent::{CallError, Leaving, Sighting},
+    flow::rolled_back,
+    migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
+    reason::Reason,
+};
+
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    journal::{Entry, Journal, State},
+    phase::{self, Steps, write},
+};
+
+/// How often leftovers of an ended migration are tried again.
+const LEFTOVERS_AGAIN: Duration = Duration::from_secs(10);
+
+type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+
+enum Command {
+    Pre(Option<Box<Leaving>>, Reply<()>),
+    Migrate(Reply<Statistics>),
+    Post(Reply<Vec<String>>),
+    Cleanup(Cause, Reply<Vec<String>>),
+}
+
+/// A handle on the task.
+#[derive(Debug, Clone)]
+pub struct Migration {
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<State>,
+    progress: watch::Receiver<Option<Progress>>,
+    cancel: CancellationToken,
+}
+
+impl Migration {
+    /// Starts the task on a journal.
+    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
+        let (commands, receiver) = mpsc::channel(16);
+        let (state_sender, state) = watch::channel(journal.state().clone());
+        let (progress_sender, progress) = watch::channel(None);
+        let cancel = CancellationToken::new();
+        let order = journal.state().order();
+        let span =
+            info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
+        let task =
+            Task { host, journal, state: state_sender, progress: Arc::new(progress_sender), cancel: cancel.clone() };
+        tokio::spawn(task.run(receiver).instrument(span));
+        Self { commands, state, progress, cancel }
+    }
+
+    /// Gets this host ready.
+    pub async fn pre(&self, leaving: Option<&Leaving>) -> Result<(), CallError> {
+        let leaving = leaving.cloned().map(Box::new);
+        self.ask(|reply| Command::Pre(leaving, reply)).await
+    }
+
+    /// Moves the guest.
+    pub async fn migrate(&self) -> Result<Statistics, CallError> {
+        self.ask(Command::Migrate).await
+    }
+
+    /// Makes the move final.
+    pub async fn post(&self) -> Result<Vec<String>, CallError> {
+        self.ask(Command::Post).await
+    }
+
+    /// Takes everything back.
+    pub async fn cleanup(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+        self.ask(|reply| Command::Cleanup(cause, reply)).await
+    }
+
+    /// Asks the running job, or the one to come, to end. Returns at once.
+    pub fn abort(&self) -> Result<(), Fault> {
+        let state = self.state.borrow();
+        if state.statistics().is_some() || state.has_begun(Phase::Post) {
+            let order = state.order();
+            let message =
+                format!("{} is already on {}; the move cannot be aborted", order.instance_name, order.destination.host);
+            return Err(Fault::new(Reason::TooLateToAbort, message));
+        }
+        self.cancel.cancel();
+        Ok(())
+    }
+
+    /// What the journal says now.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// What the journal says, whenever it changes.
+    pub fn watch_state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// The running job's samples.
+    pub fn watch_progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress.clone()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {
+        let (reply, answer) = oneshot::channel();
+        // The task ends only with the process, or by a fault of ours.
+        if self.commands.send(command(reply)).await.is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
+        }
+        let order = self.state.borrow().order().clone();
+        Err(CallError {
+            host: order.source.host,
+            reason: Reason::Internal,
+            message: format!("the task of migration {} is gone; the agent's log says why", order.id),
+        })
+    }
+}
+
+struct Task<H> {
+    host: Arc<H>,
+    journal: Journal,
+    state: watch::Sender<State>,
+    progress: Arc<watch::Sender<Option<Progress>>>,
+    cancel: CancellationToken,
+}
+
+impl<H: Hypervisor> Task<H> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        if self.journal.state().has_begun(Phase::Pre) {
+            self.recover().await;
+        }
+        loop {
+            let command = tokio::select! {
+                command = commands.recv() => command,
+                () = sleep(LEFTOVERS_AGAIN), if self.has_leftovers() => {
+                    self.unwind_again().await;
+                    continue;
+                }
+            };
+            // A reply that nobody waits for any more is no failure: the next call gets the same.
+            match command {
+                Some(Command::Pre(leaving, reply)) => _ = reply.send(self.pre(leaving.as_deref()).await),
+                Some(Command::Migrate(reply)) => _ = reply.send(self.migrate().await),
+                Some(Command::Post(reply)) => _ = reply.send(self.post().await),
+                Some(Command::Cleanup(cause, reply)) => _ = reply.send(self.cleanup(cause).await),
+                None => return,
+            }
+        }
+    }
+
+    async fn pre(&mut self, leaving: Option<&Leaving>) -> Result<(), CallError> {
+        let state = self.journal.state();
+        if state.has_done(Phase::Pre) && state.outcome().is_none() {
+            return Ok(());
+        }
+        self.refuse_if_over()?;
+        let (order, side) = (state.order().clone(), state.side());
+        let begun = self.begin(Phase::Pre)?;
+        let mut steps = Steps::new(&mut self.journal);
+        let ready = match (side, leaving) {
+            (Side::Source, _) => phase::pre::source(&*self.host, &order, &mut steps).await,
+            (Side::Destination, Some(leaving)) => {
+                phase::pre::destination(&*self.host, &order, leaving, &mut steps).await
+            }
+            (Side::Destination, None) => Err(Fault::new(
+                Reason::InvalidRequest,
+                "pre on the destination needs what the source said of the guest",
+            )),
+        };
+        match ready {
+            Ok(()) => self.done(begun),
+            Err(fault) => Err(self.failed(fault)),
+        }
+    }
+
+    async fn migrate(&mut self) -> Result<Statistics, CallError> {
+        let state = self.journal.state();
+        if let Some(statistics) = state.statistics() {
+            return Ok(statistics);
+        }
+        self.refuse_if_over()?;
+        if state.side() != Side::Source || !state.has_done(Phase::Pre) {
+            return Err(self.out_of_order("the guest can move only from the source, after pre"));
+        }
+        let order = state.order().clone();
+        let begun = self.begin(Phase::Migrate)?;
+        let sender = Arc::clone(&self.progress);
+        let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
+        let moved = phase::migrate::source(&*self.host, &order, progress, self.cancel.clone()).await;
+        self.progress.send_replace(None);
+        match moved {
+            Ok(statistics) => {
+                self.append(Entry::Measured(statistics))?;
+                self.done(begun)?;
+                Ok(statistics)
+            }
+            Err(fault) => Err(self.failed(fault)),
+        }
+    }
+
+    async fn post(&mut self) -> Result<Vec<String>, CallError> {
+        let state = self.journal.state();
+        match state.outcome() {
+            Some(Outcome::Completed | Outcome::CompletedWithWarnings) => {
+                let warnings = state.warnings().to_vec();
+                self.unwind_again().await;
+                return Ok(warnings);
+            }
+            Some(_) => return Err(self.out_of_order("it was rolled back")),
+            None => {}
+        }
+        let (order, side) = (state.order().clone(), state.side());
+        let begun = self.begin(Phase::Post)?;
+        let mut steps = Steps::new(&mut self.journal);
+        let finished = match side {
+            Side::Source => phase::post::source(&*self.host, &order, &mut steps).await,
+            Side::Destination => phase::post::destination(&*self.host, &order, &mut steps).await,
+        };
+        // Not ended: what did not go through can be asked for again.
+        let warnings = finished.map_err(|fault| self.call_error(fault))?;
+        self.done(begun)?;
+        let outcome = if warnings.is_empty() { Outcome::Completed } else { Outcome::CompletedWithWarnings };
+        self.end(outcome, &warnings)?;
+        Ok(warnings)
+    }
+
+    async fn cleanup(&mut self, cause: Cause) -> Result<Vec<String>, CallError> {
+        let state = self.journal.state();
+        match state.outcome() {
+            Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack) => return Ok(self.unwind_again().await),
+            Some(_) => return Err(self.out_of_order("it was completed")),
+            None => {}
+        }
+        let (order, side) = (state.order().clone(), state.side());
+        self.append(Entry::Failed(cause))?;
+        let begun = self.begin(Phase::Cleanup)?;
+        let mut steps = Steps::new(&mut self.journal);
+        let leftovers = phase::cleanup::undo(&*self.host, &order, side, &mut steps).await;
+        let leftovers = leftovers.map_err(|fault| self.call_error(fault))?;
+        self.done(begun)?;
+        let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);
+        self.end(outcome, &leftovers)?;
+        Ok(leftovers)
+    }
+
+    /// Takes up a journal that another process of this agent left behind.
+    ///
+    /// The tunnel died with that process, and with it any job that had not handed the guest over.
+    async fn recover(&mut self) {
+        let state = self.journal.state();
+        if state.outcome().is_some() {
+            self.unwind_again().await;
+            return;
+        }
+        let (order, side, moving) = (state.order().clone(), state.side(), state.has_begun(Phase::Migrate));
+        info!("taking up again what was left behind");
+        let recovered = match side {
+            Side::Source if moving => self.recover_job(&order).await,
+            Side::Source => self.give_up().await,
+            Side::Destination => self.recover_arrival(&order).await,
+        };
+        if let Err(error) = recovered {
+            error!("left as it is, for the coordinator or `vmferry migrations resolve {}`: {error}", order.id);
+        }
+    }
+
+    /// Where the guest ended up is for the flow to find out, from both hosts.
+    async fn recover_job(&mut self, order: &Order) -> Result<(), CallError> {
+        if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
+            return Ok(());
+        }
+        self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        self.append(Entry::Failed(self.restarted()))
+    }
+
+    async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
+        let seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        match seen {
+            // It moved: post is still to come.
+            Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
+            Sighting::Absent | Sighting::Arriving => self.give_up().await,
+        }
+    }
+
+    fn has_leftovers(&self) -> bool {
+        let state = self.journal.state();
+        state.outcome().is_some() && !state.pending.is_empty()
+    }
+
+    /// After the end: what could not be taken back then is tried again until it can.
+    async fn unwind_again(&mut self) -> Vec<String> {
+        if !self.has_leftovers() {
+            return Vec::new();
+        }
+        let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
+        for leftover in &leftovers {
+            warn!("{leftover}");
+        }
+        self.publish();
+        leftovers
+    }
+
+    async fn give_up(&mut self) -> Result<(), CallError> {
+        self.cleanup(self.restarted()).await.map(drop)
+    }
+
+    fn restarted(&self) -> Cause {
+        Cause {
+            reason: Reason::AgentRestarted,
+            host: self.host.name().clone(),
+            message: format!("the agent of {} was restarted during the migration", self.host.name()),
+        }
+    }
+
+    fn begin(&mut self, phase: Phase) -> Result<Instant, CallError> {
+        info!(%phase, "begins");
+        self.append(Entry::Begun { phase, at: Timestamp::now() })?;
+        Ok(Instant::now())
+    }
+
+    fn done(&mut self, begun: Instant) -> Result<(), CallError> {
+        self.append(Entry::Done { took: begun.elapsed() })
+    }
+
+    fn end(&mut self, outcome: Outcome, warnings: &[String]) -> Result<(), CallError> {
+        for warning in warnings {
+            warn!("{warning}");
+            self.append(Entry::Warning(warning.clone()))?;
+        }
+        info!(%outcome, "ended");
+        self.append(Entry::Ended { outcome, at: Timestamp::now() })
+    }
+
+    /// Remembers why it did not go through, so that a repeat hears the same.
+    fn failed(&mut self, fault: Fault) -> CallError {
+        warn!(reason = %fault.reason, "{fault}");
+        let error = self.call_error(fault);
+        match self.append(Entry::Failed(error.clone().into())) {
+            Ok(()) => error,
+            Err(worse) => worse,
+        }
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), CallError> {
+        let written = write(&mut self.journal, entry);
+        self.publish();
+        written.map_err(|fault| self.call_error(fault))
+    }
+
+    fn publish(&self) {
+        self.state.send_replace(self.journal.state().clone());
+    }
+
+    fn refuse_if_over(&self) -> Result<(), CallError> {
+        let state = self.journal.state();
+        match (state.cause(), state.outcome()) {
+            (Some(cause), _) => {
+                Err(CallError { host: cause.host.clone(), reason: cause.reason, message: cause.message.clone() })
+            }
+            (None, Some(outcome)) => Err(self.out_of_order(&format!("it has ended: {outcome}"))),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn out_of_order(&self, why: &str) -> CallError {
+        let id = self.journal.state().order().id;
+        self.call_error(Fault::new(Reason::PhaseOutOfOrder, format!("migration {id} cannot do that now: {why}")))
+    }
+
+    fn call_error(&self, Fault { reason, message }: Fault) -> CallError {
+        CallError { host: self.host.name().clone(), reason, message }
+    }
+}

@@ -1,0 +1,175 @@
+//! All migrations that this host has a half of: the lock on instances, the claims, the records.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use tokio::task::block_in_place;
+use tracing::error;
+use vmferry_core::{
+    agent::{CallError, CheckReport, Leaving, Sighting},
+    id::{HostName, InstanceId, MigrationId},
+    migration::{Cause, Order, Record, Side},
+    reason::Reason,
+    undo::Undo,
+};
+
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    journal::{self, Journal},
+    migration::Migration,
+    phase,
+};
+
+/// This host's halves of migrations, running and ended.
+#[derive(Debug)]
+pub struct Migrations<H> {
+    host: Arc<H>,
+    directory: PathBuf,
+    halves: Mutex<HashMap<MigrationId, Migration>>,
+}
+
+impl<H: Hypervisor> Migrations<H> {
+    /// Takes up what the journals tell; forgets what ended before `oldest`.
+    pub fn start(host: Arc<H>, state_directory: &Path, oldest: Timestamp) -> Result<Self, journal::Error> {
+        let directory = state_directory.join("journal");
+        let mut halves = HashMap::new();
+        for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
+            match journal {
+                Ok(journal) => {
+                    let id = journal.state().order().id;
+                    halves.insert(id, Migration::start(Arc::clone(&host), journal));
+                }
+                // The guest of an unreadable journal may be in flight: nothing is done to it, and nothing hidden.
+                Err(error) => error!("{error}"),
+            }
+        }
+        Ok(Self { host, directory, halves: Mutex::new(halves) })
+    }
+
+    /// The host.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// Asks this host's half of the checks.
+    pub async fn check(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<CheckReport, CallError> {
+        self.judge_address(order, side)?;
+        let checked = match (side, leaving) {
+            (Side::Source, _) => {
+                let other = self.active_of(order.instance).filter(|id| *id != order.id);
+                phase::check::source(&*self.host, order, other).await
+            }
+            (Side::Destination, Some(leaving)) => {
+                phase::check::destination(&*self.host, leaving, self.claimed(Some(order.id))).await
+            }
+            (Side::Destination, None) => Err(Fault::new(
+                Reason::InvalidRequest,
+                "check on the destination needs what the source said of the guest",
+            )),
+        };
+        checked.map_err(|fault| self.call_error(fault))
+    }
+
+    /// The migration with the order's id: opened here, journaled, and the only one of its instance.
+    pub fn open(&self, order: &Order, side: Side, requested_by: String) -> Result<Migration, CallError> {
+        self.judge_address(order, side)?;
+        let mut halves = self.lock();
+        if let Some(migration) = halves.get(&order.id) {
+            let state = migration.state();
+            if state.order() == order && state.side() == side {
+                return Ok(migration.clone());
+            }
+            let message = format!("migration {} exists with another order; choose a new id", order.id);
+            return Err(self.call_error(Fault::new(Reason::InvalidRequest, message)));
+        }
+        if let Some(id) = active_of(&halves, order.instance) {
+            let message = format!(
+                "instance {} is already being moved by migration {id}; wait for it, or end it with `vmferry migrations resolve {id}`",
+                order.instance_name
+            );
+            return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
+        }
+        let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
+            .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
+        let migration = Migration::start(Arc::clone(&self.host), journal);
+        halves.insert(order.id, migration.clone());
+        Ok(migration)
+    }
+
+    /// The migration with this id.
+    pub fn get(&self, id: MigrationId) -> Result<Migration, CallError> {
+        self.lock().get(&id).cloned().ok_or_else(|| {
+            let message = format!("{} has no migration {id}; `vmferry migrations` lists them", self.host.name());
+            self.call_error(Fault::new(Reason::MigrationNotFound, message))
+        })
+    }
+
+    /// Takes everything back that this host did for the order.
+    pub async fn cleanup(&self, order: &Order, cause: Cause) -> Result<Vec<String>, CallError> {
+        self.get(order.id)?.cleanup(cause).await
+    }
+
+    /// What this host sees of the instance.
+    pub async fn locate(&self, instance: InstanceId) -> Result<Sighting, CallError> {
+        self.host.sighting(instance).await.map_err(|fault| self.call_error(fault))
+    }
+
+    /// Every record, newest first.
+    pub fn records(&self, active_only: bool) -> Vec<Record> {
+        let mut records: Vec<_> = self.lock().values().map(|migration| migration.state().record()).collect();
+        records.retain(|record| !active_only || record.outcome.is_none());
+        records.sort_by_key(|record| std::cmp::Reverse(record.started));
+        records
+    }
+
+    /// The migration of this instance that has not ended.
+    pub fn active_of(&self, instance: InstanceId) -> Option<MigrationId> {
+        active_of(&self.lock(), instance)
+    }
+
+    /// Memory that incoming migrations have claimed, but for `except`.
+    pub fn claimed(&self, except: Option<MigrationId>) -> ByteSize {
+        let claims = self
+            .lock()
+            .iter()
+            .filter(|(id, _)| Some(**id) != except)
+            .flat_map(|(_, half)| half.state().pending)
+            .map(|undo| if let Undo::ReleaseMemory { memory } = undo { memory.as_u64() } else { 0 })
+            .sum();
+        ByteSize::b(claims)
+    }
+
+    /// An error of this host's.
+    pub fn call_error(&self, Fault { reason, message }: Fault) -> CallError {
+        CallError { host: self.host.name().clone(), reason, message }
+    }
+
+    /// An order that names another host must not be carried out here.
+    fn judge_address(&self, order: &Order, side: Side) -> Result<(), CallError> {
+        let named: &HostName = match side {
+            Side::Source => &order.source.host,
+            Side::Destination => &order.destination.host,
+        };
+        if named == self.host.name() {
+            return Ok(());
+        }
+        let message = format!("this is {}, but the order's {side} is {named}; look at the inventory", self.host.name());
+        Err(self.call_error(Fault::new(Reason::InvalidRequest, message)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MigrationId, Migration>> {
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {
+    halves
+        .values()
+        .map(Migration::state)
+        .find_map(|state| (state.order().instance == instance && state.outcome().is_none()).then_some(state.order().id))
+}

@@ -1,0 +1,74 @@
+//! This host's half of each phase, a file each. What is done here is in the files; that it is done once, in order and
+//! journaled is [`crate::migration`]'s.
+
+pub mod check;
+pub mod cleanup;
+pub mod migrate;
+pub mod post;
+pub mod pre;
+
+use vmferry_core::{migration::Order, reason::Reason, undo::Undo};
+
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    journal::{Entry, Journal},
+};
+
+/// Takes steps that can be taken back.
+#[derive(Debug)]
+pub struct Steps<'a> {
+    journal: &'a mut Journal,
+}
+
+impl<'a> Steps<'a> {
+    /// Steps that this journal remembers.
+    pub fn new(journal: &'a mut Journal) -> Self {
+        Self { journal }
+    }
+
+    /// Journals how to take the step back, then takes it (I5): a crash between leaves an undo too many, never one
+    /// too few.
+    async fn take(&mut self, undo: Undo, step: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+        write(self.journal, Entry::Step(undo))?;
+        step.await
+    }
+
+    /// Makes a step final: it will not be taken back.
+    fn keep(&mut self, undo: &Undo) -> Result<(), Fault> {
+        write(self.journal, Entry::Struck(undo.clone()))
+    }
+
+    /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
+    pub async fn unwind(&mut self, host: &impl Hypervisor) -> Vec<String> {
+        let order = self.journal.state().order().clone();
+        let mut leftovers = Vec::new();
+        for undo in self.journal.state().pending.clone().into_iter().rev() {
+            let undone = match take_back(host, &order, &undo).await {
+                Ok(()) => self.keep(&undo),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = undone {
+                leftovers.push(format!("{}: could not {undo}: {fault}", host.name()));
+            }
+        }
+        leftovers
+    }
+}
+
+async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result<(), Fault> {
+    match undo {
+        Undo::RemoveSockets => host.remove_sockets(order.id).await,
+        Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id),
+        // The claim is the entry in the journal: striking it releases it.
+        Undo::ReleaseMemory { .. } => Ok(()),
+        Undo::DestroyIncoming { instance } => host.destroy_arriving(*instance).await,
+    }
+}
+
+/// Appends to the journal without holding up the other tasks of this thread.
+pub(crate) fn write(journal: &mut Journal, entry: Entry) -> Result<(), Fault> {
+    tokio::task::block_in_place(|| journal.append(entry)).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        Fault::new(Reason::JournalFailed, format!("{error}{cause}"))
+    })
+}

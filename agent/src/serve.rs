@@ -1,0 +1,131 @@
+//! The one port: TLS with client certificates, then gRPC or the tunnel, as ALPN says.
+
+mod authorize;
+mod host;
+mod instance;
+mod migration;
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{debug, info, warn};
+use vmferry_proto::{
+    DESCRIPTORS,
+    v1::{
+        host_service_server::HostServiceServer, instance_service_server::InstanceServiceServer,
+        migration_service_server::MigrationServiceServer,
+    },
+};
+use vmferry_transport::{Accepted, Credentials, Protocol, accept};
+
+use crate::{hypervisor::LibvirtHost, migrations::Migrations, tunnel::Grants};
+
+/// A client that does not finish its handshake in this time is cut off.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Connections that may be in their handshake at once; later ones wait their turn.
+const HANDSHAKES: usize = 256;
+
+/// Definitions of large guests are below 1 MiB; nothing else is larger than a few KiB.
+const MESSAGE_LIMIT: usize = 8 << 20;
+
+/// What the port serves.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// Newest first: every new connection takes what is current.
+    pub credentials: watch::Receiver<Credentials>,
+    /// The host and its migrations.
+    pub migrations: Arc<Migrations<LibvirtHost>>,
+    /// The host's availability zone.
+    pub zone: String,
+    /// Where tunnel streams lead.
+    pub grants: Arc<Grants>,
+}
+
+impl Port {
+    /// Serves until `stop`, and then until the calls that run have been answered.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
+        let (grpc, incoming) = mpsc::channel(64);
+        tokio::spawn(accept_all(listener, self.credentials.clone(), Arc::clone(&self.grants), grpc, stop.clone()));
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<MigrationServiceServer<migration::Service>>().await;
+        // Clients are still divided between the two versions of the same protocol.
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let well_formed = "our own descriptors are well-formed";
+        let service = migration::Service::new(Arc::clone(&self.migrations));
+        let migrations = MigrationServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
+        let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
+        let hosts = HostServiceServer::new(host::Service::new(self.migrations, self.zone, self.credentials));
+        Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .layer(authorize::layer())
+            .add_service(health_service)
+            .add_service(reflection().build_v1().expect(well_formed))
+            .add_service(reflection().build_v1alpha().expect(well_formed))
+            .add_service(hosts)
+            .add_service(instances)
+            .add_service(migrations)
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
+            .await
+    }
+}
+
+async fn accept_all(
+    listener: TcpListener,
+    credentials: watch::Receiver<Credentials>,
+    grants: Arc<Grants>,
+    grpc: mpsc::Sender<io::Result<Accepted>>,
+    stop: CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let tcp = match accepted {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                // Out of file descriptors, mostly: a pause lets some be closed.
+                warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let credentials = credentials.borrow().clone();
+        let (grants, grpc, handshakes) = (Arc::clone(&grants), grpc.clone(), Arc::clone(&handshakes));
+        tokio::spawn(async move {
+            let Ok(turn) = handshakes.acquire().await else { return };
+            let accepted = shake_hands(&credentials, tcp).await;
+            drop(turn);
+            let Some(accepted) = accepted else { return };
+            match accepted.protocol {
+                Protocol::Tunnel => grants.serve(accepted.stream, accepted.identity).await,
+                // Nobody receives any more: the agent is stopping.
+                Protocol::Grpc => _ = grpc.send(Ok(accepted)).await,
+            }
+        });
+    }
+    info!("no longer accepting connections");
+}
+
+async fn shake_hands(credentials: &Credentials, tcp: TcpStream) -> Option<Accepted> {
+    match accept(credentials, tcp, HANDSHAKE_LIMIT).await {
+        Ok(accepted) => {
+            debug!(peer = %accepted.peer, identity = %accepted.identity, protocol = ?accepted.protocol, "connected");
+            Some(accepted)
+        }
+        Err(error) => {
+            warn!("connection refused: {error}");
+            None
+        }
+    }
+}

@@ -1,0 +1,194 @@
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use vmferry_core::{
+    agent::{CallError, CheckReport, Leaving},
+    id::MigrationId,
+    identity::Identity,
+    migration::{Order, Side},
+    reason::Reason,
+};
+use vmferry_proto::{
+    convert::{Invalid, required},
+    status::from_call_error,
+    v1::{self, migrate_response::Event, migration_service_server::MigrationService},
+};
+
+use crate::{
+    hypervisor::{Fault, LibvirtHost},
+    migration::Migration,
+    migrations::Migrations,
+};
+
+pub(super) struct Service {
+    migrations: Arc<Migrations<LibvirtHost>>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>) -> Self {
+        Self { migrations }
+    }
+
+    fn invalid(&self, invalid: Invalid) -> Status {
+        self.status(Fault::new(Reason::InvalidRequest, format!("the request is not understood: {invalid}")))
+    }
+
+    fn status(&self, fault: Fault) -> Status {
+        from_call_error(&self.migrations.call_error(fault))
+    }
+
+    fn order(&self, order: Option<v1::Order>) -> Result<Order, Status> {
+        required(order, "order").map_err(|invalid| self.invalid(invalid))
+    }
+
+    fn side(&self, side: v1::Side) -> Result<Side, Status> {
+        side.try_into().map_err(|invalid| self.invalid(invalid))
+    }
+
+    fn leaving(&self, leaving: Option<v1::Leaving>) -> Result<Option<Leaving>, Status> {
+        leaving.map(TryInto::try_into).transpose().map_err(|invalid| self.invalid(invalid))
+    }
+
+    fn migration(&self, id: &str) -> Result<Migration, Status> {
+        let id: MigrationId = id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
+        self.migrations.get(id).map_err(|error| from_call_error(&error))
+    }
+}
+
+fn status(error: CallError) -> Status {
+    from_call_error(&error)
+}
+
+#[tonic::async_trait]
+impl MigrationService for Service {
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let leaving = self.leaving(request.leaving)?;
+        let order = self.order(request.order)?;
+        let CheckReport { checks, leaving } =
+            self.migrations.check(&order, side, leaving.as_ref()).await.map_err(status)?;
+        let checks = checks.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into) }))
+    }
+
+    async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
+        let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let leaving = self.leaving(request.leaving)?;
+        let order = self.order(request.order)?;
+        let migration = self.migrations.open(&order, side, requested_by).map_err(status)?;
+        migration.pre(leaving.as_ref()).await.map_err(status)?;
+        Ok(Response::new(v1::PreResponse {}))
+    }
+
+    type MigrateStream = Responses<v1::MigrateResponse>;
+
+    async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        let migration = self.migrations.get(order.id).map_err(status)?;
+        let (sender, events) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut progress = migration.watch_progress();
+            let moved = migration.migrate();
+            tokio::pin!(moved);
+            let last = loop {
+                tokio::select! {
+                    result = &mut moved => {
+                        break result.map(|statistics| Event::Completed(statistics.into())).map_err(status);
+                    }
+                    Ok(()) = progress.changed() => {
+                        let sample = *progress.borrow_and_update();
+                        let Some(sample) = sample else { continue };
+                        let event = v1::MigrateResponse { event: Some(Event::Progress(sample.into())) };
+                        // A caller that went away cancels nothing: the job is the migration's own.
+                        _ = sender.try_send(Ok(event));
+                    }
+                }
+            };
+            _ = sender.send(last.map(|event| v1::MigrateResponse { event: Some(event) })).await;
+        });
+        Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+
+    async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        let warnings = self.migrations.get(order.id).map_err(status)?.post().await.map_err(status)?;
+        Ok(Response::new(v1::PostResponse { warnings }))
+    }
+
+    async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
+        let request = request.into_inner();
+        let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
+        let order = self.order(request.order)?;
+        let leftovers = self.migrations.cleanup(&order, cause).await.map_err(status)?;
+        Ok(Response::new(v1::CleanupResponse { leftovers }))
+    }
+
+    async fn locate(&self, request: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        let sighting = self.migrations.locate(order.instance).await.map_err(status)?;
+        Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
+        let migration = self.migration(&request.into_inner().migration_id)?;
+        migration.abort().map_err(|fault| self.status(fault))?;
+        Ok(Response::new(v1::AbortResponse {}))
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
+        let records = self.migrations.records(request.into_inner().active_only);
+        let migrations = records.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListMigrationsResponse { migrations }))
+    }
+
+    async fn get_migration(
+        &self,
+        request: Request<v1::GetMigrationRequest>,
+    ) -> Result<Response<v1::GetMigrationResponse>, Status> {
+        let record = self.migration(&request.into_inner().migration_id)?.state().record();
+        Ok(Response::new(v1::GetMigrationResponse { migration: Some(record.into()) }))
+    }
+
+    type WatchMigrationStream = Responses<v1::WatchMigrationResponse>;
+
+    async fn watch_migration(
+        &self,
+        request: Request<v1::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        let migration = self.migration(&request.into_inner().migration_id)?;
+        let (sender, records) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let (mut state, mut progress) = (migration.watch_state(), migration.watch_progress());
+            loop {
+                let record = state.borrow_and_update().record();
+                let sample = *progress.borrow_and_update();
+                let ended = record.outcome.is_some();
+                let response =
+                    v1::WatchMigrationResponse { migration: Some(record.into()), progress: sample.map(Into::into) };
+                if sender.send(Ok(response)).await.is_err() || ended {
+                    return;
+                }
+                let changed = tokio::select! {
+                    changed = state.changed() => changed,
+                    changed = progress.changed() => changed,
+                    () = sender.closed() => return,
+                };
+                if changed.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(records).boxed()))
+    }
+}

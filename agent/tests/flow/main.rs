@@ -1,0 +1,299 @@
+//! The whole flow on two agents whose hosts are in memory: every step fails in turn, every call is lost in turn, every
+//! agent dies in turn between journal and step; after each, the invariants of the design hold.
+//!
+//! Everything above the edge is the real thing: flow, migrations, journals on disk, phases.
+
+mod fake;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use fake::{Fake, Faults, Local, Trouble, World};
+use jiff::Timestamp;
+use tempfile::TempDir;
+use vmferry_agent::migrations::Migrations;
+use vmferry_core::{
+    agent::{Agent as _, Pair, Sighting},
+    flow::{self, Completed, Failure, Watch},
+    migration::{Endpoint, Order, Outcome, Phase, Progress, Side},
+    reason::Reason,
+};
+
+/// Two agents and the world they act on.
+struct Rig {
+    world: Arc<World>,
+    directory: TempDir,
+    source: Migrations<Fake>,
+    destination: Migrations<Fake>,
+    order: Order,
+}
+
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn phase(&self, _: Phase) {}
+    fn progress(&self, _: Progress) {}
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+impl Rig {
+    fn new(faults: Faults) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let world = World::new(directory.path(), faults);
+        let start = |host| start(&world, directory.path().join(host), host);
+        let (source, destination) = (start("source"), start("destination"));
+        let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+        let order = Order {
+            id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
+            instance: fake::INSTANCE.parse().expect("valid"),
+            instance_name: "web".into(),
+            source: endpoint("source"),
+            destination: endpoint("destination"),
+        };
+        Self { world, directory, source, destination, order }
+    }
+
+    fn hosts(&self) -> Pair<Local<'_>, Local<'_>> {
+        let local = |migrations| Local { migrations, world: &self.world };
+        Pair { source: local(&self.source), destination: local(&self.destination) }
+    }
+
+    async fn run(&self) -> Result<Completed, Failure> {
+        flow::run(&self.hosts(), &self.order, &Unwatched).await
+    }
+
+    /// As `vmferry migrations resolve` does, after the faults have stopped.
+    async fn resolve(&self) -> Result<Completed, Failure> {
+        self.world.calm();
+        flow::resolve(&self.hosts(), &self.order, &Unwatched).await
+    }
+
+    /// The agent's process is gone; a new one finds its journals.
+    fn restart(&mut self, side: Side) {
+        self.world.calm();
+        match side {
+            Side::Source => {
+                self.world.drop_process("source");
+                self.source = start(&self.world, self.directory.path().join("source"), "source");
+            }
+            Side::Destination => {
+                self.world.drop_process("destination");
+                self.destination = start(&self.world, self.directory.path().join("destination"), "destination");
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.source.records(true).is_empty() || !self.destination.records(true).is_empty()
+    }
+
+    /// Whether `migrations resolve` has something to do.
+    fn is_unfinished(&self) -> bool {
+        let records = [self.source.records(false), self.destination.records(false)].concat();
+        self.is_open() || records.iter().any(|record| !record.pending.is_empty())
+    }
+
+    /// I1 is asserted by the world at each change, I5 at each step.
+    fn assert_invariants(&self, case: &str) {
+        let runs_on_source = self.world.sees("source") == Sighting::Running;
+        let runs_on_destination = self.world.sees("destination") == Sighting::Running;
+        assert!(runs_on_source ^ runs_on_destination, "I4, {case}: the guest runs exactly once");
+        assert_eq!(self.world.leftovers(), Vec::<String>::new(), "I2, {case}");
+        assert!(!self.is_open(), "I3, {case}: {:?} {:?}", self.source.records(true), self.destination.records(true));
+        for record in self.source.records(false).iter().chain(&self.destination.records(false)) {
+            assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
+            let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));
+            assert_eq!(moved, runs_on_destination, "the record tells the truth, {case}");
+        }
+        if runs_on_destination {
+            assert_eq!(self.world.sees("source"), Sighting::Absent, "I2, {case}: no definition stays behind");
+            assert!(self.world.is_persistent("destination"), "I4, {case}: the definition is kept");
+        } else {
+            assert_eq!(self.world.sees("destination"), Sighting::Absent, "I2, {case}");
+        }
+    }
+}
+
+fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
+    Migrations::start(Arc::new(Fake::new(host, Arc::clone(world))), &directory, Timestamp::MIN).expect("readable")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guest_moves_and_nothing_is_left() {
+    let rig = Rig::new(Faults::none());
+    let completed = rig.run().await.expect("nothing fails");
+    assert_eq!(completed.outcome(), Outcome::Completed);
+    assert!(completed.statistics.is_some());
+    rig.assert_invariants("no fault");
+    assert_eq!(rig.world.sees("destination"), Sighting::Running);
+}
+
+/// Each step at the edge fails once: before its effect, or after it with the answer lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
+    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+        for step in 0.. {
+            let case = format!("step {step} {trouble:?}");
+            let rig = Rig::new(Faults::at_step(step, trouble));
+            let ended = rig.run().await;
+            let Some(struck) = rig.world.struck() else {
+                assert!(ended.is_ok() && step > 10, "{case}: {ended:?}");
+                break;
+            };
+            let case = format!("{case}: {struck}");
+            if matches!(ended, Err(Failure::NotStarted(_))) {
+                assert!(!rig.is_open(), "{case}");
+            } else if rig.is_unfinished() {
+                // What failed once is asked for again, as by `migrations resolve`.
+                _ = rig.resolve().await;
+            }
+            rig.assert_invariants(&case);
+        }
+    }
+}
+
+/// Each call between coordinator and agents is lost once: the request, or the reply after the agent did it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
+    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+        for call in 0.. {
+            let rig = Rig::new(Faults::at_call(call, trouble));
+            let ended = rig.run().await;
+            let Some(struck) = rig.world.struck() else {
+                assert!(ended.is_ok() && call > 6, "call {call}: {ended:?}");
+                break;
+            };
+            let case = format!("call {call} {trouble:?}: {struck}");
+            if rig.is_unfinished() {
+                _ = rig.resolve().await;
+            }
+            rig.assert_invariants(&case);
+        }
+    }
+}
+
+/// An agent dies between the journal's entry and the step, or between the step and the next entry; the coordinator
+/// dies with it. The agent comes back, and somebody runs `migrations resolve`.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
+    for trouble in [Trouble::DiesBefore, Trouble::DiesAfter] {
+        for step in 0.. {
+            let mut rig = Rig::new(Faults::at_step(step, trouble));
+            let died = rig.world.wait_for_death();
+            tokio::select! {
+                ended = rig.run() => {
+                    assert!(ended.is_ok() && step > 10, "step {step}: {ended:?}");
+                    break;
+                }
+                () = died => {}
+            }
+            let struck = rig.world.struck().expect("something died");
+            let case = format!("step {step} {trouble:?}: {struck}");
+            rig.restart(if struck.starts_with("source") { Side::Source } else { Side::Destination });
+            let settled = async {
+                for _ in 0..3 {
+                    if !rig.is_unfinished() {
+                        break;
+                    }
+                    _ = rig.resolve().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), settled).await.expect("I3: it settles");
+            // A restarted agent unwinds by itself, without being asked.
+            for _ in 0..50 {
+                if !rig.is_unfinished() && rig.world.leftovers().is_empty() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            rig.assert_invariants(&case);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repeat_of_each_phase_is_a_no_op() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    for _ in 0..2 {
+        hosts.source.pre(order, Side::Source, None).await.expect("source is ready");
+        hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("destination is ready");
+        let before = rig.world.steps();
+        hosts.source.pre(order, Side::Source, None).await.expect("source is still ready");
+        hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("destination is still ready");
+        assert_eq!(rig.world.steps(), before, "a second pre takes no step");
+    }
+    let first = hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    let before = rig.world.steps();
+    assert_eq!(hosts.source.migrate(order, &|_| {}).await.expect("joined"), first);
+    assert_eq!(rig.world.steps(), before, "a second migrate moves nothing");
+    hosts.destination.post(order, Side::Destination).await.expect("final");
+    hosts.source.post(order, Side::Source).await.expect("final");
+    let before = rig.world.steps();
+    hosts.destination.post(order, Side::Destination).await.expect("final");
+    hosts.source.post(order, Side::Source).await.expect("final");
+    assert_eq!(rig.world.steps(), before, "a second post takes no step");
+    rig.assert_invariants("repeats");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repeat_of_cleanup_is_a_no_op_and_a_late_post_is_refused() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    hosts.source.pre(order, Side::Source, None).await.expect("ready");
+    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    let cause = vmferry_core::migration::Cause {
+        reason: Reason::MigrationAborted,
+        host: order.source.host.clone(),
+        message: "enough".into(),
+    };
+    hosts.destination.cleanup(order, Side::Destination, &cause).await.expect("undone");
+    hosts.source.cleanup(order, Side::Source, &cause).await.expect("undone");
+    let before = rig.world.steps();
+    hosts.destination.cleanup(order, Side::Destination, &cause).await.expect("undone");
+    hosts.source.cleanup(order, Side::Source, &cause).await.expect("undone");
+    assert_eq!(rig.world.steps(), before, "a second cleanup takes no step");
+    for host in [&hosts.source, &hosts.destination] {
+        let late = host.post(order, Side::Source).await.expect_err("it was rolled back");
+        assert_eq!(late.reason, Reason::PhaseOutOfOrder);
+    }
+    rig.assert_invariants("cleaned up");
+    assert_eq!(rig.source.records(false)[0].outcome, Some(Outcome::AbortedRolledBack));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    hosts.source.pre(order, Side::Source, None).await.expect("ready");
+    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    let cause = vmferry_core::migration::Cause {
+        reason: Reason::MigrationFailed,
+        host: order.source.host.clone(),
+        message: "somebody is mistaken".into(),
+    };
+    let refused = hosts.destination.cleanup(order, Side::Destination, &cause).await.expect_err("I1");
+    assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
+    assert_eq!(rig.world.sees("destination"), Sighting::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_has_at_most_one_migration() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    hosts.source.pre(&rig.order, Side::Source, None).await.expect("ready");
+    let mut second = rig.order.clone();
+    second.id = "0197a000-0000-7000-8000-000000000002".parse().expect("valid");
+    let refused = hosts.source.pre(&second, Side::Source, None).await.expect_err("one at a time");
+    assert_eq!(refused.reason, Reason::InstanceMigrating);
+    let report = hosts.source.check(&second, Side::Source, None).await.expect("checked");
+    assert!(report.checks.iter().any(|check| check.refusal().is_some_and(|no| no.reason == Reason::InstanceMigrating)));
+}

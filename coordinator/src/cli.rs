@@ -1,0 +1,175 @@
+//! The command line: what can be asked for, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use vmferry_core::id::HostName;
+
+use crate::{pki, render::Output};
+
+const EXAMPLES: &str = "\
+Examples:
+  vmferry hypervisors                        which hosts there are, and what they have left
+  vmferry instances                          which instances run where
+  vmferry migrate web --to node-31 --dry-run what would be done, and every check
+  vmferry migrate web --to node-31           moves web while it runs
+  vmferry migrations                         what was moved, and what still goes on
+  vmferry migrations resolve                 ends what an interrupted coordinator left behind
+
+Inventory (--inventory, $VMFERRY_INVENTORY, ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml):
+  [tls]
+  ca = \"pki/ca.pem\"
+  certificate = \"pki/cert.pem\"
+  key = \"pki/key.pem\"
+
+  [[host]]
+  name = \"node-28\"
+  address = \"192.0.2.10:7443\"
+
+Exit codes:
+  0 done   1 failed, the guest runs on the source   2 usage or configuration   3 refused by checks, nothing changed
+  4 aborted, the guest runs on the source   6 HELD: run `vmferry migrations resolve`   7 an agent cannot be reached
+  9 some of several failed   130 interrupted, the migration goes on";
+
+/// Moves running virtual machines between libvirt/KVM hosts
+#[derive(Debug, Parser)]
+#[command(name = "vmferry", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// For every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The hosts and our certificate, a TOML file
+    #[arg(long, global = true, value_name = "FILE", env = "VMFERRY_INVENTORY", hide_env_values = true)]
+    pub(crate) inventory: Option<PathBuf>,
+    /// How results are printed on stdout
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Tells on stderr what is done; twice: in every detail
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// No colours, as if NO_COLOR were set
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists the hosts: state, free memory, versions
+    Hypervisors,
+    /// Lists the availability zones and their hosts
+    Zones,
+    /// Lists the instances of all hosts
+    Instances,
+    /// Shows one instance
+    #[command(subcommand)]
+    Instance(Instance),
+    /// Moves a running instance to another host
+    Migrate(Migrate),
+    /// Lists migrations, shows one, or ends what was left behind
+    Migrations(Migrations),
+    /// Ends a migration that goes on; the guest stays on its source
+    Abort(Abort),
+    #[command(subcommand)]
+    Pki(pki::Command),
+    /// Prints the version
+    Version,
+}
+
+/// What can be done with one instance.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Instance {
+    /// Shows one instance: state, host, disks, interfaces
+    Show {
+        /// Name, UUID, or the beginning of a UUID
+        #[arg(value_name = "INSTANCE")]
+        instance: String,
+        /// The host it is on, if several have one of that name
+        #[arg(long, value_name = "HOST")]
+        from: Option<HostName>,
+    },
+}
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  vmferry migrate web --to node-31
+  vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
+  vmferry migrate ed831ace --to node-31            by the beginning of its UUID
+  vmferry migrate web --to node-31 -o json | jq .downtime_ms
+
+Ctrl-C aborts: the guest stays where it is. A second Ctrl-C leaves at once; the migration then goes on without a
+coordinator until `vmferry migrations resolve` ends it.";
+
+/// `migrate`
+#[derive(Debug, Args)]
+#[command(after_help = MIGRATE_EXAMPLES)]
+pub(crate) struct Migrate {
+    /// Name, UUID, or the beginning of a UUID
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instance: String,
+    /// The host it shall run on
+    #[arg(long, value_name = "HOST")]
+    pub(crate) to: HostName,
+    /// The host it runs on, if several have one of that name
+    #[arg(long, value_name = "HOST")]
+    pub(crate) from: Option<HostName>,
+    /// Prints the plan and every check with its outcome, and changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+const MIGRATIONS_EXAMPLES: &str = "\
+Examples:
+  vmferry migrations                    the newest 20
+  vmferry migrations --active           those that have not ended
+  vmferry migrations show 0190f5fe      both hosts' records of one
+  vmferry migrations resolve            ends all that were left behind";
+
+/// `migrations`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = MIGRATIONS_EXAMPLES)]
+pub(crate) struct Migrations {
+    /// Without: lists them.
+    #[command(subcommand)]
+    pub(crate) command: Option<MigrationsCommand>,
+    /// Only those that have not ended
+    #[arg(long)]
+    pub(crate) active: bool,
+    /// How many at most, the newest first; 0: all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+/// What can be done with migrations.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrationsCommand {
+    /// Shows both hosts' records of one migration
+    Show {
+        /// The migration, or the beginning of its id
+        id: String,
+    },
+    /// Brings migrations to their end that nobody drives any more
+    ///
+    /// Asks both hosts where the guest runs. Before the memory began to move, and wherever the guest is on its source, it
+    /// takes back what was done; a job that runs is waited for; where the guest is on its destination, it does the rest.
+    Resolve {
+        /// The migration, or the beginning of its id; without: all that have not ended
+        id: Option<String>,
+    },
+}
+
+/// `abort`
+#[derive(Debug, Args)]
+pub(crate) struct Abort {
+    /// The migration, or the beginning of its id
+    pub(crate) id: String,
+}

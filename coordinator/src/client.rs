@@ -1,0 +1,277 @@
+//! One host's agent, by gRPC.
+//!
+//! Phases are idempotent, so silence is answered by asking again for a while: an agent that is being restarted is back
+//! within seconds, and what it was doing goes on or is told.
+
+mod error;
+mod patience;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::timeout};
+use tonic::{Response, Status, transport::Channel};
+use vmferry_core::{
+    agent::{Agent, CallError, CheckReport, Leaving, Sighting},
+    host::Host,
+    id::{HostName, MigrationId},
+    instance::Instance,
+    migration::{Cause, Endpoint, Order, Progress, Record, Side, Statistics},
+    reason::Reason,
+};
+use vmferry_proto::v1::{
+    self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient, migrate_response,
+    migration_service_client::MigrationServiceClient,
+};
+use vmferry_transport::Credentials;
+
+use patience::Patience;
+
+/// How long connecting may take, TLS and all. Less than any call's deadline, so that its reason is seen.
+const CONNECT: Duration = Duration::from_secs(4);
+/// A look at a host, for a row of a table.
+const LOOK: Duration = Duration::from_secs(5);
+/// A look at a migration, retries included.
+const ASK: Duration = Duration::from_secs(20);
+/// A host's checks.
+const CHECK: Duration = Duration::from_secs(20);
+/// A phase that does things, retries included.
+const PHASE: Duration = Duration::from_secs(60);
+
+/// How long an agent that was heard before is waited for: it may be restarting.
+const RESTART: Duration = Duration::from_secs(15);
+/// The same, while nothing is lost yet by giving up.
+const PREPARING: Duration = Duration::from_secs(3);
+
+/// A history may be long; tonic's own limit is 4 MiB.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// The agent of one host. Clones share the connection, which is made when first used and again after a break.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteAgent {
+    endpoint: Endpoint,
+    channel: Channel,
+}
+
+impl RemoteAgent {
+    /// Calls nobody yet.
+    pub(crate) fn new(credentials: watch::Receiver<Credentials>, endpoint: Endpoint) -> Self {
+        let channel = vmferry_transport::channel(credentials, endpoint.host.as_str(), &endpoint.address, CONNECT);
+        Self { endpoint, channel }
+    }
+
+    /// Which host it is, and where.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Facts of the host.
+    pub(crate) async fn facts(&self) -> Result<Host, CallError> {
+        let mut client = HostServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
+        self.read(answer.host)
+    }
+
+    /// The host's domains.
+    pub(crate) async fn instances(&self) -> Result<Vec<Instance>, CallError> {
+        let mut client = InstanceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        let answer = self.within(LOOK, client.list_instances(v1::ListInstancesRequest {})).await?;
+        answer.instances.into_iter().map(|instance| self.read(Some(instance))).collect()
+    }
+
+    /// The host's halves of migrations.
+    pub(crate) async fn migrations(&self, which: Which) -> Result<Vec<Record>, CallError> {
+        let request = v1::ListMigrationsRequest { active_only: which == Which::Active };
+        let mut client = self.phases();
+        let answer = self.within(LOOK, client.list_migrations(request)).await?;
+        answer.migrations.into_iter().map(|migration| self.read(Some(migration))).collect()
+    }
+
+    /// Ends the job of a migration that leaves this host. Not repeated: the caller knows for how long it makes sense.
+    pub(crate) async fn abort(&self, id: MigrationId) -> Result<(), CallError> {
+        let request = v1::AbortRequest { migration_id: id.to_string() };
+        let mut client = self.phases();
+        self.within(LOOK, client.abort(request)).await?;
+        Ok(())
+    }
+
+    fn phases(&self) -> MigrationServiceClient<Channel> {
+        MigrationServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// One call with a deadline.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(error::from_status(&status, &self.endpoint)),
+            Err(_) => Err(error::silent(&self.endpoint, limit)),
+        }
+    }
+
+    /// A call, and again as long as nobody answers and `patience` lasts; all within `limit`.
+    async fn repeated<T, F>(&self, limit: Duration, patience: Duration, call: impl Fn() -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let repeated = async {
+            let mut patience = Patience::new(patience);
+            loop {
+                match call().await {
+                    Ok(response) => return Ok(response.into_inner()),
+                    Err(status) => patience.bear(error::from_status(&status, &self.endpoint)).await?,
+                }
+            }
+        };
+        timeout(limit, repeated).await.unwrap_or_else(|_| Err(error::silent(&self.endpoint, limit)))
+    }
+
+    /// One go at the job's stream. `heard` is set with each event.
+    async fn follow(
+        &self,
+        order: &Order,
+        progress: &(dyn Fn(Progress) + Sync),
+        heard: &AtomicBool,
+    ) -> Result<Statistics, CallError> {
+        let broken = |status: Status| error::from_status(&status, &self.endpoint);
+        let request = v1::MigrateRequest { order: Some(order.clone().into()) };
+        let mut events = self.phases().migrate(request).await.map_err(broken)?.into_inner();
+        while let Some(event) = events.message().await.map_err(broken)? {
+            heard.store(true, Ordering::Relaxed);
+            match event.event {
+                Some(migrate_response::Event::Progress(sample)) => progress(self.read(Some(sample))?),
+                Some(migrate_response::Event::Completed(statistics)) => return self.read(Some(statistics)),
+                None => {} // An event that this version does not know.
+            }
+        }
+        Err(error::cut_short(&self.endpoint))
+    }
+
+    /// From wire to core; what cannot mean anything is an error of that host's agent.
+    fn read<T, U>(&self, value: Option<T>) -> Result<U, CallError>
+    where
+        U: TryFrom<T, Error = vmferry_proto::convert::Invalid>,
+    {
+        vmferry_proto::convert::required(value, "answer").map_err(|invalid| error::nonsense(&self.endpoint, &invalid))
+    }
+}
+
+/// Which migrations are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that have not ended.
+    Active,
+    /// All that the journal has.
+    All,
+}
+
+fn wire(side: Side) -> i32 {
+    v1::Side::from(side).into()
+}
+
+impl Agent for RemoteAgent {
+    fn host(&self) -> &HostName {
+        &self.endpoint.host
+    }
+
+    async fn check(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<CheckReport, CallError> {
+        let request = v1::CheckRequest {
+            order: Some(order.clone().into()),
+            side: wire(side),
+            leaving: leaving.cloned().map(Into::into),
+        };
+        let once = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.check(request).await }
+        };
+        let answer = match self.within(CHECK, once()).await {
+            // The connection may have been an old one. More than one new try would only keep the user waiting.
+            Err(error) if error.reason == Reason::AgentUnreachable => self.within(CHECK, once()).await?,
+            answer => answer?,
+        };
+        Ok(CheckReport {
+            checks: answer.checks.into_iter().map(|check| self.read(Some(check))).collect::<Result<_, _>>()?,
+            leaving: answer.leaving.map(|leaving| self.read(Some(leaving))).transpose()?,
+        })
+    }
+
+    async fn pre(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<(), CallError> {
+        let request = v1::PreRequest {
+            order: Some(order.clone().into()),
+            side: wire(side),
+            leaving: leaving.cloned().map(Into::into),
+        };
+        let pre = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.pre(request).await }
+        };
+        self.repeated(PHASE, PREPARING, pre).await.map(drop)
+    }
+
+    async fn migrate(&self, order: &Order, progress: &(dyn Fn(Progress) + Sync)) -> Result<Statistics, CallError> {
+        let mut patience = Patience::new(RESTART);
+        loop {
+            let heard = AtomicBool::new(false);
+            match self.follow(order, progress, &heard).await {
+                Ok(statistics) => return Ok(statistics),
+                Err(error) => {
+                    if heard.into_inner() {
+                        patience = Patience::new(RESTART);
+                    }
+                    // The job goes on without us; the repeated call joins it.
+                    patience.bear(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {
+        let request = v1::PostRequest { order: Some(order.clone().into()), side: wire(side) };
+        let post = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.post(request).await }
+        };
+        Ok(self.repeated(PHASE, RESTART, post).await?.warnings)
+    }
+
+    async fn cleanup(&self, order: &Order, side: Side, cause: &Cause) -> Result<Vec<String>, CallError> {
+        let request = v1::CleanupRequest {
+            order: Some(order.clone().into()),
+            side: wire(side),
+            cause: Some(cause.clone().into()),
+        };
+        let cleanup = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.cleanup(request).await }
+        };
+        Ok(self.repeated(PHASE, RESTART, cleanup).await?.leftovers)
+    }
+
+    async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
+        let request = v1::LocateRequest { order: Some(order.clone().into()) };
+        let locate = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.locate(request).await }
+        };
+        let answer = self.repeated(ASK, RESTART, locate).await?;
+        self.read(Some(answer.sighting()))
+    }
+
+    async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {
+        let request = v1::GetMigrationRequest { migration_id: order.id.to_string() };
+        let get = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.get_migration(request).await }
+        };
+        match self.repeated(ASK, RESTART, get).await {
+            Ok(answer) => self.read(answer.migration).map(Some),
+            Err(error) if error.reason == Reason::MigrationNotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The commands, a file each, and what they share.
+
+pub(crate) mod abort;
+mod drive;
+pub(crate) mod hypervisors;
+pub(crate) mod instance;
+pub(crate) mod instances;
+pub(crate) mod migrate;
+pub(crate) mod migrations;
+pub(crate) mod resolve;
+pub(crate) mod zones;
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tokio::try_join;
+use vmferry_core::{
+    agent::{CallError, Pair},
+    host::Host,
+    id::HostName,
+    instance::Instance,
+    migration::Order,
+};
+
+use crate::{
+    chain::chain,
+    client::{RemoteAgent, Which},
+    exit::{Exit, Failed},
+    find,
+    fleet::{Answer, Fleet, heard},
+    history::{self, Migration},
+    inventory::Places,
+    render::{Terminal, hosts::expiring, instances::Zones},
+};
+
+/// Everything a command works with.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Where it writes.
+    pub(crate) terminal: Terminal,
+    /// Whom it asks.
+    pub(crate) fleet: Fleet,
+}
+
+impl Session {
+    /// Reads the inventory and our certificate. Calls nobody.
+    pub(crate) fn open(terminal: Terminal, places: &Places) -> Result<Self, Failed> {
+        let inventory = places.load().map_err(|invalid| Failed::usage(invalid.to_string()))?;
+        let credentials = vmferry_transport::load(&inventory.tls).map_err(|error| Failed::usage(chain(&error)))?;
+        let ours = inventory.tls.certificate.display().to_string();
+        for sentence in expiring([(ours.as_str(), credentials.not_after())], Timestamp::now()) {
+            terminal.warn(&sentence);
+        }
+        Ok(Self { terminal, fleet: Fleet::new(inventory, credentials) })
+    }
+
+    /// Facts of all hosts.
+    async fn hosts(&self) -> Vec<Answer<Host>> {
+        self.fleet.ask(RemoteAgent::facts).await
+    }
+
+    /// The instances of all hosts, their zones, and the hosts that did not answer.
+    async fn instances(&self) -> Result<(Vec<Instance>, Zones, Vec<CallError>), Failed> {
+        let answers = self.fleet.ask(async |agent: &RemoteAgent| try_join!(agent.facts(), agent.instances())).await;
+        let (given, silent) = heard(answers)?;
+        let mut zones = HashMap::new();
+        let mut instances = Vec::new();
+        for (host, more) in given {
+            zones.insert(host.name, host.zone);
+            instances.extend(more);
+        }
+        Ok((instances, zones, silent))
+    }
+
+    /// The instance that the user means, and the hosts that did not answer.
+    async fn instance(
+        &self,
+        wanted: &str,
+        from: Option<&HostName>,
+    ) -> Result<(Instance, Zones, Vec<CallError>), Failed> {
+        if let Some(from) = from {
+            self.fleet.agent(from)?;
+        }
+        let (instances, zones, silent) = self.instances().await?;
+        Ok((find::instance(instances, &silent, wanted, from)?, zones, silent))
+    }
+
+    /// The migrations that the hosts know of, and the hosts that did not answer.
+    async fn migrations(&self, which: Which) -> Result<(Vec<Migration>, Vec<CallError>), Failed> {
+        let answers = self.fleet.ask(async |agent: &RemoteAgent| agent.migrations(which).await).await;
+        let (given, silent) = heard(answers)?;
+        Ok((history::merge(given.into_iter().flatten()), silent))
+    }
+
+    /// The migration that the user means.
+    async fn migration(&self, wanted: &str) -> Result<Migration, Failed> {
+        let (migrations, silent) = self.migrations(Which::All).await?;
+        history::find(migrations, &silent, wanted)
+    }
+
+    /// Both hosts of a migration.
+    fn pair(&self, order: &Order) -> Result<Pair<RemoteAgent, RemoteAgent>, Failed> {
+        Ok(Pair {
+            source: self.fleet.agent(&order.source.host)?.clone(),
+            destination: self.fleet.agent(&order.destination.host)?.clone(),
+        })
+    }
+
+    /// Says which hosts are missing in what is shown.
+    fn warn_of(&self, silent: &[CallError]) {
+        for error in silent {
+            self.terminal.warn(&format!("{} is not in it: {error}", error.host));
+        }
+    }
+}
+
+/// An end of the program for which there is no result.
+fn cannot_watch_signals(error: std::io::Error) -> Failed {
+    Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot watch for signals: {error}")) }
+}

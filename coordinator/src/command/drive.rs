@@ -1,0 +1,97 @@
+//! Runs the flow while the user may interrupt it.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::{select, time::sleep};
+use vmferry_core::{
+    agent::{CallError, Pair},
+    flow::{Completed, Failure},
+    id::MigrationId,
+    migration::Order,
+    reason::Reason,
+};
+
+use super::cannot_watch_signals;
+use crate::{client::RemoteAgent, exit::Failed, interrupt::Interrupts, render::live::Live};
+
+/// How often the source is asked to end a job that has not begun yet.
+const INSIST: Duration = Duration::from_millis(300);
+
+/// What the flow came to; `None`: the user left it alone.
+pub(super) type Driven = Option<Result<Completed, Failure>>;
+
+/// The first interrupt aborts the migration, the second leaves it alone.
+pub(super) async fn abortable(
+    flow: impl Future<Output = Result<Completed, Failure>>,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    live: &Live,
+) -> Result<Driven, Failed> {
+    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
+    let mut flow = pin!(flow);
+    select! {
+        result = &mut flow => return Ok(Some(result)),
+        () = interrupts.next() => {}
+    }
+    live.cancel();
+    let (name, source) = (&order.instance_name, &order.source.host);
+    live.say(&format!(
+        "aborting: {name} stays on {source}; press Ctrl-C again to leave at once, the agents then go on without you"
+    ));
+    let aborted = async {
+        if let Err(error) = insist(&hosts.source, order.id).await {
+            live.say(&format!("cannot abort: {error}"));
+        }
+        std::future::pending().await
+    };
+    select! {
+        result = flow => Ok(Some(result)),
+        () = interrupts.next() => {
+            left(order, live);
+            Ok(None)
+        }
+        never = aborted => never,
+    }
+}
+
+/// An interrupt leaves the migration alone: it had been left before.
+pub(super) async fn leavable(
+    flow: impl Future<Output = Result<Completed, Failure>>,
+    order: &Order,
+    live: &Live,
+) -> Result<Driven, Failed> {
+    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
+    select! {
+        result = flow => Ok(Some(result)),
+        () = interrupts.next() => {
+            left(order, live);
+            Ok(None)
+        }
+    }
+}
+
+fn left(order: &Order, live: &Live) {
+    let Order { id, instance_name: name, .. } = order;
+    live.leave();
+    live.say(&format!(
+        "left: the migration of {name} goes on without a coordinator; follow it with vmferry migrations show {id}, \
+         end it with vmferry migrations resolve {id}"
+    ));
+}
+
+/// Asks the source to end the job until it did or it is too late. Before the job begins there is nothing to end, and
+/// the flow ends itself; but it may just begin.
+pub(super) async fn insist(source: &RemoteAgent, id: MigrationId) -> Result<(), CallError> {
+    loop {
+        match source.abort(id).await {
+            Err(error) if matches!(error.reason, Reason::TooLateToAbort | Reason::PermissionDenied) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "nothing to abort yet");
+                sleep(INSIST).await;
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}

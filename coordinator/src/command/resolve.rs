@@ -1,0 +1,72 @@
+//! `vmferry migrations resolve`
+
+use serde::Serialize;
+use vmferry_core::{agent::Agent, flow};
+
+use super::{Session, drive};
+use crate::{
+    client::Which,
+    exit::{Exit, Failed},
+    history::Migration,
+    render::{Output, live::Live, migration::Report},
+};
+
+#[derive(Serialize)]
+struct Document {
+    exit_code: u8,
+    migrations: Vec<serde_json::Value>,
+}
+
+/// Ends one migration, or all that are open. Those that have ended already are ended again, which changes nothing.
+pub(crate) async fn run(session: &Session, wanted: Option<&str>) -> Result<Exit, Failed> {
+    let (migrations, silent) = match wanted {
+        Some(wanted) => (vec![session.migration(wanted).await?], vec![]),
+        None => {
+            let (mut migrations, silent) = session.migrations(Which::All).await?;
+            migrations.retain(Migration::is_open);
+            (migrations, silent)
+        }
+    };
+    for error in &silent {
+        session.terminal.warn(&format!("{} could not be asked for migrations: {error}", error.host));
+    }
+    if migrations.is_empty() {
+        session.terminal.note("no migration is open: there is nothing to resolve");
+    }
+    let (mut exits, mut documents) = (Vec::new(), Vec::new());
+    for migration in &migrations {
+        let Some((exit, document)) = Box::pin(resolve(session, migration)).await? else {
+            return Ok(Exit::Interrupted);
+        };
+        exits.push(exit);
+        documents.push(document);
+    }
+    let exit = Exit::of_several(&exits);
+    session.terminal.show(String::new, &Document { exit_code: exit.code(), migrations: documents })?;
+    Ok(exit)
+}
+
+/// `None`: the user left.
+async fn resolve(session: &Session, migration: &Migration) -> Result<Option<(Exit, serde_json::Value)>, Failed> {
+    let order = &migration.order;
+    let hosts = session.pair(order)?;
+    let live = Live::begin(session.terminal, order);
+    let flow = Box::pin(flow::resolve(&hosts, order, &live));
+    let Some(result) = drive::leavable(flow, order, &live).await? else { return Ok(None) };
+    live.finish(&result);
+    let statistics = match &result {
+        Ok(completed) if completed.statistics.is_none() => {
+            hosts.source.record(order).await.ok().flatten().and_then(|record| record.statistics)
+        }
+        Ok(completed) => completed.statistics,
+        Err(_) => None,
+    };
+    let exit = Exit::of_flow(&result);
+    let report = Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases() };
+    report.messages(session.terminal);
+    if session.terminal.output == Output::Text {
+        session.terminal.print(&report.text())?;
+    }
+    let document = serde_json::to_value(report.document()).unwrap_or_default();
+    Ok(Some((report.exit, document)))
+}

@@ -1,0 +1,216 @@
+//! Exit codes, and the error that ends a command. The only place where outcomes and reasons become numbers.
+//!
+//! | code | meaning | where the guest is |
+//! | --- | --- | --- |
+//! | 0 | done | for `migrate`: on the destination |
+//! | 1 | failed and rolled back; for other commands: failed | on the source |
+//! | 2 | usage or configuration, unknown or ambiguous names | untouched |
+//! | 3 | refused by the checks | untouched |
+//! | 4 | aborted by the user and rolled back | on the source |
+//! | 6 | held: it does not run, or it cannot be told where | see the message |
+//! | 7 | an agent cannot be reached, or refuses us | untouched |
+//! | 9 | several were asked for, and they did not all end the same way | see the messages |
+//! | 130 | interrupted; the migration goes on without us | see `vmferry migrations show` |
+//!
+//! 5 is kept for deadlines, which this version does not have.
+
+use std::process::ExitCode;
+
+use vmferry_core::{
+    agent::CallError,
+    flow::{Completed, Failure},
+    id::HostName,
+    migration::Outcome,
+    reason::Reason,
+};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// It failed; a guest that should have moved runs on the source.
+    Failed = 1,
+    /// What was asked for cannot be meant.
+    Usage = 2,
+    /// The checks refuse it; nothing was changed.
+    Refused = 3,
+    /// Aborted by the user; the guest runs on the source.
+    Aborted = 4,
+    /// The guest does not run, or it cannot be told where.
+    Held = 6,
+    /// An agent does not answer, or refuses us.
+    Unreachable = 7,
+    /// Several were asked for, with different ends.
+    Partly = 9,
+    /// Interrupted; what goes on in the agents goes on.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// For a migration that came about.
+    pub(crate) fn of_outcome(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed | Outcome::CompletedWithWarnings => Self::Done,
+            Outcome::FailedRolledBack => Self::Failed,
+            Outcome::AbortedRolledBack => Self::Aborted,
+            Outcome::Held => Self::Held,
+        }
+    }
+
+    /// For a command that ended with an error of this kind, before anything was changed.
+    pub(crate) fn of_reason(reason: Reason) -> Self {
+        use Reason as R;
+        match reason {
+            R::AgentUnreachable | R::AgentUntrusted | R::PermissionDenied => Self::Unreachable,
+            R::InstanceNotFound | R::InstanceAmbiguous | R::HostNotFound | R::MigrationNotFound | R::InvalidRequest => {
+                Self::Usage
+            }
+            R::MigrationAborted => Self::Aborted,
+            R::RunnerUnknown | R::NotRunning | R::RunsTwice => Self::Held,
+            R::InstanceShutoff
+            | R::InstancePaused
+            | R::InstanceNotRunnable
+            | R::InstanceMigrating
+            | R::InstanceBusy
+            | R::SnapshotsPresent
+            | R::HostDevice
+            | R::DiskNotShared
+            | R::SameHost
+            | R::DomainExists
+            | R::MemoryShort
+            | R::TooManyVcpus
+            | R::CpuIncompatible
+            | R::VirtTypeMissing
+            | R::MachineTypeMissing
+            | R::HypervisorTooOld
+            | R::NetworkMissing
+            | R::DiskMissing => Self::Refused,
+            R::PhaseOutOfOrder
+            | R::LibvirtFailed
+            | R::JournalFailed
+            | R::TunnelFailed
+            | R::MigrationFailed
+            | R::HandoverFailed
+            | R::TooLateToAbort
+            | R::CoordinatorLost
+            | R::AgentRestarted
+            | R::Internal => Self::Failed,
+        }
+    }
+
+    /// For what the flow returned.
+    pub(crate) fn of_flow(result: &Result<Completed, Failure>) -> Self {
+        match result {
+            Ok(completed) => Self::of_outcome(completed.outcome()),
+            Err(Failure::Refused(_)) => Self::Refused,
+            Err(Failure::NotStarted(error)) => Self::of_reason(error.reason),
+            Err(failure) => failure.outcome().map_or(Self::Failed, Self::of_outcome),
+        }
+    }
+
+    /// For several that were done in one command: the loudest must not be lost among others.
+    pub(crate) fn of_several(exits: &[Self]) -> Self {
+        match exits {
+            [] => Self::Done,
+            exits if exits.contains(&Self::Held) => Self::Held,
+            [first, rest @ ..] if rest.iter().all(|exit| exit == first) => *first,
+            _ => Self::Partly,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Why a command could not do its work: one sentence of what, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failed {
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// The stable code, where there is one.
+    pub(crate) reason: Option<Reason>,
+    /// The host it is about, where it is about one.
+    pub(crate) host: Option<HostName>,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl Failed {
+    /// Something about the command line or the inventory.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, reason: None, host: None, message: message.into() }
+    }
+
+    /// Something that has a code, of no host in particular.
+    pub(crate) fn because(reason: Reason, message: impl Into<String>) -> Self {
+        Self { exit: Exit::of_reason(reason), reason: Some(reason), host: None, message: message.into() }
+    }
+
+    /// The same with another way to end.
+    pub(crate) fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self {
+            exit: Exit::of_reason(error.reason),
+            reason: Some(error.reason),
+            host: Some(error.host),
+            message: error.message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_design() {
+        let numbers = |exits: &[Exit]| exits.iter().map(|exit| exit.code()).collect::<Vec<_>>();
+        use Exit as E;
+        assert_eq!(
+            numbers(&[E::Done, E::Failed, E::Usage, E::Refused, E::Aborted, E::Held, E::Unreachable, E::Partly]),
+            [0, 1, 2, 3, 4, 6, 7, 9]
+        );
+        assert_eq!(Exit::Interrupted.code(), 130);
+    }
+
+    #[test]
+    fn an_outcome_never_lies() {
+        let code = |outcome| Exit::of_outcome(outcome).code();
+        assert_eq!(code(Outcome::Completed), 0);
+        assert_eq!(code(Outcome::CompletedWithWarnings), 0);
+        assert_eq!(code(Outcome::FailedRolledBack), 1);
+        assert_eq!(code(Outcome::AbortedRolledBack), 4);
+        assert_eq!(code(Outcome::Held), 6);
+    }
+
+    #[test]
+    fn no_reason_means_success() {
+        for reason in Reason::ALL {
+            assert_ne!(Exit::of_reason(*reason), Exit::Done, "{reason}");
+        }
+    }
+
+    #[test]
+    fn held_is_the_loudest_of_several() {
+        use Exit::{Done, Failed, Held, Partly};
+        assert_eq!(Exit::of_several(&[]), Done);
+        assert_eq!(Exit::of_several(&[Failed, Failed]), Failed);
+        assert_eq!(Exit::of_several(&[Done, Failed]), Partly);
+        assert_eq!(Exit::of_several(&[Done, Held, Failed]), Held);
+    }
+}

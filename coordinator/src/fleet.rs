@@ -1,0 +1,85 @@
+//! All hosts of the inventory at once.
+
+use futures::{StreamExt, stream};
+use vmferry_core::{agent::CallError, id::HostName, migration::Endpoint, reason::Reason};
+use vmferry_transport::Credentials;
+
+use crate::{client::RemoteAgent, exit::Failed, inventory::Inventory, render};
+
+/// How many agents are asked at the same time.
+const CONCURRENCY: usize = 32;
+
+/// The agents of the inventory.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    inventory: Inventory,
+    agents: Vec<RemoteAgent>,
+}
+
+/// What one host said. A dead or slow one costs its own answer only.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer<T> {
+    /// Who was asked.
+    pub(crate) endpoint: Endpoint,
+    /// What came back.
+    pub(crate) result: Result<T, CallError>,
+}
+
+impl Fleet {
+    /// Calls nobody yet.
+    pub(crate) fn new(inventory: Inventory, credentials: Credentials) -> Self {
+        let credentials = credentials.fixed();
+        let agents =
+            inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
+        Self { inventory, agents }
+    }
+
+    /// Asks all hosts; answers come in the inventory's order.
+    pub(crate) async fn ask<T>(&self, call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>) -> Vec<Answer<T>> {
+        let call = &call;
+        let mut answers: Vec<_> = stream::iter(self.agents.iter().enumerate())
+            .map(|(number, agent)| async move {
+                (number, Answer { endpoint: agent.endpoint().clone(), result: call(agent).await })
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        answers.sort_by_key(|(number, _)| *number);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// The agent of the host called `name`.
+    pub(crate) fn agent(&self, name: &HostName) -> Result<&RemoteAgent, Failed> {
+        self.agents.iter().find(|agent| agent.endpoint().host == *name).ok_or_else(|| {
+            let known: Vec<_> = self.inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
+            Failed::because(
+                Reason::HostNotFound,
+                format!(
+                    "no host {name} in the inventory {}; it has {}",
+                    self.inventory.path.display(),
+                    known.join(", ")
+                ),
+            )
+        })
+    }
+}
+
+/// The answers that came, and the reasons why the others did not. Fails if none came.
+pub(crate) fn heard<T>(answers: Vec<Answer<T>>) -> Result<(Vec<T>, Vec<CallError>), Failed> {
+    let (mut given, mut silent) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer.result {
+            Ok(value) => given.push(value),
+            Err(error) => silent.push(error),
+        }
+    }
+    match (given.is_empty(), silent.as_slice()) {
+        (true, [only]) => Err(only.clone().into()),
+        (true, [first, ..]) => Err(Failed {
+            message: format!("none of {} hosts could be asked:{}", silent.len(), render::list(&silent)),
+            host: None,
+            ..first.clone().into()
+        }),
+        _ => Ok((given, silent)),
+    }
+}

@@ -1,0 +1,161 @@
+//! Migrations as people know them: the two hosts' halves put together.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use vmferry_core::{
+    agent::CallError,
+    id::MigrationId,
+    migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics},
+    reason::Reason,
+};
+
+use crate::exit::{Exit, Failed};
+
+/// A prefix of an id shorter than this is more likely a slip.
+const SHORTEST_PREFIX: usize = 4;
+
+/// One migration. At least one half is known.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Migration {
+    /// What was asked for.
+    pub(crate) order: Order,
+    /// What the source has of it; `None` if it has nothing or was not asked.
+    pub(crate) source: Option<Record>,
+    /// What the destination has of it; likewise.
+    pub(crate) destination: Option<Record>,
+}
+
+impl Migration {
+    /// Its id, as text.
+    pub(crate) fn id(&self) -> String {
+        self.order.id.to_string()
+    }
+
+    /// Whether a host has not brought it to its end.
+    pub(crate) fn is_open(&self) -> bool {
+        self.halves().any(|half| half.ended.is_none())
+    }
+
+    /// How it ended; `None` while it is open.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        if self.is_open() {
+            return None;
+        }
+        // The source was the first to begin and is the last to end. A warning may be on either side.
+        let outcome = self.leading().outcome;
+        match outcome {
+            Some(Outcome::Completed)
+                if self.halves().any(|half| half.outcome == Some(Outcome::CompletedWithWarnings)) =>
+            {
+                Some(Outcome::CompletedWithWarnings)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The phase it is in or ended in. If only one half is open, that one's.
+    pub(crate) fn phase(&self) -> Phase {
+        self.halves().find(|half| half.ended.is_none()).unwrap_or(self.leading()).phase()
+    }
+
+    /// When it began, by one host's clock.
+    pub(crate) fn started(&self) -> Timestamp {
+        self.leading().started
+    }
+
+    /// When it ended, by the same clock.
+    pub(crate) fn ended(&self) -> Option<Timestamp> {
+        self.leading().ended.filter(|_| !self.is_open())
+    }
+
+    /// From its beginning to its end, or to `now`.
+    pub(crate) fn duration(&self, now: Timestamp) -> Duration {
+        let end = self.ended().unwrap_or(now);
+        Duration::try_from(end.duration_since(self.started())).unwrap_or_default()
+    }
+
+    /// What the job measured.
+    pub(crate) fn statistics(&self) -> Option<Statistics> {
+        self.halves().find_map(|half| half.statistics)
+    }
+
+    /// Why it did not go through.
+    pub(crate) fn cause(&self) -> Option<&Cause> {
+        self.halves().find_map(|half| half.cause.as_ref())
+    }
+
+    /// What needs a look, of both hosts.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.halves()
+            .flat_map(|half| half.warnings.iter().map(|warning| format!("{}: {warning}", host(half))))
+            .collect()
+    }
+
+    fn leading(&self) -> &Record {
+        self.halves().next().expect("made from at least one half")
+    }
+
+    fn halves(&self) -> impl Iterator<Item = &Record> {
+        [&self.source, &self.destination].into_iter().flatten()
+    }
+}
+
+fn host(half: &Record) -> &vmferry_core::id::HostName {
+    match half.side {
+        Side::Source => &half.order.source.host,
+        Side::Destination => &half.order.destination.host,
+    }
+}
+
+/// Puts halves together by id; the newest first.
+pub(crate) fn merge(halves: impl IntoIterator<Item = Record>) -> Vec<Migration> {
+    let mut migrations: BTreeMap<MigrationId, Migration> = BTreeMap::new();
+    for half in halves {
+        let migration = migrations.entry(half.order.id).or_insert_with(|| Migration {
+            order: half.order.clone(),
+            source: None,
+            destination: None,
+        });
+        match half.side {
+            Side::Source => migration.source = Some(half),
+            Side::Destination => migration.destination = Some(half),
+        }
+    }
+    let mut migrations: Vec<_> = migrations.into_values().collect();
+    // Ids are time-ordered only if a coordinator made them; the proto allows others.
+    migrations.sort_by_key(|migration| (std::cmp::Reverse(migration.started()), migration.order.id));
+    migrations
+}
+
+/// The migration that `wanted` names: an id, or the beginning of one.
+pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
+    let prefix = wanted.to_ascii_lowercase();
+    let long_enough = prefix.len() >= SHORTEST_PREFIX;
+    let mut found: Vec<_> = migrations
+        .into_iter()
+        .filter(|migration| long_enough && migration.order.id.to_string().starts_with(&prefix))
+        .collect();
+    match (found.len(), found.pop()) {
+        (1, Some(only)) => Ok(only),
+        (count, Some(_)) => Err(Failed::usage(format!(
+            "{wanted} is the beginning of {count} migrations' ids; write more of it (`vmferry migrations` has them whole)"
+        ))),
+        (_, None) if silent.is_empty() => Err(Failed::because(
+            Reason::MigrationNotFound,
+            format!("no host of the inventory knows a migration {wanted}; list them with `vmferry migrations`"),
+        )),
+        (_, None) => {
+            let unasked: Vec<_> = silent.iter().map(|error| error.host.as_str()).collect();
+            let message = format!(
+                "no migration {wanted} on the hosts that answered, and {} could not be asked{}",
+                unasked.join(", "),
+                crate::render::list(silent)
+            );
+            Err(Failed::because(Reason::MigrationNotFound, message).with_exit(Exit::Unreachable))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

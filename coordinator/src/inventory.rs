@@ -1,0 +1,219 @@
+//! Which hosts there are, and with which certificate we call them: one TOML file.
+//!
+//! ```toml
+//! [tls]
+//! ca = "pki/ca.pem"              # relative to this file's directory
+//! certificate = "pki/cert.pem"
+//! key = "pki/key.pem"
+//!
+//! [[host]]
+//! name = "node-28"               # as in the agent's certificate
+//! address = "192.0.2.10:7443"    # as the other hosts reach it, too
+//! ```
+
+mod problem;
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+use vmferry_core::{id::HostName, migration::Endpoint};
+use vmferry_transport::CertificateFiles;
+
+pub(crate) use problem::{Invalid, Problem};
+
+/// The hosts and our credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inventory {
+    /// Where it was read from.
+    pub(crate) path: PathBuf,
+    /// Our certificate, its key and the CA of the agents.
+    pub(crate) tls: CertificateFiles,
+    /// In the file's order; names and addresses are unique.
+    pub(crate) hosts: Vec<Endpoint>,
+}
+
+/// Where an inventory may be, in the order in which it is looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// `--inventory` or `$VMFERRY_INVENTORY`: if there is one, no other is looked at.
+    pub(crate) named: Option<PathBuf>,
+    /// `$XDG_CONFIG_HOME`.
+    pub(crate) xdg_config_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub(crate) home: Option<PathBuf>,
+}
+
+impl Places {
+    /// The usual ones of the user who runs this.
+    pub(crate) fn of_user(named: Option<PathBuf>) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self { named, xdg_config_home: variable("XDG_CONFIG_HOME"), home: variable("HOME") }
+    }
+
+    fn candidates(&self) -> Vec<PathBuf> {
+        if let Some(named) = &self.named {
+            return vec![named.clone()];
+        }
+        let config = self.xdg_config_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".config")));
+        config
+            .map(|config| config.join("vmferry/inventory.toml"))
+            .into_iter()
+            .chain([PathBuf::from("/etc/vmferry/inventory.toml")])
+            .collect()
+    }
+
+    /// Reads the first that exists.
+    pub(crate) fn load(&self) -> Result<Inventory, Invalid> {
+        let candidates = self.candidates();
+        let Some(path) = candidates.iter().find(|path| path.exists()) else {
+            return Err(Invalid::NotFound { looked_at: candidates });
+        };
+        let text = fs::read_to_string(path)
+            .map_err(|error| Invalid::Unreadable { path: path.clone(), error: error.to_string() })?;
+        parse(path, &text)
+    }
+}
+
+/// Reads an inventory; `path` is where `text` came from. Reports all that is wrong with it at once.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Inventory, Invalid> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| Invalid::Wrong {
+        path: path.to_owned(),
+        problems: vec![Problem::syntax(text, &error)],
+    })?;
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut reader = Reader { directory, problems: Vec::new() };
+    let tls = reader.tls(&table);
+    let hosts = reader.hosts(&table);
+    reader.unknown("", &table, &["tls", "host"]);
+    match (tls, reader.problems.is_empty()) {
+        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts }),
+        _ => Err(Invalid::Wrong { path: path.to_owned(), problems: reader.problems }),
+    }
+}
+
+struct Reader {
+    directory: PathBuf,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn tls(&mut self, table: &Table) -> Option<CertificateFiles> {
+        let remedy = "add [tls] with ca, certificate and key, as `vmferry pki issue` made them";
+        let tls = match table.get("tls") {
+            Some(Value::Table(tls)) => tls,
+            Some(_) => return self.complain("tls", "is not a table", remedy),
+            None => return self.complain("tls", "is missing", remedy),
+        };
+        self.unknown("tls.", tls, &["ca", "certificate", "key"]);
+        // All three are read before any is given up on, so that each gets its complaint.
+        let [ca, certificate, key] = ["ca", "certificate", "key"].map(|key| self.file(tls, key));
+        Some(CertificateFiles { ca: ca?, certificate: certificate?, key: key? })
+    }
+
+    fn file(&mut self, tls: &Table, key: &str) -> Option<PathBuf> {
+        let text = self.text(tls, "tls.", key, "name a PEM file")?;
+        let path = self.directory.join(text);
+        if path.is_file() {
+            return Some(path);
+        }
+        let what = format!("names {}, which is not a file", path.display());
+        self.complain(&format!("tls.{key}"), &what, "create it with `vmferry pki issue`, or correct the path")
+    }
+
+    fn hosts(&mut self, table: &Table) -> Vec<Endpoint> {
+        let remedy = "add a [[host]] with name and address for each hypervisor";
+        let hosts = match table.get("host") {
+            Some(Value::Array(hosts)) if !hosts.is_empty() => hosts.as_slice(),
+            Some(Value::Array(_)) | None => {
+                self.complain::<()>("host", "is missing", remedy);
+                &[]
+            }
+            Some(_) => {
+                self.complain::<()>("host", "is not a list of tables", "write [[host]], with two brackets");
+                &[]
+            }
+        };
+        let mut found = Vec::new();
+        let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+        for (number, host) in hosts.iter().enumerate() {
+            let prefix = format!("host[{}].", number + 1);
+            let Value::Table(host) = host else {
+                self.complain::<()>(prefix.trim_end_matches('.'), "is not a table", remedy);
+                continue;
+            };
+            self.unknown(&prefix, host, &["name", "address"]);
+            let name = self.name(host, &prefix);
+            let address = self.address(host, &prefix);
+            if let Some(name) = name.as_ref().filter(|name| !names.insert((*name).clone())) {
+                let what = format!("repeats the name {name}");
+                self.complain::<()>(&format!("{prefix}name"), &what, "give each host a name of its own");
+            }
+            if let Some(address) = address.as_ref().filter(|address| !addresses.insert((*address).clone())) {
+                let what = format!("repeats the address {address}");
+                self.complain::<()>(&format!("{prefix}address"), &what, "give each host an address of its own");
+            }
+            if let (Some(host), Some(address)) = (name, address) {
+                found.push(Endpoint { host, address });
+            }
+        }
+        found
+    }
+
+    fn name(&mut self, host: &Table, prefix: &str) -> Option<HostName> {
+        let remedy = "write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`";
+        let text = self.text(host, prefix, "name", remedy)?;
+        match text.parse() {
+            Ok(name) => Some(name),
+            Err(error) => self.complain(&format!("{prefix}name"), &format!("is wrong: {error}"), remedy),
+        }
+    }
+
+    fn address(&mut self, host: &Table, prefix: &str) -> Option<String> {
+        let remedy = "write HOST:PORT, for example \"192.0.2.10:7443\" or \"[2001:db8::10]:7443\"";
+        let text = self.text(host, prefix, "address", remedy)?;
+        if is_address(&text) {
+            return Some(text);
+        }
+        self.complain(&format!("{prefix}address"), &format!("is `{text}`, not an address with a port"), remedy)
+    }
+
+    fn text(&mut self, table: &Table, prefix: &str, key: &str, remedy: &str) -> Option<String> {
+        let path = format!("{prefix}{key}");
+        match table.get(key) {
+            Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+            Some(Value::String(_)) => self.complain(&path, "is empty", remedy),
+            Some(other) => self.complain(&path, &format!("is of type {}, not a string", other.type_str()), remedy),
+            None => self.complain(&path, "is missing", remedy),
+        }
+    }
+
+    fn unknown(&mut self, prefix: &str, table: &Table, known: &[&str]) {
+        for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
+            let remedy = format!("remove it; known here: {}", known.join(", "));
+            self.complain::<()>(&format!("{prefix}{key}"), "is unknown", &remedy);
+        }
+    }
+
+    fn complain<T>(&mut self, key: &str, what: &str, remedy: &str) -> Option<T> {
+        self.problems.push(Problem { key: key.to_owned(), what: what.to_owned(), remedy: remedy.to_owned() });
+        None
+    }
+}
+
+/// HOST:PORT, an IPv6 address in brackets.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => vmferry_core::identity::is_label(host),
+    };
+    host && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+#[cfg(test)]
+mod tests;

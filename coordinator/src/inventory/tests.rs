@@ -1,0 +1,100 @@
+use super::*;
+
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(directory.path().join("pki")).expect("created");
+    for file in ["ca.pem", "cert.pem", "key.pem"] {
+        fs::write(directory.path().join("pki").join(file), "").expect("written");
+    }
+    directory
+}
+
+const TLS: &str = "[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/cert.pem\"\nkey = \"pki/key.pem\"\n";
+
+fn problems(text: &str) -> Vec<String> {
+    let directory = directory();
+    match parse(&directory.path().join("inventory.toml"), text) {
+        Err(Invalid::Wrong { problems, .. }) => problems
+            .iter()
+            .map(|problem| problem.to_string().replace(&directory.path().display().to_string(), "DIR"))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn reads_hosts_in_order_and_paths_relative_to_itself() {
+    let directory = directory();
+    let path = directory.path().join("inventory.toml");
+    let text = format!(
+        "{TLS}[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n\
+         [[host]]\nname = \"node-27\"\naddress = \"[2001:db8::27]:7443\"\n"
+    );
+    let inventory = parse(&path, &text).expect("valid");
+    assert_eq!(inventory.tls.key, directory.path().join("pki/key.pem"));
+    let names: Vec<_> = inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
+    assert_eq!(names, ["node-28", "node-27"]);
+}
+
+#[test]
+fn reports_everything_at_once_with_key_and_remedy() {
+    let text = r#"
+        colour = "blue"
+        [tls]
+        ca = "pki/none.pem"
+        certificate = 7
+        keys = "pki/key.pem"
+        [[host]]
+        name = "node 28"
+        address = "192.0.2.10"
+        [[host]]
+        name = "node-31"
+        address = "192.0.2.11:7443"
+        zone = "nova"
+        [[host]]
+        name = "node-31"
+        address = "192.0.2.11:7443"
+        [[host]]
+    "#;
+    insta::assert_snapshot!(problems(text).join("\n"), @"");
+}
+
+#[test]
+fn an_empty_file_lacks_both_parts() {
+    insta::assert_snapshot!(problems("").join("\n"), @"");
+}
+
+#[test]
+fn syntax_errors_name_their_line() {
+    insta::assert_snapshot!(problems("[tls]\nca = \n").join("\n"), @"");
+}
+
+#[test]
+fn addresses_have_a_host_and_a_port() {
+    for good in ["192.0.2.10:7443", "node-28.example.org:1", "[::1]:65535"] {
+        assert!(is_address(good), "{good}");
+    }
+    for bad in ["", ":7443", "node-28", "node-28:", "node-28:0", "node-28:65536", "::1:7443", "[::1]", "a b:1"] {
+        assert!(!is_address(bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_named_file_is_the_only_one_looked_at() {
+    let places = Places {
+        named: Some("/x/inventory.toml".into()),
+        xdg_config_home: Some("/c".into()),
+        home: Some("/home/ops".into()),
+    };
+    assert_eq!(places.candidates(), [PathBuf::from("/x/inventory.toml")]);
+    let places = Places { named: None, ..places };
+    assert_eq!(
+        places.candidates(),
+        [PathBuf::from("/c/vmferry/inventory.toml"), PathBuf::from("/etc/vmferry/inventory.toml")]
+    );
+    let places = Places { xdg_config_home: None, ..places };
+    assert_eq!(
+        places.candidates(),
+        [PathBuf::from("/home/ops/.config/vmferry/inventory.toml"), PathBuf::from("/etc/vmferry/inventory.toml")]
+    );
+}

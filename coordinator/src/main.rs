@@ -1,0 +1,95 @@
+//! `vmferry`: moves running virtual machines between hosts. Sequences the phases that the hosts' agents carry out, and keeps
+//! no state of its own: wherever one coordinator stops, another goes on.
+
+mod chain;
+mod cli;
+mod client;
+mod command;
+mod exit;
+mod find;
+mod fleet;
+mod history;
+mod interrupt;
+mod inventory;
+mod pki;
+mod render;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use chain::chain;
+use cli::{Cli, Command, Global, Instance, MigrationsCommand};
+use command::{Session, abort, hypervisors, instance, instances, migrate, migrations, resolve, zones};
+use exit::{Exit, Failed};
+use inventory::Places;
+use render::{Output, Terminal};
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let terminal = Terminal::new(global.output, global.no_color, global.verbose > 0);
+    log(global.verbose, terminal);
+    let exit = run(global, command, terminal).unwrap_or_else(|failed| {
+        terminal.fail(&failed);
+        failed.exit
+    });
+    exit.into()
+}
+
+fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Failed> {
+    match command {
+        Command::Pki(command) => {
+            let text = pki::run(command, global.output).map_err(|error| Failed::usage(chain(&error)))?;
+            terminal.print(&text)?;
+            Ok(Exit::Done)
+        }
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            terminal.show(|| format!("vmferry {version}\n"), &serde_json::json!({ "version": version }))?;
+            Ok(Exit::Done)
+        }
+        command => {
+            let places = Places::of_user(global.inventory);
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+                    |error| Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot start: {error}")) },
+                )?;
+            runtime.block_on(async {
+                let session = Session::open(terminal, &places)?;
+                Box::pin(ask(&session, command)).await
+            })
+        }
+    }
+}
+
+/// The commands that call agents.
+async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
+    match command {
+        Command::Hypervisors => hypervisors::run(session).await,
+        Command::Zones => zones::run(session).await,
+        Command::Instances => instances::run(session).await,
+        Command::Instance(Instance::Show { instance, from }) => instance::run(session, &instance, from.as_ref()).await,
+        Command::Migrate(args) => migrate::run(session, &args).await,
+        Command::Migrations(args) => match &args.command {
+            None => migrations::run(session, &args).await,
+            Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,
+            Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
+        },
+        Command::Abort(args) => abort::run(session, &args).await,
+        Command::Pki(_) | Command::Version => Ok(Exit::Done),
+    }
+}
+
+fn log(verbose: u8, terminal: Terminal) {
+    let filter = match verbose {
+        0 => return,
+        1 => "vmferry=debug,vmferry_transport=debug",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(io::stderr)
+        .with_ansi(terminal.color)
+        .init();
+}

@@ -1,0 +1,145 @@
+//! What the checks said: the plan of a dry run, and refusals.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use vmferry_core::{
+    compatibility::{Check, Finding},
+    flow::Plan,
+    migration::Order,
+};
+
+use super::{Paint, Terminal, table::table, units::bytes};
+use crate::exit::Exit;
+
+/// What would be done, and every check with its outcome.
+pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
+    let guest = &plan.leaving.instance;
+    let verdict = match plan.is_refused() {
+        true => "would be refused:",
+        false => "would move",
+    };
+    let steps =
+        "check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)";
+    format!(
+        "{} ({}) {verdict} {} → {}: {} vCPUs, {} of memory\nsteps: {steps}\n\n{}",
+        order.instance_name,
+        order.instance,
+        order.source.host,
+        order.destination.host,
+        guest.vcpus,
+        bytes(guest.memory),
+        checks(&plan.checks)
+    )
+}
+
+fn checks(checks: &[Check]) -> String {
+    table(
+        ["HOST", "CHECK", "OUTCOME", "DETAIL"],
+        checks.iter().map(|check| {
+            let (outcome, detail) = match &check.finding {
+                Finding::Passed { detail } => ("ok".to_owned(), detail.clone()),
+                Finding::Refused(refusal) => {
+                    (format!("REFUSED {}", refusal.reason), format!("{}; {}", refusal.message, refusal.remedy))
+                }
+            };
+            [check.host.to_string(), check.subject.clone(), outcome, detail]
+        }),
+    )
+}
+
+/// Who refuses: the sentence before the refusals.
+pub(crate) fn refused(order: &Order, plan: &Plan) -> String {
+    let refusals: Vec<_> = plan.checks.iter().filter(|check| check.refusal().is_some()).collect();
+    let hosts: BTreeSet<_> = refusals.iter().map(|check| check.host.as_str()).collect();
+    let hosts: Vec<_> = hosts.into_iter().collect();
+    format!(
+        "{} refused to let {} move to {}: {} of {} checks failed; nothing was changed, {}",
+        hosts.join(" and "),
+        order.instance_name,
+        order.destination.host,
+        refusals.len(),
+        plan.checks.len(),
+        super::migration::untouched(order),
+    )
+}
+
+/// All refusals, each with its remedy.
+pub(crate) fn refusals(terminal: Terminal, plan: &Plan) -> String {
+    plan.checks
+        .iter()
+        .filter_map(|check| check.refusal().map(|refusal| (check, refusal)))
+        .map(|(check, refusal)| {
+            format!(
+                "  {} {}: {} [{}]\n    → {}\n",
+                check.host,
+                check.subject,
+                refusal.message,
+                terminal.paint(Paint::Red, refusal.reason.as_str()),
+                refusal.remedy
+            )
+        })
+        .collect()
+}
+
+/// One check, for documents.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckDocument<'a> {
+    host: &'a str,
+    subject: &'a str,
+    /// `passed` or `refused`
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'a str>,
+}
+
+impl<'a> From<&'a Check> for CheckDocument<'a> {
+    fn from(check: &'a Check) -> Self {
+        let refusal = check.refusal();
+        Self {
+            host: check.host.as_str(),
+            subject: &check.subject,
+            outcome: if refusal.is_some() { "refused" } else { "passed" },
+            detail: match &check.finding {
+                Finding::Passed { detail } => Some(detail),
+                Finding::Refused(_) => None,
+            },
+            reason: refusal.map(|refusal| refusal.reason.as_str()),
+            message: refusal.map(|refusal| refusal.message.as_str()),
+            remedy: refusal.map(|refusal| refusal.remedy.as_str()),
+        }
+    }
+}
+
+/// A dry run's document.
+pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) -> impl Serialize + use<'a> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        instance: &'a str,
+        instance_id: String,
+        source: &'a str,
+        destination: &'a str,
+        vcpus: u32,
+        memory_bytes: u64,
+        would_migrate: bool,
+        exit_code: u8,
+        checks: Vec<CheckDocument<'a>>,
+    }
+    Document {
+        instance: &order.instance_name,
+        instance_id: order.instance.to_string(),
+        source: order.source.host.as_str(),
+        destination: order.destination.host.as_str(),
+        vcpus: plan.leaving.instance.vcpus,
+        memory_bytes: plan.leaving.instance.memory.as_u64(),
+        would_migrate: !plan.is_refused(),
+        exit_code: exit.code(),
+        checks: plan.checks.iter().map(Into::into).collect(),
+    }
+}

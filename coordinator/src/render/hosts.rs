@@ -1,0 +1,270 @@
+//! Hypervisors and zones.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use vmferry_core::host::Host;
+
+use super::{table::table, units::bytes};
+use crate::fleet::Answer;
+
+/// A certificate that expires sooner than this deserves a warning.
+const EXPIRY_NOTICE: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// A row per host, dead or alive.
+pub(crate) fn hypervisors(answers: &[Answer<Host>]) -> String {
+    let header = [
+        "NAME",
+        "ZONE",
+        "STATE",
+        "ADDRESS",
+        "RUNNING",
+        "CPUS",
+        "MEMORY FREE",
+        "QEMU",
+        "LIBVIRT",
+        "AGENT",
+        "CERTIFICATE",
+    ];
+    table(
+        header,
+        answers.iter().map(|answer| {
+            let name = answer.endpoint.host.to_string();
+            let address = answer.endpoint.address.clone();
+            match &answer.result {
+                Ok(host) => [
+                    name,
+                    host.zone.clone(),
+                    state(answer),
+                    address,
+                    format!("{} of {}", host.instances_active, host.instances_total),
+                    host.cpus.to_string(),
+                    format!("{} of {}", bytes(host.memory_available), bytes(host.memory_total)),
+                    host.qemu_version.clone(),
+                    host.libvirt_version.clone(),
+                    host.agent_version.clone(),
+                    format!("until {}", host.certificate_expires.strftime("%Y-%m-%d")),
+                ],
+                Err(_) => {
+                    let unknown = || "-".to_owned();
+                    let [zone, running, cpus, memory, qemu, libvirt, agent, certificate] =
+                        std::array::from_fn(|_| unknown());
+                    [name, zone, state(answer), address, running, cpus, memory, qemu, libvirt, agent, certificate]
+                }
+            }
+        }),
+    )
+}
+
+/// A row per host, zone by zone.
+pub(crate) fn zones(answers: &[Answer<Host>]) -> String {
+    table(
+        ["ZONE", "HOST", "STATE"],
+        by_zone(answers).into_iter().flat_map(|(zone, hosts)| {
+            hosts.into_iter().enumerate().map(move |(number, answer)| {
+                // As in `nova availability-zone-list`: the zone's name once.
+                let zone = if number == 0 { zone.unwrap_or("(unknown)") } else { "" };
+                [zone.to_owned(), answer.endpoint.host.to_string(), state(answer)]
+            })
+        }),
+    )
+}
+
+/// Certificates that expire soon, a sentence each.
+pub(crate) fn expiring<'a>(
+    certificates: impl IntoIterator<Item = (&'a str, Timestamp)>,
+    now: Timestamp,
+) -> Vec<String> {
+    let sentence = |(whose, expires): (&str, Timestamp)| {
+        let left = expires.duration_since(now);
+        let remedy = "issue a new one with `vmferry pki issue`";
+        if left < SignedDuration::ZERO {
+            Some(format!("the certificate of {whose} expired on {}; {remedy}", expires.strftime("%Y-%m-%d")))
+        } else if left < EXPIRY_NOTICE {
+            let days = left.as_hours() / 24;
+            Some(format!("the certificate of {whose} expires in {days} days; {remedy}"))
+        } else {
+            None
+        }
+    };
+    certificates.into_iter().filter_map(sentence).collect()
+}
+
+fn state<T>(answer: &Answer<T>) -> String {
+    match &answer.result {
+        Ok(_) => "up".into(),
+        Err(error) => format!("down ({})", error.reason),
+    }
+}
+
+/// Zones sorted by name; that of hosts that cannot be asked, `None`, last.
+fn by_zone(answers: &[Answer<Host>]) -> Vec<(Option<&str>, Vec<&Answer<Host>>)> {
+    let mut zones: BTreeMap<(bool, Option<&str>), Vec<&Answer<Host>>> = BTreeMap::new();
+    for answer in answers {
+        let zone = answer.result.as_ref().ok().map(|host| host.zone.as_str());
+        zones.entry((zone.is_none(), zone)).or_default().push(answer);
+    }
+    zones.into_iter().map(|((_, zone), hosts)| (zone, hosts)).collect()
+}
+
+#[derive(Serialize)]
+struct HypervisorDocument<'a> {
+    name: &'a str,
+    address: &'a str,
+    /// `up` or `down`
+    state: &'static str,
+    /// Why it is down.
+    reason: Option<&'static str>,
+    message: Option<&'a str>,
+    zone: Option<&'a str>,
+    instances_active: Option<u32>,
+    instances_total: Option<u32>,
+    migrations_active: Option<u32>,
+    cpus: Option<u32>,
+    cpu_model: Option<&'a str>,
+    architecture: Option<&'a str>,
+    memory_available_bytes: Option<u64>,
+    memory_total_bytes: Option<u64>,
+    qemu_version: Option<&'a str>,
+    libvirt_version: Option<&'a str>,
+    agent_version: Option<&'a str>,
+    certificate_expires: Option<Timestamp>,
+}
+
+impl<'a> From<&'a Answer<Host>> for HypervisorDocument<'a> {
+    fn from(answer: &'a Answer<Host>) -> Self {
+        let host = answer.result.as_ref().ok();
+        let error = answer.result.as_ref().err();
+        Self {
+            name: answer.endpoint.host.as_str(),
+            address: &answer.endpoint.address,
+            state: if host.is_some() { "up" } else { "down" },
+            reason: error.map(|error| error.reason.as_str()),
+            message: error.map(|error| error.message.as_str()),
+            zone: host.map(|host| host.zone.as_str()),
+            instances_active: host.map(|host| host.instances_active),
+            instances_total: host.map(|host| host.instances_total),
+            migrations_active: host.map(|host| host.migrations_active),
+            cpus: host.map(|host| host.cpus),
+            cpu_model: host.map(|host| host.cpu_model.as_str()),
+            architecture: host.map(|host| host.architecture.as_str()),
+            memory_available_bytes: host.map(|host| host.memory_available.as_u64()),
+            memory_total_bytes: host.map(|host| host.memory_total.as_u64()),
+            qemu_version: host.map(|host| host.qemu_version.as_str()),
+            libvirt_version: host.map(|host| host.libvirt_version.as_str()),
+            agent_version: host.map(|host| host.agent_version.as_str()),
+            certificate_expires: host.map(|host| host.certificate_expires),
+        }
+    }
+}
+
+/// `{"hypervisors": […]}`
+pub(crate) fn hypervisors_document(answers: &[Answer<Host>]) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        hypervisors: Vec<HypervisorDocument<'a>>,
+    }
+    Document { hypervisors: answers.iter().map(Into::into).collect() }
+}
+
+/// `{"zones": [{"name": …, "hosts": […]}]}`
+pub(crate) fn zones_document(answers: &[Answer<Host>]) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        zones: Vec<Zone<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Zone<'a> {
+        /// `null`: of hosts that cannot be asked.
+        name: Option<&'a str>,
+        hosts: Vec<Member<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Member<'a> {
+        name: &'a str,
+        state: &'static str,
+        reason: Option<&'static str>,
+    }
+    let member = |answer: &'_ Answer<Host>| {
+        let HypervisorDocument { state, reason, .. } = answer.into();
+        (state, reason)
+    };
+    let zones = by_zone(answers).into_iter().map(|(name, hosts)| Zone {
+        name,
+        hosts: hosts
+            .into_iter()
+            .map(|answer| {
+                let (state, reason) = member(answer);
+                Member { name: answer.endpoint.host.as_str(), state, reason }
+            })
+            .collect(),
+    });
+    Document { zones: zones.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+    use vmferry_core::{agent::CallError, migration::Endpoint, reason::Reason};
+
+    use super::*;
+
+    fn answer(name: &str, zone: Option<&str>) -> Answer<Host> {
+        let endpoint = Endpoint { host: name.parse().expect("valid"), address: "192.0.2.10:7443".into() };
+        let host = endpoint.host.clone();
+        let result = match zone {
+            Some(zone) => Ok(Host {
+                name: host,
+                zone: zone.into(),
+                agent_version: "0.1.0".into(),
+                libvirt_version: "9.0.0".into(),
+                qemu_version: "7.2.22".into(),
+                architecture: "x86_64".into(),
+                cpu_model: "EPYC-Milan".into(),
+                cpus: 64,
+                memory_total: ByteSize::gib(256),
+                memory_available: ByteSize::gib(97),
+                instances_active: 3,
+                instances_total: 4,
+                migrations_active: 0,
+                certificate_expires: "2027-02-20T00:00:00Z".parse().expect("valid"),
+            }),
+            None => Err(CallError { host, reason: Reason::AgentUnreachable, message: "cannot reach it".into() }),
+        };
+        Answer { endpoint, result }
+    }
+
+    #[test]
+    fn a_dead_host_costs_its_own_row_only() {
+        insta::assert_snapshot!(hypervisors(&[answer("node-28", Some("nova")), answer("node-31", None)]), @"");
+    }
+
+    #[test]
+    fn zones_are_listed_as_nova_does() {
+        let answers = [
+            answer("node-31", Some("nova2")),
+            answer("node-27", Some("nova")),
+            answer("node-30", None),
+            answer("node-28", Some("nova")),
+        ];
+        insta::assert_snapshot!(zones(&answers), @"");
+        insta::assert_snapshot!(crate::render::json(&zones_document(&answers)), @"");
+    }
+
+    #[test]
+    fn a_document_has_the_reason_of_a_dead_host() {
+        let answers = [answer("node-31", None)];
+        insta::assert_snapshot!(crate::render::json(&hypervisors_document(&answers)), @"");
+    }
+
+    #[test]
+    fn certificates_are_announced_thirty_days_before() {
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().expect("valid");
+        let days = |days: i64| now + SignedDuration::from_hours(24 * days);
+        insta::assert_snapshot!(
+            expiring([("node-27", days(31)), ("node-28", days(29)), ("node-31", days(-1))], now).join("\n"),
+            @""
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! Instances: the list, and one of them.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use vmferry_core::{
+    agent::CallError,
+    id::HostName,
+    instance::{Disk, Instance, Vif},
+};
+
+use super::{
+    Unreachable,
+    table::{facts, table},
+    units::bytes,
+};
+
+/// Which zone a host is in, as far as it is known.
+pub(crate) type Zones = HashMap<HostName, String>;
+
+/// A row per guest.
+pub(crate) fn list(guests: &[Instance], zones: &Zones) -> String {
+    table(
+        ["NAME", "STATE", "HOST", "ZONE", "VCPUS", "MEMORY", "UUID"],
+        guests.iter().map(|guest| {
+            [
+                guest.name.clone(),
+                guest.state.to_string(),
+                guest.host.to_string(),
+                zone(guest, zones),
+                guest.vcpus.to_string(),
+                bytes(guest.memory),
+                guest.id.to_string(),
+            ]
+        }),
+    )
+}
+
+/// Everything about one.
+pub(crate) fn show(guest: &Instance, zones: &Zones) -> String {
+    let mut rows = vec![
+        ("name", guest.name.clone()),
+        ("uuid", guest.id.to_string()),
+        ("state", guest.state.to_string()),
+        ("host", guest.host.to_string()),
+        ("zone", zone(guest, zones)),
+        ("vcpus", guest.vcpus.to_string()),
+        ("memory", bytes(guest.memory)),
+        ("persistent", if guest.persistent { "yes" } else { "no, it vanishes when it stops" }.into()),
+        ("migration", guest.migration.map_or("none".into(), |id| id.to_string())),
+    ];
+    rows.extend(guest.disks.iter().map(|disk| ("disk", disk_text(disk))));
+    rows.extend(guest.vifs.iter().map(|vif| ("vif", vif_text(vif))));
+    facts(rows)
+}
+
+fn zone(guest: &Instance, zones: &Zones) -> String {
+    zones.get(&guest.host).cloned().unwrap_or_else(|| "-".into())
+}
+
+fn disk_text(disk: &Disk) -> String {
+    format!("{} {}{}", disk.target, disk.source, if disk.read_only { " (read-only)" } else { "" })
+}
+
+fn vif_text(vif: &Vif) -> String {
+    format!("{} {} ({})", vif.mac, vif.attachment, vif.model)
+}
+
+#[derive(Serialize)]
+struct InstanceDocument<'a> {
+    id: String,
+    name: &'a str,
+    state: String,
+    host: &'a str,
+    /// `null`: the host did not say.
+    zone: Option<&'a str>,
+    vcpus: u32,
+    memory_bytes: u64,
+    persistent: bool,
+    /// `null`: no migration moves it.
+    migration_id: Option<String>,
+    disks: &'a [Disk],
+    vifs: &'a [Vif],
+}
+
+impl<'a> InstanceDocument<'a> {
+    fn new(guest: &'a Instance, zones: &'a Zones) -> Self {
+        Self {
+            id: guest.id.to_string(),
+            name: &guest.name,
+            state: guest.state.to_string(),
+            host: guest.host.as_str(),
+            zone: zones.get(&guest.host).map(String::as_str),
+            vcpus: guest.vcpus,
+            memory_bytes: guest.memory.as_u64(),
+            persistent: guest.persistent,
+            migration_id: guest.migration.map(|id| id.to_string()),
+            disks: &guest.disks,
+            vifs: &guest.vifs,
+        }
+    }
+}
+
+/// `{"instances": […], "unreachable": […]}`
+pub(crate) fn list_document<'a>(
+    guests: &'a [Instance],
+    zones: &'a Zones,
+    silent: &'a [CallError],
+) -> impl Serialize + use<'a> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        instances: Vec<InstanceDocument<'a>>,
+        unreachable: Vec<Unreachable<'a>>,
+    }
+    Document {
+        instances: guests.iter().map(|guest| InstanceDocument::new(guest, zones)).collect(),
+        unreachable: silent.iter().map(Into::into).collect(),
+    }
+}
+
+/// The instance's own document.
+pub(crate) fn show_document<'a>(guest: &'a Instance, zones: &'a Zones) -> impl Serialize + use<'a> {
+    InstanceDocument::new(guest, zones)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+    use vmferry_core::instance::{DiskDevice, DiskSource, InstanceState, VifAttachment};
+
+    use super::*;
+
+    fn guest() -> (Instance, Zones) {
+        let host: HostName = "node-28".parse().expect("valid");
+        let guest = Instance {
+            id: "ed831ace-39ef-4960-8bae-a035d292c305".parse().expect("valid"),
+            name: "web".into(),
+            state: InstanceState::Active,
+            host: host.clone(),
+            memory: ByteSize::mib(256),
+            vcpus: 2,
+            persistent: true,
+            disks: vec![Disk {
+                target: "sda".into(),
+                device: DiskDevice::Cdrom,
+                source: DiskSource::File { path: "/var/lib/seed.iso".into() },
+                read_only: true,
+            }],
+            vifs: vec![Vif {
+                mac: "52:54:00:00:00:01".into(),
+                attachment: VifAttachment::Bridge { bridge: "br0".into() },
+                model: "virtio".into(),
+            }],
+            migration: None,
+        };
+        (guest, Zones::from([(host, "nova".to_owned())]))
+    }
+
+    #[test]
+    fn the_list() {
+        let (guest, zones) = guest();
+        insta::assert_snapshot!(list(&[guest], &zones), @"");
+    }
+
+    #[test]
+    fn one() {
+        let (guest, zones) = guest();
+        insta::assert_snapshot!(show(&guest, &zones), @"");
+        insta::assert_snapshot!(crate::render::json(&show_document(&guest, &zones)), @"");
+    }
+}

@@ -1,0 +1,224 @@
+//! How one migration ended: the sentence, the figures, the document.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vmferry_core::{
+    flow::{Completed, Failure},
+    migration::{Cause, Order, Outcome, Phase, Statistics},
+    reason::Reason,
+};
+
+use super::{
+    Terminal, checks,
+    checks::CheckDocument,
+    table::facts,
+    units::{bytes, milliseconds, time},
+};
+use crate::exit::Exit;
+
+/// A migration that this coordinator ran to its end, and how long that took.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    /// What was asked for.
+    pub(crate) order: &'a Order,
+    /// What the flow returned.
+    pub(crate) result: &'a Result<Completed, Failure>,
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// What the job measured, if the flow or the source's record has it.
+    pub(crate) statistics: Option<Statistics>,
+    /// As the user waited.
+    pub(crate) wall: Duration,
+    /// The phases as seen from here.
+    pub(crate) phases: Vec<(Phase, Duration)>,
+}
+
+/// Where the guest is if nothing was changed.
+pub(crate) fn untouched(order: &Order) -> String {
+    format!("{} stays on {} as it was", order.instance_name, order.source.host)
+}
+
+/// What happened, where the guest is, and what to do.
+pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> String {
+    let Order { id, instance_name: name, source, destination, .. } = order;
+    let (source, destination) = (&source.host, &destination.host);
+    match result {
+        Ok(_) => format!("{name} runs on {destination}"),
+        Err(Failure::NotStarted(error)) if error.reason == Reason::PermissionDenied => {
+            format!("{error}; nothing was changed, {}; use a certificate of role coordinator", untouched(order))
+        }
+        Err(Failure::NotStarted(error)) => format!("{error}; nothing was changed, {}", untouched(order)),
+        Err(Failure::Refused(plan)) => checks::refused(order, plan),
+        Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted => {
+            format!("aborted: {name} runs on {source} as before")
+        }
+        Err(Failure::RolledBack { cause, .. }) => format!(
+            "{name} was not moved to {destination}: {}; {name} runs on {source} as before; \
+             details: vmferry migrations show {id}",
+            cause_text(cause)
+        ),
+        Err(Failure::Held { reason, message, cause }) => format!(
+            "HELD: {message} [{reason}], after: {}; nothing is undone until that is known: when the hosts can be \
+             asked again, run vmferry migrations resolve {id}",
+            cause_text(cause)
+        ),
+    }
+}
+
+fn cause_text(cause: &Cause) -> String {
+    format!("{} [{} on {}]", cause.message, cause.reason, cause.host)
+}
+
+impl Report<'_> {
+    fn outcome(&self) -> Option<Outcome> {
+        match self.result {
+            Ok(completed) => Some(completed.outcome()),
+            Err(failure) => failure.outcome(),
+        }
+    }
+
+    /// `None`: it cannot be told, or nowhere.
+    fn runs_on(&self) -> Option<&str> {
+        match self.result {
+            Ok(_) => Some(self.order.destination.host.as_str()),
+            Err(Failure::Held { .. }) => None,
+            Err(_) => Some(self.order.source.host.as_str()),
+        }
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        match self.result {
+            Ok(_) | Err(Failure::Refused(_)) => None,
+            Err(Failure::NotStarted(error)) => Some(error.clone().into()),
+            Err(Failure::RolledBack { cause, .. }) => Some(cause.clone()),
+            Err(Failure::Held { reason, message, cause }) => {
+                Some(Cause { reason: *reason, host: cause.host.clone(), message: message.clone() })
+            }
+        }
+    }
+
+    fn warnings(&self) -> &[String] {
+        match self.result {
+            Ok(completed) => &completed.warnings,
+            Err(Failure::RolledBack { leftovers, .. }) => leftovers,
+            Err(_) => &[],
+        }
+    }
+
+    /// All that took time besides the job.
+    fn overhead(&self) -> Option<Duration> {
+        Some(self.wall.saturating_sub(self.statistics?.total_time))
+    }
+
+    /// What goes to stderr.
+    pub(crate) fn messages(&self, terminal: Terminal) {
+        let sentence = sentence(self.order, self.result);
+        match self.result {
+            Ok(_) => {}
+            Err(Failure::Refused(plan)) => {
+                terminal.error(&sentence);
+                terminal.note(checks::refusals(terminal, plan).trim_end());
+            }
+            Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted => {
+                terminal.note(&sentence);
+            }
+            Err(_) => terminal.error(&sentence),
+        }
+        for warning in self.warnings() {
+            terminal.warn(warning);
+        }
+        if matches!(self.result, Err(Failure::RolledBack { leftovers, .. }) if !leftovers.is_empty()) {
+            let id = self.order.id;
+            terminal.warn(&format!("take back what is left with: vmferry migrations resolve {id}"));
+        }
+    }
+
+    /// The figures, for people. Empty if no migration came about.
+    pub(crate) fn text(&self) -> String {
+        let Some(outcome) = self.outcome() else { return String::new() };
+        let mut rows = vec![
+            ("outcome", outcome.to_string()),
+            ("runs on", self.runs_on().unwrap_or("cannot be told, see above").to_owned()),
+        ];
+        if let Some(statistics) = &self.statistics {
+            rows.extend([
+                ("total time", format!("{} (QEMU)", time(statistics.total_time))),
+                ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
+                ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
+            ]);
+        }
+        rows.push(("wall time", time(self.wall)));
+        if let Some(overhead) = self.overhead() {
+            rows.push(("overhead", format!("{} (wall time less total time)", time(overhead))));
+        }
+        rows.push(("migration", self.order.id.to_string()));
+        facts(rows)
+    }
+
+    /// The same for programs.
+    pub(crate) fn document(&self) -> impl Serialize {
+        let refusals = match self.result {
+            Err(Failure::Refused(plan)) => plan.checks.as_slice(),
+            _ => &[],
+        };
+        Document {
+            migration_id: self.order.id.to_string(),
+            instance: &self.order.instance_name,
+            instance_id: self.order.instance.to_string(),
+            source: self.order.source.host.as_str(),
+            destination: self.order.destination.host.as_str(),
+            outcome: self.outcome(),
+            exit_code: self.exit.code(),
+            runs_on: self.runs_on(),
+            wall_ms: milliseconds(self.wall),
+            overhead_ms: self.overhead().map(milliseconds),
+            total_time_ms: self.statistics.map(|statistics| milliseconds(statistics.total_time)),
+            downtime_ms: self.statistics.map(|statistics| milliseconds(statistics.downtime)),
+            transferred_bytes: self.statistics.map(|statistics| statistics.transferred.as_u64()),
+            total_bytes: self.statistics.map(|statistics| statistics.total.as_u64()),
+            rounds: self.statistics.map(|statistics| statistics.rounds),
+            phases: self.phases.iter().map(|(phase, took)| Span { phase: *phase, ms: milliseconds(*took) }).collect(),
+            warnings: self.warnings(),
+            cause: self.cause(),
+            refusals: refusals.iter().filter(|check| check.refusal().is_some()).map(Into::into).collect(),
+            message: sentence(self.order, self.result),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    migration_id: String,
+    instance: &'a str,
+    instance_id: String,
+    source: &'a str,
+    destination: &'a str,
+    /// `null`: refused or not started, nothing was changed.
+    outcome: Option<Outcome>,
+    exit_code: u8,
+    /// `null`: it cannot be told, or nowhere.
+    runs_on: Option<&'a str>,
+    wall_ms: u64,
+    overhead_ms: Option<u64>,
+    /// By QEMU, like all down to `rounds`; `null`: no job finished.
+    total_time_ms: Option<u64>,
+    downtime_ms: Option<u64>,
+    transferred_bytes: Option<u64>,
+    total_bytes: Option<u64>,
+    rounds: Option<u32>,
+    phases: Vec<Span>,
+    warnings: &'a [String],
+    cause: Option<Cause>,
+    refusals: Vec<CheckDocument<'a>>,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Span {
+    phase: Phase,
+    ms: u64,
+}
+
+#[cfg(test)]
+mod tests;

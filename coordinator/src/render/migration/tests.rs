@@ -1,0 +1,163 @@
+use bytesize::ByteSize;
+use vmferry_core::{
+    agent::CallError,
+    agent::Leaving,
+    compatibility::{Check, Finding, Refusal},
+    domain_xml::Definition,
+    flow::Plan,
+    id::HostName,
+    instance::{Instance, InstanceState},
+    migration::Side,
+};
+
+use super::*;
+use crate::{history::tests::half, render::Output};
+
+const ID: &str = "0190f5fe-7c00-7a00-8abc-012345678901";
+const DOMAIN: &str = "<domain type='kvm'><name>web</name><uuid>ed831ace-39ef-4960-8bae-a035d292c305</uuid>\
+    <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>\
+    <devices/></domain>";
+
+fn host(name: &str) -> HostName {
+    name.parse().expect("valid")
+}
+
+fn order() -> Order {
+    half(Side::Source, ID, 0, None).order
+}
+
+fn cause(reason: Reason, message: &str) -> Cause {
+    Cause { reason, host: host("node-28"), message: message.into() }
+}
+
+fn plan() -> Plan {
+    let instance = Instance {
+        id: order().instance,
+        name: "web".into(),
+        state: InstanceState::Active,
+        host: host("node-28"),
+        memory: ByteSize::mib(256),
+        vcpus: 2,
+        persistent: true,
+        disks: vec![],
+        vifs: vec![],
+        migration: None,
+    };
+    let definition = Definition::parse(DOMAIN).expect("valid");
+    let refused = |subject: &str, reason, message: &str, remedy: &str| Check {
+        host: host("node-31"),
+        subject: subject.into(),
+        finding: Finding::Refused(Refusal { reason, message: message.into(), remedy: remedy.into() }),
+    };
+    Plan {
+        leaving: Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_022 },
+        checks: vec![
+            Check {
+                host: host("node-28"),
+                subject: "state".into(),
+                finding: Finding::Passed { detail: "ACTIVE".into() },
+            },
+            refused(
+                "memory",
+                Reason::MemoryShort,
+                "web needs 256.0 MiB of memory, node-31 has 12.0 MiB available",
+                "move other guests away from it, or choose a host with more",
+            ),
+            refused(
+                "vif 52:54:00:00:00:01",
+                Reason::NetworkMissing,
+                "vif 52:54:00:00:00:01 of web needs bridge br0, which node-31 does not have",
+                "create it on node-31",
+            ),
+        ],
+    }
+}
+
+fn statistics() -> Statistics {
+    half(Side::Source, ID, 0, Some((2, Outcome::Completed))).statistics.expect("it completed")
+}
+
+fn completed(warnings: Vec<String>) -> Result<Completed, Failure> {
+    Ok(Completed { statistics: Some(statistics()), warnings })
+}
+
+fn report<'a>(order: &'a Order, result: &'a Result<Completed, Failure>) -> Report<'a> {
+    Report {
+        order,
+        result,
+        exit: Exit::of_flow(result),
+        statistics: result.as_ref().ok().and_then(|completed| completed.statistics),
+        wall: Duration::from_millis(2_230),
+        phases: vec![
+            (Phase::Check, Duration::from_millis(52)),
+            (Phase::Pre, Duration::from_millis(11)),
+            (Phase::Migrate, Duration::from_millis(1_950)),
+        ],
+    }
+}
+
+#[test]
+fn a_completed_migration_in_figures() {
+    let (order, result) = (order(), completed(vec![]));
+    insta::assert_snapshot!(report(&order, &result).text(), @"");
+    insta::assert_snapshot!(crate::render::json(&report(&order, &result).document()), @"");
+}
+
+#[test]
+fn a_dry_run_shows_every_check() {
+    insta::assert_snapshot!(checks::plan(&order(), &plan()), @"");
+}
+
+#[test]
+fn refusals_come_all_at_once_with_remedies() {
+    let terminal = Terminal { output: Output::Text, color: false, live: false };
+    let plan = plan();
+    insta::assert_snapshot!(
+        format!("{}\n{}", checks::refused(&order(), &plan), checks::refusals(terminal, &plan)),
+        @""
+    );
+    let (order, result) = (order(), Err(Failure::Refused(Box::new(plan))));
+    let report = report(&order, &result);
+    assert_eq!(report.exit, Exit::Refused);
+    assert_eq!(report.text(), "");
+    let document = serde_json::json!(report.document());
+    assert_eq!(document["outcome"], serde_json::Value::Null);
+    insta::assert_snapshot!(format!("{:#}", document["refusals"]), @"");
+}
+
+#[test]
+fn every_end_has_its_sentence() {
+    let unreachable = CallError {
+        host: host("node-31"),
+        reason: Reason::AgentUnreachable,
+        message: "cannot reach the agent of node-31 at 192.0.2.11:7443: start it (connection refused)".into(),
+    };
+    let denied = CallError {
+        host: host("node-28"),
+        reason: Reason::PermissionDenied,
+        message: "role viewer may not call Check on node-28".into(),
+    };
+    let rolled_back = |reason, message| Failure::RolledBack { cause: cause(reason, message), leftovers: vec![] };
+    let ends = [
+        completed(vec!["node-28: the tunnel is still open".into()]),
+        Err(Failure::NotStarted(unreachable)),
+        Err(Failure::NotStarted(denied)),
+        Err(rolled_back(Reason::MigrationFailed, "the job failed: connection reset")),
+        Err(rolled_back(Reason::MigrationAborted, "aborted by the user")),
+        Err(Failure::Held {
+            reason: Reason::RunnerUnknown,
+            message: "web does not run on node-31, and node-28 could not be asked: no answer".into(),
+            cause: cause(Reason::AgentUnreachable, "lost the connection"),
+        }),
+    ];
+    let lines: Vec<_> = ends
+        .iter()
+        .map(|end| {
+            let order = order();
+            let report = report(&order, end);
+            let runs_on = report.runs_on().unwrap_or("?").to_owned();
+            format!("{} {runs_on}: {}", report.exit.code(), sentence(&order, end))
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @"");
+}

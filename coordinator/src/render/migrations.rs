@@ -1,0 +1,289 @@
+//! Migrations of the past and of now.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use vmferry_core::{
+    agent::CallError,
+    migration::{Cause, Outcome, Phase, Record, Side},
+};
+
+use super::{
+    Unreachable,
+    table::{facts, table},
+    units::{bytes, milliseconds, time},
+};
+use crate::history::Migration;
+
+/// A row per migration.
+pub(crate) fn list(migrations: &[Migration], now: Timestamp) -> String {
+    table(
+        ["ID", "INSTANCE", "SOURCE", "DESTINATION", "PHASE", "OUTCOME", "STARTED", "DURATION", "DOWNTIME"],
+        migrations.iter().map(|migration| {
+            [
+                migration.order.id.to_string(),
+                migration.order.instance_name.clone(),
+                migration.order.source.host.to_string(),
+                migration.order.destination.host.to_string(),
+                migration.phase().to_string(),
+                migration.outcome().map_or("(open)".into(), |outcome| outcome.to_string()),
+                moment(migration.started()),
+                time(migration.duration(now)),
+                migration.statistics().map_or("-".into(), |statistics| time(statistics.downtime)),
+            ]
+        }),
+    )
+}
+
+/// Both halves of one.
+pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
+    let order = &migration.order;
+    let mut rows = vec![
+        ("migration", order.id.to_string()),
+        ("instance", format!("{} ({})", order.instance_name, order.instance)),
+        ("from", format!("{} ({})", order.source.host, order.source.address)),
+        ("to", format!("{} ({})", order.destination.host, order.destination.address)),
+        (
+            "outcome",
+            match migration.outcome() {
+                Some(outcome) => outcome.to_string(),
+                None => {
+                    format!("open, in phase {}; to end it: vmferry migrations resolve {}", migration.phase(), order.id)
+                }
+            },
+        ),
+        ("duration", time(migration.duration(now))),
+    ];
+    if let Some(cause) = migration.cause() {
+        rows.push(("cause", cause.to_string()));
+    }
+    if let Some(statistics) = migration.statistics() {
+        rows.extend([
+            ("total time", format!("{} (QEMU)", time(statistics.total_time))),
+            ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
+            ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
+        ]);
+    }
+    let half = |side: Side, record: &Option<Record>| match record {
+        Some(record) => half_text(record),
+        None => format!("\n{side}: {} has no record of it, or could not be asked\n", host(migration, side)),
+    };
+    facts(rows) + &half(Side::Source, &migration.source) + &half(Side::Destination, &migration.destination)
+}
+
+fn host(migration: &Migration, side: Side) -> &str {
+    match side {
+        Side::Source => migration.order.source.host.as_str(),
+        Side::Destination => migration.order.destination.host.as_str(),
+    }
+}
+
+fn half_text(record: &Record) -> String {
+    let host = match record.side {
+        Side::Source => &record.order.source.host,
+        Side::Destination => &record.order.destination.host,
+    };
+    let mut rows = vec![
+        ("  asked by", record.requested_by.clone()),
+        ("  started", moment(record.started)),
+        ("  ended", record.ended.map_or("not yet".into(), moment)),
+        ("  outcome", record.outcome.map_or("open".into(), |outcome| outcome.to_string())),
+    ];
+    rows.extend(record.phases.iter().map(|span| {
+        let took = span.duration.map_or("goes on".into(), time);
+        ("  phase", format!("{:<8} {} {took}", span.phase, span.started.strftime("%H:%M:%S%.3f")))
+    }));
+    rows.extend(record.cause.iter().map(|cause| ("  cause", cause.to_string())));
+    rows.extend(record.pending.iter().map(|step| ("  to take back", step.clone())));
+    rows.extend(record.warnings.iter().map(|warning| ("  warning", warning.clone())));
+    format!("\n{}: {host}\n{}", record.side, facts(rows))
+}
+
+/// UTC, to the second.
+fn moment(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What a list and a single migration both say of it.
+#[derive(Serialize)]
+struct Summary<'a> {
+    instance: &'a str,
+    instance_id: String,
+    phase: Phase,
+    /// `null`: open.
+    outcome: Option<Outcome>,
+    started: Timestamp,
+    ended: Option<Timestamp>,
+    duration_ms: u64,
+    /// By QEMU, like all down to `rounds`; `null`: no job finished.
+    total_time_ms: Option<u64>,
+    downtime_ms: Option<u64>,
+    transferred_bytes: Option<u64>,
+    total_bytes: Option<u64>,
+    rounds: Option<u32>,
+    cause: Option<&'a Cause>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Summary<'a> {
+    fn new(migration: &'a Migration, now: Timestamp) -> Self {
+        let statistics = migration.statistics();
+        Self {
+            instance: &migration.order.instance_name,
+            instance_id: migration.order.instance.to_string(),
+            phase: migration.phase(),
+            outcome: migration.outcome(),
+            started: migration.started(),
+            ended: migration.ended(),
+            duration_ms: milliseconds(migration.duration(now)),
+            total_time_ms: statistics.map(|statistics| milliseconds(statistics.total_time)),
+            downtime_ms: statistics.map(|statistics| milliseconds(statistics.downtime)),
+            transferred_bytes: statistics.map(|statistics| statistics.transferred.as_u64()),
+            total_bytes: statistics.map(|statistics| statistics.total.as_u64()),
+            rounds: statistics.map(|statistics| statistics.rounds),
+            cause: migration.cause(),
+            warnings: migration.warnings(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Half<'a> {
+    host: &'a str,
+    address: &'a str,
+    requested_by: &'a str,
+    started: Timestamp,
+    ended: Option<Timestamp>,
+    phase: Phase,
+    phases: Vec<Span>,
+    outcome: Option<Outcome>,
+    cause: Option<&'a Cause>,
+    /// Steps that would have to be taken back, oldest first.
+    pending: &'a [String],
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Span {
+    phase: Phase,
+    started: Timestamp,
+    /// `null`: it goes on.
+    duration_ms: Option<u64>,
+}
+
+impl<'a> From<&'a Record> for Half<'a> {
+    fn from(record: &'a Record) -> Self {
+        let endpoint = match record.side {
+            Side::Source => &record.order.source,
+            Side::Destination => &record.order.destination,
+        };
+        let span = |span: &vmferry_core::migration::PhaseSpan| Span {
+            phase: span.phase,
+            started: span.started,
+            duration_ms: span.duration.map(milliseconds),
+        };
+        Self {
+            host: endpoint.host.as_str(),
+            address: &endpoint.address,
+            requested_by: &record.requested_by,
+            started: record.started,
+            ended: record.ended,
+            phase: record.phase(),
+            phases: record.phases.iter().map(span).collect(),
+            outcome: record.outcome,
+            cause: record.cause.as_ref(),
+            pending: &record.pending,
+            warnings: &record.warnings,
+        }
+    }
+}
+
+/// `{"migrations": […], "unreachable": […]}`; here `source` and `destination` are names.
+pub(crate) fn list_document<'a>(
+    migrations: &'a [Migration],
+    silent: &'a [CallError],
+    now: Timestamp,
+) -> impl Serialize + use<'a> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        migrations: Vec<Row<'a>>,
+        unreachable: Vec<Unreachable<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Row<'a> {
+        id: String,
+        source: &'a str,
+        destination: &'a str,
+        #[serde(flatten)]
+        summary: Summary<'a>,
+    }
+    let row = |migration| Row {
+        id: Migration::id(migration),
+        source: host(migration, Side::Source),
+        destination: host(migration, Side::Destination),
+        summary: Summary::new(migration, now),
+    };
+    Document { migrations: migrations.iter().map(row).collect(), unreachable: silent.iter().map(Into::into).collect() }
+}
+
+/// One migration; here `source` and `destination` are the two hosts' records of it, `null` if there is none.
+pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        id: String,
+        source_host: &'a str,
+        destination_host: &'a str,
+        #[serde(flatten)]
+        summary: Summary<'a>,
+        source: Option<Half<'a>>,
+        destination: Option<Half<'a>>,
+    }
+    Document {
+        id: migration.id(),
+        source_host: host(migration, Side::Source),
+        destination_host: host(migration, Side::Destination),
+        summary: Summary::new(migration, now),
+        source: migration.source.as_ref().map(Into::into),
+        destination: migration.destination.as_ref().map(Into::into),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{merge, tests::half};
+
+    const DONE: &str = "0190f5fe-7c00-7a00-8abc-012345678901";
+    const OPEN: &str = "0190f600-0000-7a00-8abc-012345678902";
+    const FAILED: &str = "0190f601-0000-7a00-8abc-012345678903";
+
+    fn all() -> (Vec<Migration>, Timestamp) {
+        let completed = Some((2, Outcome::Completed));
+        let migrations = merge([
+            half(Side::Source, DONE, 0, completed),
+            half(Side::Destination, DONE, 0, completed),
+            half(Side::Source, OPEN, 60, None),
+            half(Side::Source, FAILED, 120, Some((123, Outcome::FailedRolledBack))),
+        ]);
+        let now = migrations[0].started() + jiff::SignedDuration::from_secs(30);
+        (migrations, now)
+    }
+
+    #[test]
+    fn the_list_has_the_newest_first() {
+        let (migrations, now) = all();
+        insta::assert_snapshot!(list(&migrations, now), @"");
+    }
+
+    #[test]
+    fn one_with_both_halves() {
+        let (migrations, now) = all();
+        insta::assert_snapshot!(show(&migrations[2], now), @"");
+        insta::assert_snapshot!(crate::render::json(&show_document(&migrations[2], now)), @"");
+    }
+
+    #[test]
+    fn an_open_one_says_how_to_end_it() {
+        let (migrations, now) = all();
+        insta::assert_snapshot!(show(&migrations[1], now), @"");
+    }
+}

@@ -1,0 +1,191 @@
+//! The lines of a migration that goes on. Pure: samples in, text out.
+
+use std::time::Duration;
+
+use vmferry_core::{
+    flow::Plan,
+    migration::{Order, Phase, Progress},
+};
+
+use super::units::{bytes, rate, time};
+
+const BAR_WIDTH: usize = 12;
+
+/// How a phase went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As it should.
+    Ok,
+    /// It found reasons not to go on.
+    Refused,
+    /// It did, but something needs a look.
+    Warnings,
+    /// It did not.
+    Failed,
+}
+
+impl Verdict {
+    /// The word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Warnings => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What moves where.
+pub(crate) fn heading(order: &Order) -> String {
+    format!("{}  {} → {}  (migration {})", order.instance_name, order.source.host, order.destination.host, order.id)
+}
+
+/// A phase that is over. `verdict` is its word, perhaps coloured.
+pub(crate) fn finished(
+    phase: Phase,
+    verdict: Verdict,
+    detail: &str,
+    took: Duration,
+    paint: impl Fn(&str) -> String,
+) -> String {
+    // Padded before it is coloured: colours have no width.
+    let word = paint(&format!("{:<8}", verdict.as_str()));
+    format!("{phase:<8} {word} {detail:<40} {:>8}", time(took))
+}
+
+/// A phase that goes on and has nothing to tell.
+pub(crate) fn running(phase: Phase) -> String {
+    let what = match phase {
+        Phase::Check => "asking both hosts",
+        Phase::Pre => "getting both hosts ready",
+        Phase::Migrate => "starting to move memory",
+        Phase::Post => "tidying the source",
+        Phase::Cleanup => "taking back what was done",
+    };
+    format!("{phase:<8} {what} …")
+}
+
+/// How many checks there were, and on how many hosts.
+pub(crate) fn checked(plan: &Plan) -> String {
+    let count = plan.checks.len();
+    match plan.checks.iter().filter(|check| check.refusal().is_some()).count() {
+        0 => format!("{count} checks on both hosts"),
+        refused => format!("{refused} of {count} checks failed"),
+    }
+}
+
+/// How much is done, in percent: never less than `previous`, never 100, for it is not over before it is over.
+pub(crate) fn percent(previous: u8, sample: &Progress) -> u8 {
+    let (remaining, total) = (sample.remaining.as_u64(), sample.total.as_u64());
+    let done = match total {
+        0 => 0,
+        total => 100 - (u128::from(remaining.min(total)) * 100).div_ceil(u128::from(total)),
+    };
+    u8::try_from(done).unwrap_or(0).max(previous).min(99)
+}
+
+/// A job that goes on, with a bar for those who see it move.
+pub(crate) fn moving_bar(percent: u8, sample: &Progress) -> String {
+    let full = usize::from(percent) * BAR_WIDTH / 100;
+    let bar = "█".repeat(full) + &" ".repeat(BAR_WIDTH - full);
+    format!("{:<8} ▕{bar}▏ {}", Phase::Migrate, moving_text(percent, sample))
+}
+
+/// The same as a line of a log.
+pub(crate) fn moving_line(percent: u8, sample: &Progress) -> String {
+    format!("{:<8} {}", Phase::Migrate, moving_text(percent, sample))
+}
+
+fn moving_text(percent: u8, sample: &Progress) -> String {
+    format!(
+        "round {}  {percent:>2} %  {} of {} left  {}  dirty {}  {}  {}",
+        sample.round.max(1),
+        bytes(sample.remaining),
+        bytes(sample.total),
+        rate(sample.rate),
+        rate(sample.dirty_rate),
+        eta(sample),
+        time(sample.elapsed),
+    )
+}
+
+fn eta(sample: &Progress) -> String {
+    match sample.eta() {
+        Some(eta) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
+        Some(eta) => format!("ETA {}", time(Duration::from_secs(eta.as_secs()))),
+        None if sample.rate.as_u64() == 0 => "ETA unknown".into(),
+        None => "not converging".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample(remaining: u64, total: u64) -> Progress {
+        Progress {
+            elapsed: Duration::from_millis(800),
+            total: ByteSize::b(total),
+            remaining: ByteSize::b(remaining),
+            transferred: ByteSize::mib(160),
+            rate: ByteSize::mib(110),
+            dirty_rate: ByteSize::mib(21),
+            round: 2,
+        }
+    }
+
+    #[test]
+    fn a_running_job_on_a_terminal_and_off_it() {
+        let sample = sample(98 << 20, 256 << 20);
+        let percent = percent(0, &sample);
+        insta::assert_snapshot!(
+            format!("{}\n{}", moving_bar(percent, &sample), moving_line(percent, &sample)),
+            @""
+        );
+    }
+
+    #[test]
+    fn a_job_that_does_not_converge_says_so() {
+        let slow = Progress { dirty_rate: ByteSize::mib(500), ..sample(98 << 20, 256 << 20) };
+        assert!(moving_line(10, &slow).contains("not converging"));
+        let stuck = Progress { rate: ByteSize::b(0), ..slow };
+        assert!(moving_line(10, &stuck).contains("ETA unknown"));
+    }
+
+    #[test]
+    fn finished_phases_line_up() {
+        let plain = |text: &str| text.to_owned();
+        let lines = [
+            finished(Phase::Check, Verdict::Ok, "14 checks on both hosts", Duration::from_millis(52), plain),
+            finished(Phase::Pre, Verdict::Ok, "", Duration::from_millis(11), plain),
+            finished(Phase::Migrate, Verdict::Failed, "", Duration::from_millis(2_340), plain),
+            finished(Phase::Cleanup, Verdict::Warnings, "", Duration::from_secs(75), plain),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @"");
+    }
+
+    #[test]
+    fn a_percentage_means_what_it_says() {
+        assert_eq!(percent(0, &sample(100, 100)), 0);
+        assert_eq!(percent(0, &sample(50, 100)), 50);
+        assert_eq!(percent(0, &sample(0, 100)), 99);
+        assert_eq!(percent(0, &sample(0, 0)), 0);
+        assert_eq!(percent(70, &sample(100, 100)), 70);
+    }
+
+    proptest! {
+        #[test]
+        fn a_percentage_never_falls_and_never_reaches_100(samples in prop::collection::vec(any::<(u64, u64)>(), 1..50)) {
+            let mut previous = 0;
+            for (remaining, total) in samples {
+                let now = percent(previous, &sample(remaining, total));
+                prop_assert!((previous..=99).contains(&now));
+                previous = now;
+            }
+        }
+    }
+}

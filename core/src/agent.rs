@@ -1,0 +1,134 @@
+//! The calls that the flow makes on a host's agent.
+
+use std::future::Future;
+
+use crate::{
+    compatibility::Check,
+    domain_xml::Definition,
+    id::HostName,
+    instance::Instance,
+    migration::{Cause, Order, Progress, Record, Side, Statistics},
+    reason::Reason,
+};
+
+/// One host's agent, as the flow sees it: by gRPC, or by a fake.
+///
+/// Every call but `check`, `locate` and `abort` is a phase: idempotent by the order's id. A repeat returns what the
+/// first returned, or joins it.
+pub trait Agent: Sync {
+    /// The host's name.
+    fn host(&self) -> &HostName;
+
+    /// Asks this host's half of the checks. Changes nothing.
+    ///
+    /// The destination needs what the source answered.
+    fn check(
+        &self,
+        order: &Order,
+        side: Side,
+        leaving: Option<&Leaving>,
+    ) -> impl Future<Output = Result<CheckReport, CallError>> + Send;
+
+    /// Gets this host ready. The source takes the instance's migration lock.
+    fn pre(
+        &self,
+        order: &Order,
+        side: Side,
+        leaving: Option<&Leaving>,
+    ) -> impl Future<Output = Result<(), CallError>> + Send;
+
+    /// Source only: moves the guest. Returns when libvirt's job is over, well or not.
+    fn migrate(
+        &self,
+        order: &Order,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> impl Future<Output = Result<Statistics, CallError>> + Send;
+
+    /// The guest runs on the destination: makes that final. Returns warnings.
+    fn post(&self, order: &Order, side: Side) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
+
+    /// The guest runs on the source: takes back what this host did. Returns what could not be taken back.
+    fn cleanup(
+        &self,
+        order: &Order,
+        side: Side,
+        cause: &Cause,
+    ) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
+
+    /// What this host knows of the instance now. Changes nothing.
+    fn locate(&self, order: &Order) -> impl Future<Output = Result<Sighting, CallError>> + Send;
+
+    /// This host's half of the migration, if it has one.
+    fn record(&self, order: &Order) -> impl Future<Output = Result<Option<Record>, CallError>> + Send;
+}
+
+/// The source's and the destination's agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<S, D> {
+    /// Where the guest runs.
+    pub source: S,
+    /// Where it shall run.
+    pub destination: D,
+}
+
+/// What a host answers to `check`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckReport {
+    /// Every rule with its outcome.
+    pub checks: Vec<Check>,
+    /// From the source: what the destination must know.
+    pub leaving: Option<Leaving>,
+}
+
+/// The instance as it leaves the source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leaving {
+    /// As people see it.
+    pub instance: Instance,
+    /// libvirt's migratable definition of the running guest; without secrets.
+    pub domain_xml: String,
+    /// The same, read.
+    pub definition: Definition,
+    /// The source's QEMU version, libvirt's number.
+    pub qemu_version: u64,
+}
+
+/// What a host sees of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// No such domain.
+    Absent,
+    /// Defined, not running.
+    Shutoff,
+    /// The guest's vCPUs run here.
+    Running,
+    /// The guest is arriving and has not run here.
+    Arriving,
+    /// The guest is here and does not run, for whatever reason.
+    Paused,
+}
+
+/// A call that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CallError {
+    /// The host that was called.
+    pub host: HostName,
+    /// The stable code.
+    pub reason: Reason,
+    /// One sentence: what, which object, what to do.
+    pub message: String,
+}
+
+impl CallError {
+    /// Whether it says nothing about the host's state, because no answer came.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.reason, Reason::AgentUnreachable | Reason::AgentUntrusted)
+    }
+}
+
+impl From<CallError> for Cause {
+    fn from(error: CallError) -> Self {
+        Self { reason: error.reason, host: error.host, message: error.message }
+    }
+}

@@ -1,0 +1,364 @@
+//! May this instance leave, and can that host take it? Facts in, every check with its outcome out.
+//!
+//! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain_xml::{Definition, HostCapabilities, Obstacle},
+    id::{HostName, MigrationId},
+    instance::{DiskSource, InstanceState, VifAttachment},
+    reason::Reason,
+};
+
+/// One rule, asked of one host about one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The host that answers.
+    pub host: HostName,
+    /// What was asked, in words: `memory`, `CPU`, `bridge br0`.
+    pub subject: String,
+    /// The answer.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// A check's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "finding")]
+pub enum Finding {
+    /// The rule holds.
+    Passed {
+        /// The values that were compared.
+        detail: String,
+    },
+    /// The rule does not hold; the move is refused.
+    Refused(Refusal),
+}
+
+/// Why not, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The stable code.
+    pub reason: Reason,
+    /// One sentence with both values.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Check {
+    /// The refusal, if it is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.finding {
+            Finding::Passed { .. } => None,
+            Finding::Refused(refusal) => Some(refusal),
+        }
+    }
+}
+
+/// What the source knows of an instance that shall leave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceFacts {
+    /// The source.
+    pub host: HostName,
+    /// What the domain does now.
+    pub state: InstanceState,
+    /// A migration of this instance that has not ended, other than the one that asks.
+    pub migration: Option<MigrationId>,
+    /// The libvirt job on the domain that has not ended, by its name.
+    pub job: Option<String>,
+    /// Snapshots that libvirt keeps for the domain.
+    pub snapshots: u32,
+    /// The definition.
+    pub definition: Definition,
+}
+
+/// May the instance leave for `destination`?
+pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
+    let SourceFacts { host, definition, .. } = facts;
+    let name = &definition.name;
+    let mut checks = Checks::of(host);
+
+    checks.ask("destination", *host != *destination, format!("{host} → {destination}"), || Refusal {
+        reason: Reason::SameHost,
+        message: format!("instance {name} already runs on {destination}"),
+        remedy: "name another host with --to".into(),
+    });
+
+    let running = matches!(facts.state, InstanceState::Active | InstanceState::Migrating);
+    checks.ask("state", running, facts.state.to_string(), || match facts.state {
+        InstanceState::Paused | InstanceState::Suspended => Refusal {
+            reason: Reason::InstancePaused,
+            message: format!("instance {name} is {} on {host}", facts.state),
+            remedy: format!("resume it on {host} (virsh resume {name}), then migrate"),
+        },
+        InstanceState::Shutoff => Refusal {
+            reason: Reason::InstanceShutoff,
+            message: format!("instance {name} is shut off on {host}; a live migration moves running guests"),
+            remedy: format!("start it on {host} (virsh start {name}), then migrate"),
+        },
+        _ => Refusal {
+            reason: Reason::InstanceNotRunnable,
+            message: format!("instance {name} is {} on {host}", facts.state),
+            remedy: format!("look at it on {host} (virsh domstate --reason {name})"),
+        },
+    });
+
+    let detail = "no other migration, no other job".to_owned();
+    if let Some(id) = facts.migration {
+        checks.refuse(
+            "exclusive",
+            Refusal {
+                reason: Reason::InstanceMigrating,
+                message: format!("instance {name} is already being moved by migration {id}"),
+                remedy: format!("wait for it, or end it: vmferry migrations resolve {id}, vmferry abort {id}"),
+            },
+        );
+    } else {
+        checks.ask("exclusive", facts.job.is_none(), detail, || Refusal {
+            reason: Reason::InstanceBusy,
+            message: format!("libvirt on {host} runs a job on {name}: {}", facts.job.as_deref().unwrap_or("unknown")),
+            remedy: format!("wait for it to end (virsh domjobinfo {name})"),
+        });
+    }
+
+    checks.ask("snapshots", facts.snapshots == 0, "none".into(), || Refusal {
+        reason: Reason::SnapshotsPresent,
+        message: format!("instance {name} has {} snapshots on {host}; libvirt does not migrate them", facts.snapshots),
+        remedy: format!("delete them, or their metadata (virsh snapshot-delete {name} SNAPSHOT --metadata)"),
+    });
+
+    if definition.obstacles.is_empty() {
+        checks.pass("devices", "none of the host's");
+    }
+    for obstacle in &definition.obstacles {
+        let (what, remedy) = match obstacle {
+            Obstacle::HostDevice { description } => (
+                format!("host device {description}"),
+                format!(
+                    "detach it first (virsh detach-device {name}), attach an equal one on {destination} afterwards"
+                ),
+            ),
+            Obstacle::Filesystem { target } => {
+                (format!("host directory `{target}`"), "unmount it in the guest and detach it first".into())
+            }
+            Obstacle::SharedMemory { name } => (format!("shared memory `{name}`"), "detach it first".into()),
+            Obstacle::LaunchSecurity => {
+                ("memory encrypted by its host's CPU".into(), "such a guest can only be stopped and started".into())
+            }
+        };
+        checks.refuse(
+            &what,
+            Refusal {
+                reason: Reason::HostDevice,
+                message: format!("instance {name} holds {what} of {host}, which cannot move with it"),
+                remedy,
+            },
+        );
+    }
+
+    for disk in &definition.disks {
+        let subject = format!("disk {}", disk.target);
+        let movable = match &disk.source {
+            DiskSource::Empty => true,
+            DiskSource::File { .. } => disk.read_only,
+            _ => false,
+        };
+        checks.ask(&subject, movable, format!("{}, read-only", disk.source), || Refusal {
+            reason: Reason::DiskNotShared,
+            message: format!(
+                "disk {} of {name} ({}) can be written to, and nothing proves that {destination} sees the same bytes",
+                disk.target, disk.source
+            ),
+            remedy: "this version moves guests whose disks are read-only files that both hosts have".into(),
+        });
+    }
+    checks.done()
+}
+
+/// What the destination knows about itself and about the instance that wants to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationFacts {
+    /// The destination.
+    pub host: HostName,
+    /// A domain with the instance's UUID: its name and state.
+    pub same_id: Option<(String, InstanceState)>,
+    /// Whether a domain with the instance's name but another UUID is there.
+    pub same_name: bool,
+    /// Memory for new guests, claims deducted.
+    pub memory_available: ByteSize,
+    /// Which guests the host can run.
+    pub capabilities: HostCapabilities,
+    /// vCPUs at most on the guest's machine type, where the host knows that machine type.
+    pub vcpus_max: Option<u32>,
+    /// Whether the host can give the guest's CPU; `Err` says what is missing. `None` if the definition names none.
+    pub cpu: Option<Result<(), String>>,
+    /// The host's bridges.
+    pub bridges: Vec<String>,
+    /// libvirt networks that are active.
+    pub networks: Vec<String>,
+    /// Of the files the guest's disks name, those the host does not have.
+    pub missing_files: Vec<String>,
+    /// QEMU's version, comparable.
+    pub qemu_version: u64,
+}
+
+/// Can the host take the instance, which now runs under QEMU `source_qemu_version`?
+pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_version: u64) -> Vec<Check> {
+    let host = &facts.host;
+    let name = &definition.name;
+    let mut checks = Checks::of(host);
+
+    let free = facts.same_id.is_none() && !facts.same_name;
+    checks.ask("name and UUID", free, format!("{name}, {}", definition.id), || match &facts.same_id {
+        Some((other, state)) => Refusal {
+            reason: Reason::DomainExists,
+            message: format!("{host} already has a domain with the UUID of {name}: `{other}`, {state}"),
+            remedy: format!("if it is a leftover, remove it: on {host}, virsh undefine {other}"),
+        },
+        None => Refusal {
+            reason: Reason::DomainExists,
+            message: format!("{host} already has another domain named {name}"),
+            remedy: format!("rename one of them (virsh domrename {name} NEW-NAME)"),
+        },
+    });
+
+    let detail = format!("{} of {} available", definition.memory, facts.memory_available);
+    checks.ask("memory", definition.memory <= facts.memory_available, detail, || Refusal {
+        reason: Reason::MemoryShort,
+        message: format!(
+            "{name} needs {} of memory, {host} has {} available",
+            definition.memory, facts.memory_available
+        ),
+        remedy: "move other guests away from it, or choose a host with more".into(),
+    });
+
+    let (arch, virt, machine) = (&definition.architecture, &definition.virt_type, &definition.machine);
+    let offered = facts.capabilities.offers(arch, virt);
+    checks.ask("virtualisation", offered, format!("{virt} for {arch}"), || Refusal {
+        reason: Reason::VirtTypeMissing,
+        message: format!("{host} cannot run {virt} guests for {arch}, as {name} is one"),
+        remedy: match virt.as_str() {
+            "kvm" => format!("enable hardware virtualisation on {host}, or choose another host"),
+            _ => format!("install the emulator for {arch} on {host}, or choose another host"),
+        },
+    });
+
+    if offered {
+        let known = facts.capabilities.offers_machine(arch, virt, machine);
+        checks.ask("machine type", known, machine.clone(), || Refusal {
+            reason: Reason::MachineTypeMissing,
+            message: format!("QEMU on {host} does not know machine type {machine} of {name}"),
+            remedy: format!("upgrade QEMU on {host}, or restart the guest with an older machine type"),
+        });
+    }
+    if let Some(most) = facts.vcpus_max {
+        checks.ask("vCPUs", definition.vcpus <= most, format!("{} of at most {most}", definition.vcpus), || Refusal {
+            reason: Reason::TooManyVcpus,
+            message: format!("{name} has {} vCPUs, {host} gives at most {most} to a {machine}", definition.vcpus),
+            remedy: "choose another host".into(),
+        });
+    }
+    match &facts.cpu {
+        None => checks.pass("CPU", "the emulator's default"),
+        Some(Ok(())) => checks.pass("CPU", &format!("{} gives it", facts.capabilities.cpu_model)),
+        Some(Err(lacking)) => checks.refuse(
+            "CPU",
+            Refusal {
+                reason: Reason::CpuIncompatible,
+                message: format!(
+                    "{host} ({}) cannot give {name} the CPU it runs on: {lacking}",
+                    facts.capabilities.cpu_model
+                ),
+                remedy: "choose a host with that CPU, or restart the guest with a CPU model that all hosts have".into(),
+            },
+        ),
+    }
+    let new_enough = facts.qemu_version >= source_qemu_version;
+    checks.ask("QEMU version", new_enough, version_text(facts.qemu_version), || Refusal {
+        reason: Reason::HypervisorTooOld,
+        message: format!(
+            "{host} has QEMU {}, older than {} under which {name} runs",
+            version_text(facts.qemu_version),
+            version_text(source_qemu_version)
+        ),
+        remedy: format!("upgrade QEMU on {host}; guests move from older to newer"),
+    });
+
+    for vif in &definition.vifs {
+        let subject = format!("vif {}", vif.mac);
+        let (here, what, remedy) = match &vif.attachment {
+            VifAttachment::Bridge { bridge } => (
+                facts.bridges.contains(bridge),
+                format!("bridge {bridge}"),
+                format!("create it on {host} (ip link add {bridge} type bridge) with the same uplink as on the source"),
+            ),
+            VifAttachment::Network { network } => (
+                facts.networks.contains(network),
+                format!("libvirt network {network}"),
+                format!("define and start it on {host} (virsh net-start {network})"),
+            ),
+            VifAttachment::Other { kind } => (
+                kind == "user",
+                format!("an interface of type {kind}"),
+                "this version moves vifs on bridges and libvirt networks".into(),
+            ),
+        };
+        checks.ask(&subject, here, what.clone(), || Refusal {
+            reason: Reason::NetworkMissing,
+            message: format!("vif {} of {name} needs {what}, which {host} does not have", vif.mac),
+            remedy,
+        });
+    }
+
+    for disk in &definition.disks {
+        let DiskSource::File { path } = &disk.source else { continue };
+        let subject = format!("disk {}", disk.target);
+        checks.ask(&subject, !facts.missing_files.contains(path), path.clone(), || Refusal {
+            reason: Reason::DiskMissing,
+            message: format!("disk {} of {name}, {path}, does not exist on {host}", disk.target),
+            remedy: format!("mount the file system that holds it on {host}, or copy the file there"),
+        });
+    }
+    checks.done()
+}
+
+/// libvirt's way to put a version in a number: `major * 1,000,000 + minor * 1,000 + release`.
+pub fn version_text(version: u64) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+}
+
+struct Checks<'a> {
+    host: &'a HostName,
+    checks: Vec<Check>,
+}
+
+impl<'a> Checks<'a> {
+    fn of(host: &'a HostName) -> Self {
+        Self { host, checks: Vec::new() }
+    }
+
+    fn ask(&mut self, subject: &str, holds: bool, detail: String, refusal: impl FnOnce() -> Refusal) {
+        let finding = if holds { Finding::Passed { detail } } else { Finding::Refused(refusal()) };
+        self.checks.push(Check { host: self.host.clone(), subject: subject.to_owned(), finding });
+    }
+
+    fn pass(&mut self, subject: &str, detail: &str) {
+        let finding = Finding::Passed { detail: detail.to_owned() };
+        self.checks.push(Check { host: self.host.clone(), subject: subject.to_owned(), finding });
+    }
+
+    fn refuse(&mut self, subject: &str, refusal: Refusal) {
+        let finding = Finding::Refused(refusal);
+        self.checks.push(Check { host: self.host.clone(), subject: subject.to_owned(), finding });
+    }
+
+    fn done(self) -> Vec<Check> {
+        self.checks
+    }
+}
+
+#[cfg(test)]
+mod tests;

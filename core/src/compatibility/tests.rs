@@ -1,0 +1,143 @@
+use super::*;
+
+const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
+  <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'><source file='/srv/web.img'/><target dev='vda'/><readonly/></disk>
+    <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><model type='virtio'/></interface>
+  </devices></domain>";
+
+fn definition() -> Definition {
+    Definition::parse(DOMAIN).expect("valid")
+}
+
+fn source() -> SourceFacts {
+    SourceFacts {
+        host: host("node-28"),
+        state: InstanceState::Active,
+        migration: None,
+        job: None,
+        snapshots: 0,
+        definition: definition(),
+    }
+}
+
+fn destination() -> DestinationFacts {
+    let machine = |name: &str| ("x86_64".to_owned(), "qemu".to_owned(), name.to_owned());
+    DestinationFacts {
+        host: host("node-31"),
+        same_id: None,
+        same_name: false,
+        memory_available: ByteSize::gib(1),
+        capabilities: HostCapabilities {
+            architecture: "x86_64".into(),
+            cpu_model: "EPYC".into(),
+            machines: [machine("pc-q35-7.2")].into(),
+        },
+        vcpus_max: Some(8),
+        cpu: Some(Ok(())),
+        bridges: vec!["br0".into()],
+        networks: Vec::new(),
+        missing_files: Vec::new(),
+        qemu_version: 7_002_000,
+    }
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().expect("valid")
+}
+
+/// The reasons refused; each must name the host and have a remedy.
+fn refused(checks: &[Check]) -> Vec<Reason> {
+    let refusals = checks.iter().filter_map(|check| check.refusal().map(|refusal| (check, refusal)));
+    refusals
+        .map(|(check, refusal)| {
+            assert!(refusal.message.contains("web"), "names the instance: {}", refusal.message);
+            assert!(!refusal.remedy.is_empty(), "{check:?}");
+            refusal.reason
+        })
+        .collect()
+}
+
+#[test]
+fn a_plain_guest_may_leave_and_arrive() {
+    assert_eq!(refused(&leaving(&source(), &host("node-31"))), []);
+    assert_eq!(refused(&arriving(&destination(), &definition(), 7_002_000)), []);
+}
+
+#[test]
+fn each_obstacle_on_the_source_has_its_reason() {
+    type Change = fn(&mut SourceFacts);
+    let cases: [(Change, Reason); 8] = [
+        (|facts| facts.state = InstanceState::Shutoff, Reason::InstanceShutoff),
+        (|facts| facts.state = InstanceState::Paused, Reason::InstancePaused),
+        (|facts| facts.state = InstanceState::Crashed, Reason::InstanceNotRunnable),
+        (|facts| facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok(), Reason::InstanceMigrating),
+        (|facts| facts.job = Some("backup".into()), Reason::InstanceBusy),
+        (|facts| facts.snapshots = 2, Reason::SnapshotsPresent),
+        (
+            |facts| facts.definition.obstacles = vec![Obstacle::HostDevice { description: "pci 0000:3b:00.0".into() }],
+            Reason::HostDevice,
+        ),
+        (|facts| facts.definition.disks[0].read_only = false, Reason::DiskNotShared),
+    ];
+    for (change, reason) in cases {
+        let mut facts = source();
+        change(&mut facts);
+        assert_eq!(refused(&leaving(&facts, &host("node-31"))), [reason]);
+    }
+    assert_eq!(refused(&leaving(&source(), &host("node-28"))), [Reason::SameHost]);
+}
+
+#[test]
+fn each_lack_of_the_destination_has_its_reason() {
+    type Change = fn(&mut DestinationFacts);
+    let cases: [(Change, Reason); 9] = [
+        (|facts| facts.same_id = Some(("web".into(), InstanceState::Shutoff)), Reason::DomainExists),
+        (|facts| facts.same_name = true, Reason::DomainExists),
+        (|facts| facts.memory_available = ByteSize::mib(255), Reason::MemoryShort),
+        (|facts| facts.vcpus_max = Some(1), Reason::TooManyVcpus),
+        (|facts| facts.cpu = Some(Err("required features: avx512f".into())), Reason::CpuIncompatible),
+        (
+            |facts| {
+                facts.capabilities.machines =
+                    [("x86_64".to_owned(), "qemu".to_owned(), "pc-q35-6.2".to_owned())].into();
+            },
+            Reason::MachineTypeMissing,
+        ),
+        (|facts| facts.capabilities.machines.clear(), Reason::VirtTypeMissing),
+        (|facts| facts.bridges.clear(), Reason::NetworkMissing),
+        (|facts| facts.missing_files = vec!["/srv/web.img".into()], Reason::DiskMissing),
+    ];
+    for (change, reason) in cases {
+        let mut facts = destination();
+        change(&mut facts);
+        assert_eq!(refused(&arriving(&facts, &definition(), 7_002_000)), [reason]);
+    }
+    assert_eq!(refused(&arriving(&destination(), &definition(), 8_000_000)), [Reason::HypervisorTooOld]);
+}
+
+#[test]
+fn no_refusal_hides_another() {
+    let mut facts = source();
+    facts.snapshots = 1;
+    facts.definition.disks[0].read_only = false;
+    facts.definition.obstacles = vec![Obstacle::LaunchSecurity, Obstacle::SharedMemory { name: "shm".into() }];
+    let reasons = refused(&leaving(&facts, &host("node-28")));
+    assert_eq!(
+        reasons,
+        [Reason::SameHost, Reason::SnapshotsPresent, Reason::HostDevice, Reason::HostDevice, Reason::DiskNotShared]
+    );
+
+    let mut facts = destination();
+    facts.memory_available = ByteSize::b(0);
+    facts.bridges.clear();
+    facts.cpu = Some(Err("another vendor".into()));
+    let reasons = refused(&arriving(&facts, &definition(), 7_002_000));
+    assert_eq!(reasons, [Reason::MemoryShort, Reason::CpuIncompatible, Reason::NetworkMissing]);
+}
+
+#[test]
+fn versions_read_as_people_write_them() {
+    assert_eq!(version_text(7_002_022), "7.2.22");
+}

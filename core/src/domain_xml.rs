@@ -1,0 +1,35 @@
+//! All that knows libvirt's tags. Text in, values out; unknown elements are none of our business.
+
+mod capabilities;
+mod definition;
+
+pub use capabilities::{Capabilities, HostCapabilities};
+pub use definition::{Definition, Obstacle};
+
+/// A document from libvirt that does not say what it must.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is not XML.
+    #[error("not well-formed XML: {0}")]
+    Malformed(String),
+    /// Something is missing.
+    #[error("<{parent}> has no valid <{wanted}>")]
+    Missing {
+        /// Where it was looked for.
+        parent: &'static str,
+        /// What was looked for.
+        wanted: &'static str,
+    },
+}
+
+fn parse(xml: &str) -> Result<roxmltree::Document<'_>, Error> {
+    roxmltree::Document::parse(xml).map_err(|error| Error::Malformed(error.to_string()))
+}
+
+fn child<'a, 'd>(node: roxmltree::Node<'a, 'd>, name: &str) -> Option<roxmltree::Node<'a, 'd>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+fn text<'a>(node: roxmltree::Node<'a, '_>, name: &str) -> Option<&'a str> {
+    child(node, name).and_then(|child| child.text()).map(str::trim)
+}

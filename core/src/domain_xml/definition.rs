@@ -1,0 +1,247 @@
+use bytesize::ByteSize;
+use roxmltree::Node;
+
+use super::{Error, child, parse, text};
+use crate::{
+    id::InstanceId,
+    instance::{Disk, DiskDevice, DiskSource, Vif, VifAttachment},
+};
+
+/// What a move needs to know of a domain's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The domain's UUID.
+    pub id: InstanceId,
+    /// The domain's name.
+    pub name: String,
+    /// `kvm`, or `qemu` for emulation.
+    pub virt_type: String,
+    /// The emulator's path, where the definition names it.
+    pub emulator: Option<String>,
+    /// Architecture, `x86_64`.
+    pub architecture: String,
+    /// Machine type, `pc-q35-7.2`.
+    pub machine: String,
+    /// Guest memory at most.
+    pub memory: ByteSize,
+    /// vCPUs at most.
+    pub vcpus: u32,
+    /// The `<cpu>` element as it stands, to be compared with a host.
+    pub cpu: Option<String>,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Its vifs.
+    pub vifs: Vec<Vif>,
+    /// What ties the guest to its host.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// A device or setting that cannot leave the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A device of the host passed through to the guest.
+    HostDevice {
+        /// `pci`, `usb`, `mdev`, … and what the definition says of it.
+        description: String,
+    },
+    /// A directory of the host shown to the guest.
+    Filesystem {
+        /// The mount tag.
+        target: String,
+    },
+    /// Memory shared with other processes of the host.
+    SharedMemory {
+        /// Its name.
+        name: String,
+    },
+    /// Memory encrypted by the host's CPU.
+    LaunchSecurity,
+}
+
+impl Definition {
+    /// Reads a domain's definition.
+    pub fn parse(xml: &str) -> Result<Self, Error> {
+        let document = parse(xml)?;
+        let domain = document.root_element();
+        if !domain.has_tag_name("domain") {
+            return Err(Error::Missing { parent: "document", wanted: "domain" });
+        }
+        let missing = |wanted| Error::Missing { parent: "domain", wanted };
+        let kind = child(domain, "os").and_then(|os| child(os, "type")).ok_or(missing("os/type"))?;
+        let devices = child(domain, "devices").ok_or(missing("devices"))?;
+        Ok(Self {
+            id: text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?,
+            name: text(domain, "name").ok_or(missing("name"))?.to_owned(),
+            virt_type: domain.attribute("type").unwrap_or("qemu").to_owned(),
+            emulator: text(devices, "emulator").map(str::to_owned),
+            architecture: kind.attribute("arch").ok_or(missing("os/type arch"))?.to_owned(),
+            machine: kind.attribute("machine").ok_or(missing("os/type machine"))?.to_owned(),
+            memory: memory(domain).ok_or(missing("memory"))?,
+            vcpus: text(domain, "vcpu").and_then(|text| text.parse().ok()).ok_or(missing("vcpu"))?,
+            cpu: child(domain, "cpu").map(|cpu| xml[cpu.range()].to_owned()),
+            disks: elements(devices, "disk").filter_map(disk).collect(),
+            vifs: elements(devices, "interface").map(vif).collect(),
+            obstacles: obstacles(domain, devices),
+        })
+    }
+}
+
+fn elements<'a, 'd: 'a>(node: Node<'a, 'd>, name: &'static str) -> impl Iterator<Item = Node<'a, 'd>> {
+    node.children().filter(move |child| child.has_tag_name(name))
+}
+
+/// libvirt writes KiB unless `unit` says otherwise; in what it prints, the unit is always there.
+fn memory(domain: Node<'_, '_>) -> Option<ByteSize> {
+    let node = child(domain, "memory")?;
+    let number: u64 = node.text()?.trim().parse().ok()?;
+    let unit = match node.attribute("unit").unwrap_or("KiB") {
+        "b" | "bytes" => 1,
+        "KB" => 1_000,
+        "k" | "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "M" | "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "G" | "GiB" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "T" | "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit).map(ByteSize::b)
+}
+
+fn disk(node: Node<'_, '_>) -> Option<Disk> {
+    let source = child(node, "source");
+    let attribute = |name| source.and_then(|source| source.attribute(name)).map(str::to_owned);
+    let kind = node.attribute("type").unwrap_or("file");
+    let source = match kind {
+        "file" => attribute("file").map(|path| DiskSource::File { path }),
+        "block" => attribute("dev").map(|path| DiskSource::Block { path }),
+        "network" => Some(DiskSource::Network {
+            protocol: attribute("protocol").unwrap_or_default(),
+            name: attribute("name").unwrap_or_default(),
+        }),
+        _ => Some(DiskSource::Other { kind: kind.to_owned() }),
+    };
+    Some(Disk {
+        target: child(node, "target")?.attribute("dev")?.to_owned(),
+        device: match node.attribute("device").unwrap_or("disk") {
+            "cdrom" => DiskDevice::Cdrom,
+            "floppy" => DiskDevice::Floppy,
+            "lun" => DiskDevice::Lun,
+            _ => DiskDevice::Disk,
+        },
+        source: source.unwrap_or(DiskSource::Empty),
+        read_only: child(node, "readonly").is_some(),
+    })
+}
+
+fn vif(node: Node<'_, '_>) -> Vif {
+    let source = |name| child(node, "source").and_then(|source| source.attribute(name)).unwrap_or_default().to_owned();
+    let of = |name, attribute| child(node, name).and_then(|n| n.attribute(attribute)).unwrap_or_default().to_owned();
+    Vif {
+        mac: of("mac", "address"),
+        model: of("model", "type"),
+        attachment: match node.attribute("type").unwrap_or_default() {
+            "bridge" => VifAttachment::Bridge { bridge: source("bridge") },
+            "network" => VifAttachment::Network { network: source("network") },
+            other => VifAttachment::Other { kind: other.to_owned() },
+        },
+    }
+}
+
+fn obstacles(domain: Node<'_, '_>, devices: Node<'_, '_>) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    for device in elements(devices, "hostdev") {
+        found.push(Obstacle::HostDevice { description: describe_host_device(device) });
+    }
+    for vif in elements(devices, "interface").filter(|vif| vif.attribute("type") == Some("hostdev")) {
+        found.push(Obstacle::HostDevice { description: describe_host_device(vif) });
+    }
+    for filesystem in elements(devices, "filesystem") {
+        let target = child(filesystem, "target").and_then(|target| target.attribute("dir")).unwrap_or_default();
+        found.push(Obstacle::Filesystem { target: target.to_owned() });
+    }
+    for memory in elements(devices, "shmem") {
+        found.push(Obstacle::SharedMemory { name: memory.attribute("name").unwrap_or_default().to_owned() });
+    }
+    if child(domain, "launchSecurity").is_some() {
+        found.push(Obstacle::LaunchSecurity);
+    }
+    found
+}
+
+/// `pci 0000:3b:00.0`, `usb 046d:c52b`, or only the kind where the definition says no more.
+fn describe_host_device(device: Node<'_, '_>) -> String {
+    let kind = device.attribute("type").filter(|kind| *kind != "hostdev").unwrap_or("pci");
+    let source = child(device, "source");
+    let address = source.and_then(|source| child(source, "address"));
+    let part = |node: Option<Node<'_, '_>>, name: &str| {
+        node.and_then(|node| node.attribute(name)).map(|text| text.trim_start_matches("0x").to_owned())
+    };
+    if let (Some(domain), Some(bus), Some(slot), Some(function)) =
+        (part(address, "domain"), part(address, "bus"), part(address, "slot"), part(address, "function"))
+    {
+        return format!("{kind} {domain}:{bus}:{slot}.{function}");
+    }
+    let id = |name| source.and_then(|source| child(source, name)).and_then(|node| part(Some(node), "id"));
+    match (id("vendor"), id("product")) {
+        (Some(vendor), Some(product)) => format!("{kind} {vendor}:{product}"),
+        _ => part(address, "uuid").map_or_else(|| kind.to_owned(), |uuid| format!("{kind} {uuid}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = r"
+<domain type='qemu' id='1'>
+  <name>web</name>
+  <uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
+  <memory unit='MiB'>256</memory>
+  <vcpu placement='static'>2</vcpu>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'><source file='/srv/web.img'/><target dev='vda' bus='virtio'/><readonly/></disk>
+    <disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
+    <disk type='network' device='disk'><source protocol='rbd' name='vms/web'/><target dev='vdb'/></disk>
+    <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><model type='virtio'/></interface>
+    <hostdev mode='subsystem' type='pci'>
+      <source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/></source>
+    </hostdev>
+    <filesystem type='mount'><source dir='/srv'/><target dir='share'/></filesystem>
+  </devices>
+</domain>";
+
+    #[test]
+    fn reads_what_a_move_needs() {
+        let definition = Definition::parse(DOMAIN).expect("valid");
+        assert_eq!(definition.name, "web");
+        assert_eq!(definition.memory, ByteSize::mib(256));
+        assert_eq!(definition.vcpus, 2);
+        assert_eq!(definition.machine, "pc-q35-7.2");
+        assert_eq!(definition.cpu.as_deref(), Some("<cpu mode='custom' match='exact'><model>qemu64</model></cpu>"));
+        assert_eq!(definition.disks.len(), 3);
+        assert!(definition.disks[0].read_only);
+        assert_eq!(definition.disks[1].source, DiskSource::Empty);
+        assert_eq!(definition.disks[2].source.to_string(), "rbd:vms/web");
+        assert_eq!(definition.vifs[0].attachment, VifAttachment::Bridge { bridge: "br0".into() });
+        assert_eq!(
+            definition.obstacles,
+            [
+                Obstacle::HostDevice { description: "pci 0000:3b:00.0".into() },
+                Obstacle::Filesystem { target: "share".into() }
+            ]
+        );
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        assert!(matches!(Definition::parse("<domain"), Err(Error::Malformed(_))));
+        assert_eq!(Definition::parse("<network/>"), Err(Error::Missing { parent: "document", wanted: "domain" }));
+        let without_name = DOMAIN.replace("name>", "label>");
+        assert_eq!(Definition::parse(&without_name), Err(Error::Missing { parent: "domain", wanted: "name" }));
+    }
+}

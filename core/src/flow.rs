@@ -1,0 +1,358 @@
+//! One migration, top to bottom.
+//!
+//! ```text
+//!   check ──▶ pre ──▶ migrate ──▶ post        Completed
+//!     │        │         │
+//!     │        └────┬────┘ any failure: where does the guest run?
+//!     │             ├── on the source ──▶ cleanup     Failure::RolledBack
+//!     │             ├── on the destination ──▶ post   Completed
+//!     │             └── cannot be told                Failure::Held
+//!     └── Failure::Refused, nothing was changed
+//! ```
+//!
+//! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
+//! on with [`resolve`] wherever the first one stopped.
+
+mod standing;
+
+use crate::{
+    agent::{Agent, CallError, CheckReport, Leaving, Pair, Sighting},
+    compatibility::Check,
+    migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
+    reason::Reason,
+};
+use standing::{Standing, standing};
+
+/// Sees the flow go on, and may ask it to stop. For people and for records; it decides nothing.
+pub trait Watch: Sync {
+    /// A phase begins.
+    fn phase(&self, phase: Phase);
+    /// Both hosts have answered the checks, whatever they said.
+    fn checked(&self, _plan: &Plan) {}
+    /// The job goes on.
+    fn progress(&self, progress: Progress);
+    /// Whether the user wants it to end now. Asked before each phase up to `migrate`; while that one runs, the
+    /// agent's `Abort` call ends it.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// What the checks of both hosts said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The instance, as the source shows it.
+    pub leaving: Leaving,
+    /// Every rule, of both hosts, with its outcome.
+    pub checks: Vec<Check>,
+}
+
+impl Plan {
+    /// Whether a rule refuses the move.
+    pub fn is_refused(&self) -> bool {
+        self.checks.iter().any(|check| check.refusal().is_some())
+    }
+}
+
+/// The guest runs on the destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completed {
+    /// What the job measured, unless its answer was lost.
+    pub statistics: Option<Statistics>,
+    /// What needs a look.
+    pub warnings: Vec<String>,
+}
+
+impl Completed {
+    /// The outcome it is.
+    pub fn outcome(&self) -> Outcome {
+        if self.warnings.is_empty() { Outcome::Completed } else { Outcome::CompletedWithWarnings }
+    }
+}
+
+/// The guest does not run on the destination, or it cannot be told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Failure {
+    /// A call failed before anything was changed.
+    NotStarted(CallError),
+    /// The checks refuse the move; nothing was changed.
+    Refused(Box<Plan>),
+    /// The guest runs on the source as before.
+    RolledBack {
+        /// Why it did not go through.
+        cause: Cause,
+        /// What could not be taken back yet.
+        leftovers: Vec<String>,
+    },
+    /// The guest is not running, or where it runs cannot be told yet.
+    Held {
+        /// What the hosts' facts say.
+        reason: Reason,
+        /// One sentence.
+        message: String,
+        /// What made the flow look.
+        cause: Cause,
+    },
+}
+
+impl Failure {
+    /// The outcome it is; `None` if no migration came about.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::NotStarted(_) | Self::Refused(_) => None,
+            Self::RolledBack { cause, .. } => Some(rolled_back(cause)),
+            Self::Held { .. } => Some(Outcome::Held),
+        }
+    }
+}
+
+/// The outcome of a migration that `cause` ended on the source.
+pub fn rolled_back(cause: &Cause) -> Outcome {
+    match cause.reason {
+        Reason::MigrationAborted => Outcome::AbortedRolledBack,
+        _ => Outcome::FailedRolledBack,
+    }
+}
+
+/// Moves one instance.
+pub async fn run<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    watch: &impl Watch,
+) -> Result<Completed, Failure> {
+    // Reads only. Both hosts report every refusal they have, not the first.
+    let plan = check(hosts, order, watch).await.map_err(Failure::NotStarted)?;
+    if plan.is_refused() {
+        return Err(Failure::Refused(Box::new(plan)));
+    }
+
+    let moved = async {
+        pre(hosts, order, &plan, watch).await?;
+        migrate(hosts, order, watch).await
+    };
+    let moved = moved.await;
+    settle(hosts, order, moved, watch).await
+}
+
+/// Brings a migration to its end that another coordinator left behind.
+///
+/// Before the job was started it rolls back; a job that runs is waited for; after it, only the rest is done. What was
+/// decided stays decided, even if the guest has gone elsewhere since.
+pub async fn resolve<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    watch: &impl Watch,
+) -> Result<Completed, Failure> {
+    let source = hosts.source.record(order).await;
+    let destination = hosts.destination.record(order).await;
+    match standing(order, source, destination, watch.is_cancelled()) {
+        Standing::Completed(statistics) => Ok(post(hosts, order, statistics, watch).await),
+        Standing::RolledBack(cause) => Err(cleanup(hosts, order, cause, watch).await),
+        Standing::Moving => {
+            let moved = join(hosts, order, watch).await;
+            settle(hosts, order, moved, watch).await
+        }
+        Standing::Undecided(error) => settle(hosts, order, Err(error), watch).await,
+    }
+}
+
+/// Asks both hosts. The destination is asked even if the source refuses, so that one run tells all.
+pub async fn check<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    watch: &impl Watch,
+) -> Result<Plan, CallError> {
+    watch.phase(Phase::Check);
+    let source = hosts.source.check(order, Side::Source, None).await?;
+    let Some(leaving) = source.leaving else {
+        return Err(CallError {
+            host: hosts.source.host().clone(),
+            reason: Reason::Internal,
+            message: format!("{} checked {} without describing it", hosts.source.host(), order.instance_name),
+        });
+    };
+    let mut checks = source.checks;
+    if order.source.host != order.destination.host {
+        let CheckReport { checks: arriving, .. } =
+            hosts.destination.check(order, Side::Destination, Some(&leaving)).await?;
+        checks.extend(arriving);
+    }
+    let plan = Plan { leaving, checks };
+    watch.checked(&plan);
+    Ok(plan)
+}
+
+/// The source first: its lock makes this the only migration of the instance.
+async fn pre<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    plan: &Plan,
+    watch: &impl Watch,
+) -> Result<(), CallError> {
+    go_on(order, watch)?;
+    watch.phase(Phase::Pre);
+    hosts.source.pre(order, Side::Source, None).await?;
+    go_on(order, watch)?;
+    hosts.destination.pre(order, Side::Destination, Some(&plan.leaving)).await
+}
+
+async fn migrate<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    watch: &impl Watch,
+) -> Result<Statistics, CallError> {
+    go_on(order, watch)?;
+    join(hosts, order, watch).await
+}
+
+/// A repeated call joins the job that runs, or returns what it returned.
+async fn join<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    watch: &impl Watch,
+) -> Result<Statistics, CallError> {
+    watch.phase(Phase::Migrate);
+    hosts.source.migrate(order, &|progress| watch.progress(progress)).await
+}
+
+/// Takes a migration from where the job was left to its one outcome.
+async fn settle<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    moved: Result<Statistics, CallError>,
+    watch: &impl Watch,
+) -> Result<Completed, Failure> {
+    let statistics = match moved {
+        Ok(statistics) => Some(statistics),
+        // The error does not say where the guest runs. The hosts do.
+        Err(error) => match locate(hosts, order, &error).await {
+            Runner::Source => return Err(cleanup(hosts, order, error.into(), watch).await),
+            // The answer was lost, the move was not.
+            Runner::Destination => None,
+            Runner::Unknown { reason, message } => {
+                return Err(Failure::Held { reason, message, cause: error.into() });
+            }
+        },
+    };
+    // Point of no return: the guest runs on the destination. Only forward.
+    Ok(post(hosts, order, statistics, watch).await)
+}
+
+/// The destination first: the source's lock is the last to go, so that no second migration meets the first.
+async fn post<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    statistics: Option<Statistics>,
+    watch: &impl Watch,
+) -> Completed {
+    watch.phase(Phase::Post);
+    let mut warnings = Vec::new();
+    for finished in
+        [hosts.destination.post(order, Side::Destination).await, hosts.source.post(order, Side::Source).await]
+    {
+        match finished {
+            Ok(more) => warnings.extend(more),
+            Err(error) => warnings.push(format!("{}: {error}", error.host)),
+        }
+    }
+    Completed { statistics, warnings }
+}
+
+async fn cleanup<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, cause: Cause, watch: &impl Watch) -> Failure {
+    watch.phase(Phase::Cleanup);
+    let mut leftovers = Vec::new();
+    for taken_back in [
+        hosts.destination.cleanup(order, Side::Destination, &cause).await,
+        hosts.source.cleanup(order, Side::Source, &cause).await,
+    ] {
+        match taken_back {
+            Ok(left) => leftovers.extend(left),
+            // It never heard of the migration: there is nothing to take back.
+            Err(error) if error.reason == Reason::MigrationNotFound => {}
+            Err(error) => leftovers.push(format!("{}: {error}", error.host)),
+        }
+    }
+    Failure::RolledBack { cause, leftovers }
+}
+
+fn go_on(order: &Order, watch: &impl Watch) -> Result<(), CallError> {
+    if watch.is_cancelled() { Err(aborted(order)) } else { Ok(()) }
+}
+
+fn aborted(order: &Order) -> CallError {
+    CallError {
+        host: order.source.host.clone(),
+        reason: Reason::MigrationAborted,
+        message: "aborted by the user before the guest began to move".into(),
+    }
+}
+
+/// Where the guest runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runner {
+    /// On the source; the destination's copy, if any, has not run.
+    Source,
+    /// On the destination.
+    Destination,
+    /// It cannot be told, or nowhere, or twice.
+    Unknown {
+        /// Which of these.
+        reason: Reason,
+        /// One sentence.
+        message: String,
+    },
+}
+
+async fn locate<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: &CallError) -> Runner {
+    let source = hosts.source.locate(order).await;
+    let destination = hosts.destination.locate(order).await;
+    runner(order, &source, &destination, error)
+}
+
+/// Where the guest runs, by what the two hosts see; `failure` is what made the flow ask.
+pub fn runner(
+    order: &Order,
+    source: &Result<Sighting, CallError>,
+    destination: &Result<Sighting, CallError>,
+    failure: &CallError,
+) -> Runner {
+    use Sighting::{Absent, Arriving, Paused, Running, Shutoff};
+    let name = &order.instance_name;
+    let (from, to) = (&order.source.host, &order.destination.host);
+    match (source, destination) {
+        (Ok(Running), Ok(Running)) => Runner::Unknown {
+            reason: Reason::RunsTwice,
+            message: format!("{name} runs on {from} and on {to}: stop one of them at once (virsh destroy {name})"),
+        },
+        (_, Ok(Running)) => Runner::Destination,
+        (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused)) => Runner::Source,
+        // A guest that never began to move runs where it was, whatever the destination would say.
+        (Ok(Running), Err(_)) if before_the_switch(failure) => Runner::Source,
+        (Ok(Running), Err(error)) => Runner::Unknown {
+            reason: Reason::RunnerUnknown,
+            message: format!("{name} runs on {from}, but {to} could not be asked whether it runs there too: {error}"),
+        },
+        (Err(error), Ok(_)) => Runner::Unknown {
+            reason: Reason::RunnerUnknown,
+            message: format!("{name} does not run on {to}, and {from} could not be asked: {error}"),
+        },
+        (Err(error), Err(other)) => Runner::Unknown {
+            reason: Reason::RunnerUnknown,
+            message: format!("neither host could be asked where {name} runs: {from}: {error}; {to}: {other}"),
+        },
+        (Ok(_), Ok(_)) => Runner::Unknown {
+            reason: Reason::NotRunning,
+            message: format!("{name} runs neither on {from} nor on {to}"),
+        },
+        (Ok(_), Err(error)) => Runner::Unknown {
+            reason: Reason::RunnerUnknown,
+            message: format!("{name} does not run on {from}, and {to} could not be asked: {error}"),
+        },
+    }
+}
+
+/// Whether the job had certainly not handed the guest over when it failed.
+fn before_the_switch(failure: &CallError) -> bool {
+    !matches!(failure.reason, Reason::HandoverFailed | Reason::AgentRestarted) && !failure.is_silence()
+}
+
+#[cfg(test)]
+mod tests;

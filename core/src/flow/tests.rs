@@ -1,0 +1,73 @@
+//! Where the guest runs, from what two hosts say. The flow as a whole is tested on two real agents with hosts in memory, in
+//! `agent/tests/flow`.
+
+use super::*;
+use crate::migration::Endpoint;
+
+fn order() -> Order {
+    let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+    Order {
+        id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
+        instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
+        instance_name: "web".into(),
+        source: endpoint("node-28"),
+        destination: endpoint("node-31"),
+    }
+}
+
+fn error(reason: Reason) -> CallError {
+    CallError { host: "node-28".parse().expect("valid"), reason, message: "as it happens".into() }
+}
+
+fn ask(source: Option<Sighting>, destination: Option<Sighting>, failure: Reason) -> Runner {
+    let answer = |seen: Option<Sighting>| seen.ok_or_else(|| error(Reason::AgentUnreachable));
+    runner(&order(), &answer(source), &answer(destination), &error(failure))
+}
+
+#[test]
+fn the_hosts_say_where_the_guest_runs() {
+    use Sighting::{Absent, Arriving, Paused, Running, Shutoff};
+    for not_running in [Absent, Shutoff, Arriving, Paused] {
+        assert_eq!(ask(Some(Running), Some(not_running), Reason::HandoverFailed), Runner::Source);
+        assert_eq!(ask(Some(not_running), Some(Running), Reason::HandoverFailed), Runner::Destination);
+    }
+    assert_eq!(ask(None, Some(Running), Reason::AgentUnreachable), Runner::Destination);
+}
+
+#[test]
+fn a_silent_destination_matters_only_once_the_handover_may_have_begun() {
+    for failure in [Reason::MigrationFailed, Reason::MigrationAborted, Reason::TunnelFailed, Reason::CoordinatorLost] {
+        assert_eq!(ask(Some(Sighting::Running), None, failure), Runner::Source, "{failure}");
+    }
+    for failure in [Reason::HandoverFailed, Reason::AgentRestarted, Reason::AgentUnreachable] {
+        let unknown = ask(Some(Sighting::Running), None, failure);
+        assert!(matches!(unknown, Runner::Unknown { reason: Reason::RunnerUnknown, .. }), "{failure}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_held() {
+    use Sighting::{Absent, Paused, Running, Shutoff};
+    let held = |source, destination| match ask(source, destination, Reason::HandoverFailed) {
+        Runner::Unknown { reason, message } => {
+            assert!(message.contains("web") && message.contains("node-28") && message.contains("node-31"), "{message}");
+            reason
+        }
+        told => panic!("{source:?} {destination:?} cannot mean {told:?}"),
+    };
+    assert_eq!(held(Some(Running), Some(Running)), Reason::RunsTwice);
+    assert_eq!(held(Some(Paused), Some(Absent)), Reason::NotRunning);
+    assert_eq!(held(Some(Shutoff), Some(Paused)), Reason::NotRunning);
+    assert_eq!(held(None, Some(Absent)), Reason::RunnerUnknown);
+    assert_eq!(held(Some(Absent), None), Reason::RunnerUnknown);
+    assert_eq!(held(None, None), Reason::RunnerUnknown);
+}
+
+#[test]
+fn only_an_abort_is_an_abort() {
+    for reason in Reason::ALL {
+        let cause = error(*reason).into();
+        let aborted = rolled_back(&cause) == Outcome::AbortedRolledBack;
+        assert_eq!(aborted, *reason == Reason::MigrationAborted, "{reason}");
+    }
+}

@@ -1,0 +1,40 @@
+//! What a hypervisor is: the facts its agent reports.
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::HostName;
+
+/// Facts of one host, read afresh for each answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// The name in the agent's configuration and certificate.
+    pub name: HostName,
+    /// The availability zone it is in.
+    pub zone: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// libvirt's version, `9.0.0`.
+    pub libvirt_version: String,
+    /// QEMU's version, `7.2.22`.
+    pub qemu_version: String,
+    /// Architecture as libvirt names it, `x86_64`.
+    pub architecture: String,
+    /// CPU model of the host as libvirt names it.
+    pub cpu_model: String,
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Memory of the host.
+    pub memory_total: ByteSize,
+    /// Memory the kernel could give to a new guest now (`MemAvailable`), less what is claimed by migrations coming in.
+    pub memory_available: ByteSize,
+    /// Domains that run.
+    pub instances_active: u32,
+    /// Domains that are defined or run.
+    pub instances_total: u32,
+    /// Migrations that have not ended.
+    pub migrations_active: u32,
+    /// When the agent's certificate expires.
+    pub certificate_expires: Timestamp,
+}

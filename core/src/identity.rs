@@ -1,0 +1,122 @@
+//! Who is at the other end: the identity that a certificate carries in its SAN URI.
+
+use std::{fmt, str::FromStr};
+
+/// What a certificate's holder may be to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Sequences migrations.
+    Coordinator,
+    /// Runs on a hypervisor; may open the tunnels that name it as source.
+    Agent,
+    /// Reads, changes nothing.
+    Viewer,
+}
+
+impl Role {
+    /// The word in the URI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Coordinator => "coordinator",
+            Self::Agent => "agent",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "coordinator" => Ok(Self::Coordinator),
+            "agent" => Ok(Self::Agent),
+            "viewer" => Ok(Self::Viewer),
+            _ => Err(InvalidIdentity(text.to_owned())),
+        }
+    }
+}
+
+/// `vmferry://CLUSTER/ROLE/NAME`, as it stands in a certificate's SAN URI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The cluster the certificate was issued for; identities of other clusters are refused.
+    pub cluster: String,
+    /// What the holder may be.
+    pub role: Role,
+    /// For an agent the host's name, else the person's or program's.
+    pub name: String,
+}
+
+/// A text that is no identity of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an identity of the form vmferry://CLUSTER/(coordinator|agent|viewer)/NAME")]
+pub struct InvalidIdentity(pub String);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vmferry://{}/{}/{}", self.cluster, self.role, self.name)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidIdentity(text.to_owned());
+        let rest = text.strip_prefix("vmferry://").ok_or_else(invalid)?;
+        let mut parts = rest.split('/');
+        let (Some(cluster), Some(role), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid());
+        };
+        if !is_label(cluster) || !is_label(name) {
+            return Err(invalid());
+        }
+        let role = role.parse().map_err(|_| invalid())?;
+        Ok(Self { cluster: cluster.to_owned(), role, name: name.to_owned() })
+    }
+}
+
+/// Whether `text` can stand as cluster or name: what is also a valid host name.
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && !text.starts_with(['-', '.'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_it_writes() {
+        let identity = Identity { cluster: "prod".into(), role: Role::Agent, name: "node-28".into() };
+        assert_eq!(identity.to_string().parse(), Ok(identity));
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for text in [
+            "",
+            "vmferry://",
+            "vmferry://c/agent",
+            "vmferry://c/agent/",
+            "vmferry://c/agent/a/b",
+            "vmferry:///agent/a",
+            "vmferry://c/root/a",
+            "https://c/agent/a",
+            "vmferry://c/agent/a b",
+            "vmferry://c/agent/../x",
+        ] {
+            assert!(text.parse::<Identity>().is_err(), "{text}");
+        }
+    }
+}

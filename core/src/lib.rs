@@ -1,0 +1,16 @@
+//! VMFerry's words, decisions and the one flow of a migration.
+//!
+//! Nothing here touches a socket, a file, a process or a clock: what to do is decided by functions from values to
+//! values; the agent and the coordinator are the shells that read the world and change it.
+
+pub mod agent;
+pub mod compatibility;
+pub mod domain_xml;
+pub mod flow;
+pub mod host;
+pub mod id;
+pub mod identity;
+pub mod instance;
+pub mod migration;
+pub mod reason;
+pub mod undo;

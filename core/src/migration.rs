@@ -1,0 +1,240 @@
+//! One migration: its order, its phases, its progress, its outcome, its record.
+
+use std::{fmt, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{HostName, InstanceId, MigrationId},
+    reason::Reason,
+};
+
+/// What was asked for, with every name resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Chosen by the caller before the first call; makes every repeat the same migration.
+    pub id: MigrationId,
+    /// The instance to move.
+    pub instance: InstanceId,
+    /// Its name, for people.
+    pub instance_name: String,
+    /// The host it runs on.
+    pub source: Endpoint,
+    /// The host it shall run on.
+    pub destination: Endpoint,
+}
+
+/// A host and where its agent listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The host's name, which its certificate must carry.
+    pub host: HostName,
+    /// `address:port` of its agent, as other hosts reach it.
+    pub address: String,
+}
+
+/// Which half of a migration a host plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The guest leaves.
+    Source,
+    /// The guest arrives.
+    Destination,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        })
+    }
+}
+
+/// The five phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// May it leave, can it be taken? Changes nothing.
+    Check,
+    /// Both hosts get ready.
+    Pre,
+    /// The guest moves.
+    Migrate,
+    /// The guest runs on the destination; the source is tidied.
+    Post,
+    /// The guest runs on the source; what pre did is taken back.
+    Cleanup,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Check => "check",
+            Self::Pre => "pre",
+            Self::Migrate => "migrate",
+            Self::Post => "post",
+            Self::Cleanup => "cleanup",
+        })
+    }
+}
+
+/// How a migration ended. Decided in one place (`flow`), shown everywhere the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The guest runs on the destination; nothing is left behind.
+    Completed,
+    /// The guest runs on the destination; something needs a look.
+    CompletedWithWarnings,
+    /// The guest runs on the source as before.
+    FailedRolledBack,
+    /// Aborted by the user; the guest runs on the source as before.
+    AbortedRolledBack,
+    /// The guest is not running, or the hosts' facts do not yet tell where it is.
+    Held,
+}
+
+impl Outcome {
+    /// The word in records, JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::CompletedWithWarnings => "completed_with_warnings",
+            Self::FailedRolledBack => "failed_rolled_back",
+            Self::AbortedRolledBack => "aborted_rolled_back",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a migration did not go through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The stable code.
+    pub reason: Reason,
+    /// The host where it happened.
+    pub host: HostName,
+    /// One sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} on {})", self.message, self.reason, self.host)
+    }
+}
+
+/// A sample of the running job, from libvirt's statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Since the job began.
+    pub elapsed: Duration,
+    /// Guest memory and disks to move at least once.
+    pub total: ByteSize,
+    /// Still to be sent, as known now; grows when the guest dirties memory.
+    pub remaining: ByteSize,
+    /// Sent so far, re-sent pages counted each time.
+    pub transferred: ByteSize,
+    /// Per second, now.
+    pub rate: ByteSize,
+    /// Dirtied by the guest per second, in the last round.
+    pub dirty_rate: ByteSize,
+    /// Rounds over the guest's memory, the first is 1.
+    pub round: u32,
+}
+
+impl Progress {
+    /// Time to the end at the present rates; `None` while it does not converge or nothing is known.
+    pub fn eta(&self) -> Option<Duration> {
+        let net = self.rate.as_u64().checked_sub(self.dirty_rate.as_u64()).filter(|net| *net > 0)?;
+        Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / net as f64))
+    }
+}
+
+/// What a finished job measured, by QEMU's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Statistics {
+    /// From the job's start to its end.
+    pub total_time: Duration,
+    /// The guest ran nowhere.
+    pub downtime: Duration,
+    /// Sent over the wire by QEMU.
+    pub transferred: ByteSize,
+    /// Guest memory and disks.
+    pub total: ByteSize,
+    /// Rounds over the guest's memory.
+    pub rounds: u32,
+}
+
+/// A phase as it went on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSpan {
+    /// Which.
+    pub phase: Phase,
+    /// When it began, by the host's clock.
+    pub started: Timestamp,
+    /// How long it took; `None` while it goes on.
+    pub duration: Option<Duration>,
+}
+
+/// One host's half of a migration, as its journal has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was asked for.
+    pub order: Order,
+    /// The half that this host played.
+    pub side: Side,
+    /// Identity of who asked.
+    pub requested_by: String,
+    /// When pre began, by the host's clock.
+    pub started: Timestamp,
+    /// When post or cleanup ended it here.
+    pub ended: Option<Timestamp>,
+    /// The phases so far.
+    pub phases: Vec<PhaseSpan>,
+    /// How it ended; `None` while it goes on.
+    pub outcome: Option<Outcome>,
+    /// Why it did not go through.
+    pub cause: Option<Cause>,
+    /// What the job measured; the source has it.
+    pub statistics: Option<Statistics>,
+    /// Steps that would have to be taken back, oldest first, a sentence each.
+    pub pending: Vec<String>,
+    /// What went wrong after the point of no return, or could not be taken back.
+    pub warnings: Vec<String>,
+}
+
+impl Record {
+    /// The phase it is in or ended in.
+    pub fn phase(&self) -> Phase {
+        self.phases.last().map_or(Phase::Pre, |span| span.phase)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eta_is_known_only_while_it_converges() {
+        let progress = |rate, dirty_rate| Progress {
+            remaining: ByteSize::mib(100),
+            rate: ByteSize::mib(rate),
+            dirty_rate: ByteSize::mib(dirty_rate),
+            ..Progress::default()
+        };
+        assert_eq!(progress(60, 10).eta(), Some(Duration::from_secs(2)));
+        assert_eq!(progress(10, 10).eta(), None);
+        assert_eq!(progress(10, 60).eta(), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Every way in which VMFerry says no, or fails: one stable code each.
+//!
+//! The codes travel in `google.rpc.ErrorInfo.reason`, stand in records and JSON, and have a paragraph each in
+//! `docs/errors.md` (a test finds the missing one).
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal,)+) => {
+        /// A stable code for why something was refused or failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)+
+        }
+
+        impl Reason {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The code as it travels.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Refusals of the source's checks.
+    /// The domain is not running.
+    InstanceShutoff = "INSTANCE_SHUTOFF",
+    /// The domain is paused.
+    InstancePaused = "INSTANCE_PAUSED",
+    /// The domain crashed or is in a state that cannot be moved.
+    InstanceNotRunnable = "INSTANCE_NOT_RUNNABLE",
+    /// A migration of the instance has not ended.
+    InstanceMigrating = "INSTANCE_MIGRATING",
+    /// Another libvirt job works on the domain.
+    InstanceBusy = "INSTANCE_BUSY",
+    /// libvirt does not migrate domains with snapshots.
+    SnapshotsPresent = "SNAPSHOTS_PRESENT",
+    /// The guest holds a device or a resource of its host.
+    HostDevice = "HOST_DEVICE",
+    /// A disk that the destination would not see.
+    DiskNotShared = "DISK_NOT_SHARED",
+    /// Source and destination are the same host.
+    SameHost = "SAME_HOST",
+
+    // Refusals of the destination's checks.
+    /// A domain with this UUID or name is there already.
+    DomainExists = "DOMAIN_EXISTS",
+    /// Not enough free memory.
+    MemoryShort = "MEMORY_SHORT",
+    /// The emulator cannot give the guest so many vCPUs.
+    TooManyVcpus = "TOO_MANY_VCPUS",
+    /// The guest's CPU cannot be given by this host.
+    CpuIncompatible = "CPU_INCOMPATIBLE",
+    /// The host cannot run guests of this architecture or virtualisation type.
+    VirtTypeMissing = "VIRT_TYPE_MISSING",
+    /// The machine type is unknown to the host's QEMU.
+    MachineTypeMissing = "MACHINE_TYPE_MISSING",
+    /// The host's QEMU is older than the source's.
+    HypervisorTooOld = "HYPERVISOR_TOO_OLD",
+    /// A bridge or network that the guest needs is missing.
+    NetworkMissing = "NETWORK_MISSING",
+    /// A disk that the guest needs is missing.
+    DiskMissing = "DISK_MISSING",
+
+    // Errors of calls.
+    /// No instance has this name or UUID.
+    InstanceNotFound = "INSTANCE_NOT_FOUND",
+    /// More than one instance has this name.
+    InstanceAmbiguous = "INSTANCE_AMBIGUOUS",
+    /// No host of the inventory has this name.
+    HostNotFound = "HOST_NOT_FOUND",
+    /// No migration has this id.
+    MigrationNotFound = "MIGRATION_NOT_FOUND",
+    /// The phase does not follow from what was done so far.
+    PhaseOutOfOrder = "PHASE_OUT_OF_ORDER",
+    /// The request is not understood.
+    InvalidRequest = "INVALID_REQUEST",
+    /// The agent cannot be reached.
+    AgentUnreachable = "AGENT_UNREACHABLE",
+    /// A certificate was not accepted, on either side.
+    AgentUntrusted = "AGENT_UNTRUSTED",
+    /// The caller's role may not do this.
+    PermissionDenied = "PERMISSION_DENIED",
+    /// libvirt does not answer or failed.
+    LibvirtFailed = "LIBVIRT_FAILED",
+    /// The journal cannot be written or read.
+    JournalFailed = "JOURNAL_FAILED",
+    /// The tunnel could not be opened.
+    TunnelFailed = "TUNNEL_FAILED",
+    /// The migration job failed before the guest was handed over.
+    MigrationFailed = "MIGRATION_FAILED",
+    /// The migration job failed while the guest was being handed over.
+    HandoverFailed = "HANDOVER_FAILED",
+    /// The migration was aborted.
+    MigrationAborted = "MIGRATION_ABORTED",
+    /// It is too late to abort: the guest is on the destination.
+    TooLateToAbort = "TOO_LATE_TO_ABORT",
+    /// The coordinator went away before the job began.
+    CoordinatorLost = "COORDINATOR_LOST",
+    /// The agent was restarted while the job ran.
+    AgentRestarted = "AGENT_RESTARTED",
+    /// The two hosts' facts do not yet tell where the guest runs.
+    RunnerUnknown = "RUNNER_UNKNOWN",
+    /// The guest runs nowhere.
+    NotRunning = "NOT_RUNNING",
+    /// The guest runs on both hosts.
+    RunsTwice = "RUNS_TWICE",
+    /// A fault inside VMFerry.
+    Internal = "INTERNAL",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A code that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown reason `{0}`")]
+pub struct UnknownReason(pub String);
+
+impl FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or_else(|| UnknownReason(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_reads_back_and_is_documented() {
+        let documentation = include_str!("../../docs/errors.md");
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            assert!(documentation.contains(&format!("### `{reason}`")), "docs/errors.md has no paragraph on {reason}");
+        }
+    }
+}

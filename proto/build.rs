@@ -1,0 +1,15 @@
+//! Generates the gRPC code from `vmferry/agent/v1/*.proto` with protox: no protoc is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let protos = ["host", "instance", "migration", "tunnel"].map(|name| format!("vmferry/agent/v1/{name}.proto"));
+    println!("cargo::rerun-if-changed=vmferry");
+    let descriptors = protox::compile(&protos, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

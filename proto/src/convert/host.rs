@@ -1,0 +1,50 @@
+use bytesize::ByteSize;
+use vmferry_core::host::Host;
+
+use super::{Invalid, invalid, timestamp, wire_timestamp};
+use crate::v1;
+
+impl From<Host> for v1::Host {
+    fn from(host: Host) -> Self {
+        Self {
+            name: host.name.to_string(),
+            zone: host.zone,
+            agent_version: host.agent_version,
+            libvirt_version: host.libvirt_version,
+            qemu_version: host.qemu_version,
+            architecture: host.architecture,
+            cpu_model: host.cpu_model,
+            cpus: host.cpus,
+            memory_total_bytes: host.memory_total.as_u64(),
+            memory_available_bytes: host.memory_available.as_u64(),
+            instances_active: host.instances_active,
+            instances_total: host.instances_total,
+            migrations_active: host.migrations_active,
+            certificate_expires: Some(wire_timestamp(host.certificate_expires)),
+        }
+    }
+}
+
+impl TryFrom<v1::Host> for Host {
+    type Error = Invalid;
+
+    fn try_from(host: v1::Host) -> Result<Self, Invalid> {
+        let expires = host.certificate_expires.ok_or(Invalid { field: "host.certificate_expires" })?;
+        Ok(Self {
+            name: host.name.parse().map_err(invalid("host.name"))?,
+            zone: host.zone,
+            agent_version: host.agent_version,
+            libvirt_version: host.libvirt_version,
+            qemu_version: host.qemu_version,
+            architecture: host.architecture,
+            cpu_model: host.cpu_model,
+            cpus: host.cpus,
+            memory_total: ByteSize::b(host.memory_total_bytes),
+            memory_available: ByteSize::b(host.memory_available_bytes),
+            instances_active: host.instances_active,
+            instances_total: host.instances_total,
+            migrations_active: host.migrations_active,
+            certificate_expires: timestamp(expires, "host.certificate_expires")?,
+        })
+    }
+}

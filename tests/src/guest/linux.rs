@@ -1,0 +1,66 @@
+//! A guest with Debian's kernel and one shell script: it answers pings and prints `HB <number> <uptime>` every 100 ms.
+
+use std::{
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+
+use super::{Domain, initramfs};
+use crate::{layout::SHARED, tree::Tree};
+
+/// A Linux guest.
+#[derive(Debug, Clone)]
+pub struct LinuxGuest {
+    /// The domain around it.
+    pub domain: Domain,
+    /// More kernel parameters.
+    pub parameters: String,
+}
+
+impl LinuxGuest {
+    /// A guest of 128 MiB with one vif on the hosts' bridge and one small read-only disk.
+    pub fn new(name: &str) -> Self {
+        Self { domain: Domain::new(name, 128), parameters: String::new() }
+    }
+
+    /// The domain's XML.
+    pub fn xml(&self, address: Option<Ipv4Addr>) -> String {
+        let address = address.map_or_else(String::new, |address| format!(" address={address}/24"));
+        // A kernel message in the middle of a heartbeat would make it unreadable, hence loglevel=0.
+        let boot = format!(
+            "<kernel>{SHARED}/vmlinuz</kernel>
+    <initrd>{SHARED}/initramfs</initrd>
+    <cmdline>console=ttyS0 quiet loglevel=0 panic=-1 nokaslr mitigations=off{address} {}</cmdline>",
+            self.parameters
+        );
+        self.domain.xml(&boot)
+    }
+
+    pub(super) fn write_files(&self, tree: &Tree, shared: &Path) -> Result<()> {
+        let name = &self.domain.name;
+        place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))?;
+        place(&shared.join("initramfs"), || initramfs::build(tree))?;
+        let _ = fs::remove_file(shared.join(format!("{name}.console")));
+        let disk = File::create(shared.join(format!("{name}.img")))
+            .with_context(|| format!("cannot create the disk of {name}"))?;
+        disk.set_len(8 << 20)?;
+        Ok(())
+    }
+}
+
+/// Writes a file that guests have in common, once, and never half.
+fn place(path: &Path, contents: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let directory = path.parent().context("a file is in a directory")?;
+    let draft = tempfile::NamedTempFile::new_in(directory)?;
+    fs::write(draft.path(), contents()?)?;
+    draft.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    // A temporary file is private; QEMU reads this one as libvirt-qemu.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    Ok(())
+}

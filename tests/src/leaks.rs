@@ -1,0 +1,98 @@
+//! A look at a host, to be compared with an earlier one: when no migration is active, nothing of any may be left (I2).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use anyhow::{Result, bail};
+
+use crate::host::Host;
+
+/// What to look at, and the command that lists it, a line for each item.
+const LOOKS: &[(&str, &str)] = &[
+    ("domain", "virsh -q -c qemu:///system list --all --name | grep . || true"),
+    ("secret", "virsh -q -c qemu:///system secret-list | awk '{print $1}'"),
+    ("qemu process", "pgrep -a qemu-system | grep -o 'guest=[^,]*' || true"),
+    ("file", "find /run/vmferry -mindepth 1 -printf '%p %y\\n' 2>/dev/null || true"),
+    // Records of ended migrations are kept on purpose.
+    (
+        "open journal",
+        "find /var/lib/vmferry/journal -name '*.jsonl' ! -exec grep -q '^{\"ended\"' {} \\; -print 2>/dev/null || true",
+    ),
+    ("TCP listener", "ss -Hltn | awk '{print $4}'"),
+    ("UNIX listener", "ss -Hlx | awk '$5 ~ /vmferry/ {print $5}'"),
+    ("TCP connection", "ss -Htn state established | awk '{print $4}'"),
+    ("link", "ip -o link | awk -F': ' '{print $2}' | sed 's/@.*//'"),
+    ("firewall rule", "nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*/counter/'"),
+    ("mount", "findmnt -rno TARGET | grep -v '^/run/\\(user\\|credentials\\)' || true"),
+];
+
+/// What was on a host at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    host: String,
+    items: BTreeMap<&'static str, BTreeSet<String>>,
+}
+
+/// Something that was there at one time and not at the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is: `domain`, `file`, `TCP listener` …
+    pub kind: &'static str,
+    /// Its name, path or address.
+    pub item: String,
+    /// Whether it has come since. Otherwise it has gone.
+    pub came: bool,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind, if self.came { "more" } else { "less" }, self.item)
+    }
+}
+
+impl Snapshot {
+    /// Looks now.
+    pub(crate) fn take(host: &Host) -> Result<Self> {
+        let mut items = BTreeMap::new();
+        // libvirtd goes to sleep when idle; a look must not depend on whether it is awake.
+        for (kind, command) in LOOKS {
+            let text = host.sh(command)?;
+            items.insert(
+                *kind,
+                text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect(),
+            );
+        }
+        Ok(Self { host: host.name().to_owned(), items })
+    }
+
+    /// The names or paths of one kind.
+    pub fn items(&self, kind: &str) -> impl Iterator<Item = &str> {
+        self.items.get(kind).into_iter().flatten().map(String::as_str)
+    }
+
+    /// What has come and gone since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Vec<Difference> {
+        let nothing = BTreeSet::new();
+        let mut differences = Vec::new();
+        for (kind, _) in LOOKS {
+            let (before, after) =
+                (earlier.items.get(kind).unwrap_or(&nothing), self.items.get(kind).unwrap_or(&nothing));
+            let came = after.difference(before).map(|item| (item, true));
+            let gone = before.difference(after).map(|item| (item, false));
+            differences.extend(came.chain(gone).map(|(item, came)| Difference { kind, item: item.clone(), came }));
+        }
+        differences
+    }
+
+    /// Fails with the list if anything has come since `earlier` that `is_expected` does not know.
+    pub fn assert_nothing_new(&self, earlier: &Self, is_expected: impl Fn(&Difference) -> bool) -> Result<()> {
+        let leaks: Vec<_> =
+            self.since(earlier).into_iter().filter(|d| d.came && !is_expected(d)).map(|d| d.to_string()).collect();
+        if !leaks.is_empty() {
+            bail!("left on {}:\n  {}", self.host, leaks.join("\n  "));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! gRPC over it, with the health service as the agent.
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Server};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use vmferry_core::identity::{Identity, Role};
+use vmferry_transport::{Accepted, Credentials, DialError, Distrust, Fault, accept, channel, untrusted};
+
+use crate::support::{Ca, LIMIT, expired, identity, listen};
+
+const AGENT: &str = "vmferry://test/agent/node-1";
+const COORDINATOR: &str = "vmferry://test/coordinator/alice";
+
+/// Serves health on a port, and says who asks.
+async fn serve(credentials: Credentials) -> (std::net::SocketAddr, mpsc::UnboundedReceiver<Identity>) {
+    let (listener, address) = listen().await;
+    let (connections, incoming) = mpsc::channel::<Result<Accepted, std::io::Error>>(1);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(accepted) = accept(&credentials, tcp, LIMIT).await {
+                connections.send(Ok(accepted)).await.expect("the server runs");
+            }
+        }
+    });
+    let (callers, seen) = mpsc::unbounded_channel();
+    let who = move |request: Request<()>| {
+        let caller = request.extensions().get::<Identity>().ok_or_else(|| Status::internal("no identity"))?;
+        callers.send(caller.clone()).map_err(|_| Status::internal("nobody listens"))?;
+        Ok(request)
+    };
+    let (_, health) = tonic_health::server::health_reporter();
+    let serving = Server::builder()
+        .add_service(InterceptedService::new(health, who))
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    tokio::spawn(async move { serving.await.expect("serves") });
+    (address, seen)
+}
+
+async fn call(credentials: Credentials, address: std::net::SocketAddr) -> Result<(), Status> {
+    let channel = channel(credentials.fixed(), "node-1", &address.to_string(), LIMIT);
+    HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_call_arrives_with_the_callers_identity() {
+    let ca = Ca::new();
+    let (address, mut seen) = serve(ca.credentials(AGENT)).await;
+    call(ca.credentials(COORDINATOR), address).await.expect("answered");
+    assert_eq!(seen.recv().await, Some(identity(Role::Coordinator, "alice")));
+}
+
+#[tokio::test]
+async fn a_refused_client_finds_the_reason_in_the_status() {
+    let ca = Ca::new();
+    let (address, mut seen) = serve(ca.credentials(AGENT)).await;
+    let status = call(ca.issue(COORDINATOR, expired).load(), address).await.expect_err("refused");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(untrusted(&status), Some(Distrust::OfUs(Fault::Expired)));
+    assert!(seen.try_recv().is_err(), "no call came through");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_found_in_the_status() {
+    let (listener, address) = listen().await;
+    drop(listener);
+    let status = call(Ca::new().credentials(COORDINATOR), address).await.expect_err("nobody there");
+    assert_eq!(status.code(), Code::Unavailable);
+    let chain = std::iter::successors(Some(&status as &dyn std::error::Error), |error| error.source());
+    let found = chain.filter_map(|error| error.downcast_ref::<DialError>()).next().expect("a dial error");
+    assert!(matches!(found, DialError::Unreachable { host, .. } if host == "node-1"));
+    assert_eq!(untrusted(&status), None);
+}
