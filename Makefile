@@ -16,7 +16,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: packages rust tools tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
+setup: packages rust tools python tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
 
 .PHONY: build
 build: ## Build all programs
@@ -89,6 +89,15 @@ tools:
 	echo "setup: no built ones to be had; building $${missing[*]}, which takes a while" >&2; \
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo install --locked --root .tools "$${missing[@]}"
+
+# What the Python example runs on.
+.PHONY: python
+python:
+	@if [[ .tools/python/ready -nt docs/examples/python/requirements.txt ]]; then exit 0; fi; \
+	python3 -m venv .tools/python; \
+	.tools/python/bin/pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--requirement docs/examples/python/requirements.txt; \
+	touch .tools/python/ready
 
 # The system that all test hosts boot from, kept between runs.
 .PHONY: tree

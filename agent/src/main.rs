@@ -19,7 +19,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     migrations::Migrations,
     serve::Port,
-    tunnel::{Grants, Listeners},
+    tunnel::{self, Grants, Listeners},
 };
 
 /// How often the certificate files are looked at.
@@ -87,6 +87,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another agent running?", config.listen))?;
+    std::fs::create_dir_all(tunnel::DIRECTORY).with_context(|| format!("cannot make {}", tunnel::DIRECTORY))?;
     tokio::spawn(reload);
 
     let grants = Arc::new(Grants::new(config.libvirt_socket));
@@ -99,11 +100,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
     );
     let oldest = Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
     let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest)?;
-    let port = Port { credentials, migrations: Arc::new(migrations), zone: config.zone, grants };
+    let migrations = Arc::new(migrations);
+    tokio::spawn({
+        let migrations = Arc::clone(&migrations);
+        async move { migrations.host().warm_up().await }
+    });
+    let port = Port { credentials, migrations, zone: config.zone, grants };
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
-    info!(host = %config.name, address = %config.listen, identity = %identity, "ready");
+    info!("{identity} is ready on {}", config.listen);
     sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
     port.serve(listener, stop).await?;
     info!("stopped");

@@ -276,7 +276,7 @@ impl<H: Hypervisor> Task<H> {
             return;
         }
         let (order, side, moving) = (state.order().clone(), state.side(), state.has_begun(Phase::Migrate));
-        info!("taking up again what was left behind");
+        info!("{}: taking up again what was left behind", order.instance_name);
         let recovered = match side {
             Side::Source if moving => self.recover_job(&order).await,
             Side::Source => self.give_up().await,
@@ -336,7 +336,7 @@ impl<H: Hypervisor> Task<H> {
     }
 
     fn begin(&mut self, phase: Phase) -> Result<Instant, CallError> {
-        info!(%phase, "begins");
+        info!(%phase, "{}: {phase} begins", self.journal.state().order().instance_name);
         self.append(Entry::Begun { phase, at: Timestamp::now() })?;
         Ok(Instant::now())
     }
@@ -350,13 +350,13 @@ impl<H: Hypervisor> Task<H> {
             warn!("{warning}");
             self.append(Entry::Warning(warning.clone()))?;
         }
-        info!(%outcome, "ended");
+        info!(%outcome, "{}: {outcome}", self.journal.state().order().instance_name);
         self.append(Entry::Ended { outcome, at: Timestamp::now() })
     }
 
     /// Remembers why it did not go through, so that a repeat hears the same.
     fn failed(&mut self, fault: Fault) -> CallError {
-        warn!(reason = %fault.reason, "{fault}");
+        warn!(reason = %fault.reason, "{}: {fault}", self.journal.state().order().instance_name);
         let error = self.call_error(fault);
         match self.append(Entry::Failed(error.clone().into())) {
             Ok(()) => error,

@@ -9,14 +9,15 @@ use crate::{pki, render::Output};
 
 const EXAMPLES: &str = "\
 Examples:
-  vmferry hypervisors                        which hosts there are, and what they have left
-  vmferry instances                          which instances run where
-  vmferry migrate web --to node-31 --dry-run what would be done, and every check
-  vmferry migrate web --to node-31           moves web while it runs
-  vmferry migrations                         what was moved, and what still goes on
-  vmferry migrations resolve                 ends what an interrupted coordinator left behind
+  vmferry hypervisors                          the hosts, and what they have left
+  vmferry instances                            the instances, and where they run
+  vmferry migrate web --to node-31 --dry-run   what would be done, and every check
+  vmferry migrate web --to node-31             moves web while it runs
+  vmferry migrations                           what was moved, and what still goes on
+  vmferry migrations resolve                   ends what was left behind
 
-Inventory (--inventory, $VMFERRY_INVENTORY, ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml):
+Inventory: the first of --inventory, $VMFERRY_INVENTORY,
+~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:
   [tls]
   ca = \"pki/ca.pem\"
   certificate = \"pki/cert.pem\"
@@ -27,9 +28,15 @@ Inventory (--inventory, $VMFERRY_INVENTORY, ~/.config/vmferry/inventory.toml, /e
   address = \"192.0.2.10:7443\"
 
 Exit codes:
-  0 done   1 failed, the guest runs on the source   2 usage or configuration   3 refused by checks, nothing changed
-  4 aborted, the guest runs on the source   6 HELD: run `vmferry migrations resolve`   7 an agent cannot be reached
-  9 some of several failed   130 interrupted, the migration goes on";
+  0    done
+  1    failed; the guest runs on the source
+  2    usage or configuration, unknown or ambiguous names
+  3    refused by the checks; nothing was changed
+  4    aborted; the guest runs on the source
+  6    HELD: the guest is not running, or it cannot be told where it runs
+  7    an agent cannot be reached or refuses us; nothing was changed
+  9    some of several failed
+  130  interrupted; the migration goes on without a coordinator";
 
 /// Moves running virtual machines between libvirt/KVM hosts
 #[derive(Debug, Parser)]
@@ -50,7 +57,7 @@ pub(crate) struct Global {
     /// The hosts and our certificate, a TOML file
     #[arg(long, global = true, value_name = "FILE", env = "VMFERRY_INVENTORY", hide_env_values = true)]
     pub(crate) inventory: Option<PathBuf>,
-    /// How results are printed on stdout
+    /// How results are printed; json: one document, whatever happens
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     pub(crate) output: Output,
     /// Tells on stderr what is done; twice: in every detail
@@ -106,8 +113,8 @@ Examples:
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
-Ctrl-C aborts: the guest stays where it is. A second Ctrl-C leaves at once; the migration then goes on without a
-coordinator until `vmferry migrations resolve` ends it.";
+Ctrl-C aborts: the guest stays where it is. A second Ctrl-C leaves at once; the
+migration then goes on until `vmferry migrations resolve` ends it.";
 
 /// `migrate`
 #[derive(Debug, Args)]

@@ -18,8 +18,10 @@ use vmferry_core::{
     agent::{CallError, Pair},
     host::Host,
     id::HostName,
+    identity::{Identity, Role},
     instance::Instance,
     migration::Order,
+    reason::Reason,
 };
 
 use crate::{
@@ -40,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) terminal: Terminal,
     /// Whom it asks.
     pub(crate) fleet: Fleet,
+    /// As whom.
+    identity: Identity,
 }
 
 impl Session {
@@ -51,7 +55,19 @@ impl Session {
         for sentence in expiring([(ours.as_str(), credentials.not_after())], Timestamp::now()) {
             terminal.warn(&sentence);
         }
-        Ok(Self { terminal, fleet: Fleet::new(inventory, credentials) })
+        Ok(Self { terminal, identity: credentials.identity().clone(), fleet: Fleet::new(inventory, credentials) })
+    }
+
+    /// Agents refuse those who are no coordinators, but an end that nobody may carry out must not even be announced.
+    fn may_coordinate(&self) -> Result<(), Failed> {
+        if self.identity.role == Role::Coordinator {
+            return Ok(());
+        }
+        let message = format!(
+            "{} may only look; use a certificate of role coordinator (`vmferry pki issue coordinator NAME`)",
+            self.identity
+        );
+        Err(Failed::because(Reason::PermissionDenied, message))
     }
 
     /// Facts of all hosts.

@@ -172,7 +172,11 @@ mod tests {
             vec![on("node-28", "web", WEB, InstanceState::Active), on("node-31", "web", OTHER, InstanceState::Shutoff)];
         let failed = instance(all.clone(), &[], "web", None).expect_err("ambiguous");
         assert_eq!((failed.exit, failed.reason), (Exit::Usage, Some(Reason::InstanceAmbiguous)));
-        insta::assert_snapshot!(failed.message, @"");
+        insta::assert_snapshot!(failed.message, @"
+        web may mean any of 2; say which one by its UUID
+          web ed831ace-39ef-4960-8bae-a035d292c305 on node-28 (ACTIVE)
+          web 8e6a33c1-1564-4d63-8964-f10a6d66e2c2 on node-31 (SHUTOFF)
+        ");
         let from = "node-31".parse().expect("valid");
         assert_eq!(instance(all, &[], "web", Some(&from)).expect("found").id.to_string(), OTHER);
     }

@@ -141,6 +141,9 @@ pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &st
         (count, Some(_)) => Err(Failed::usage(format!(
             "{wanted} is the beginning of {count} migrations' ids; write more of it (`vmferry migrations` has them whole)"
         ))),
+        _ if !long_enough => Err(Failed::usage(format!(
+            "{wanted} is too little of a migration's id; write at least {SHORTEST_PREFIX} characters of it"
+        ))),
         (_, None) if silent.is_empty() => Err(Failed::because(
             Reason::MigrationNotFound,
             format!("no host of the inventory knows a migration {wanted}; list them with `vmferry migrations`"),

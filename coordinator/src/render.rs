@@ -22,10 +22,10 @@ use crate::exit::{Exit, Failed};
 /// Whom the results are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people
+    // For people. (No doc comments: clap would print a list with them.)
     #[value(name = "table", alias = "text")]
     Text,
-    /// For programs: one document on stdout, whatever happens
+    // For programs: one document, whatever happens.
     Json,
 }
 

@@ -1,3 +1,6 @@
 //! The binary as a person runs it.
 
+mod cluster;
+mod migrate;
 mod pki;
+mod tables;

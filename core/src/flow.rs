@@ -1,13 +1,13 @@
 //! One migration, top to bottom.
 //!
 //! ```text
-//!   check ──▶ pre ──▶ migrate ──▶ post        Completed
-//!     │        │         │
-//!     │        └────┬────┘ any failure: where does the guest run?
-//!     │             ├── on the source ──▶ cleanup     Failure::RolledBack
-//!     │             ├── on the destination ──▶ post   Completed
-//!     │             └── cannot be told                Failure::Held
-//!     └── Failure::Refused, nothing was changed
+//!   check ──▶ pre ──▶ migrate ──▶ post                      Completed
+//!     │        │         │ it failed: where does the guest run?
+//!     │        │         ├── on the destination ──▶ post    Completed
+//!     │        │         ├── cannot be told                 Failure::Held
+//!     │        │         └── on the source ──┐
+//!     │        └──────────────────────────── cleanup        Failure::RolledBack
+//!     └── nothing was changed                               Failure::Refused, NotStarted
 //! ```
 //!
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
@@ -124,11 +124,11 @@ pub async fn run<S: Agent, D: Agent>(
         return Err(Failure::Refused(Box::new(plan)));
     }
 
-    let moved = async {
-        pre(hosts, order, &plan, watch).await?;
-        migrate(hosts, order, watch).await
-    };
-    let moved = moved.await;
+    // No job was started: the guest is where it was.
+    if let Err(error) = pre(hosts, order, &plan, watch).await {
+        return Err(cleanup(hosts, order, error.into(), watch).await);
+    }
+    let moved = migrate(hosts, order, watch).await;
     settle(hosts, order, moved, watch).await
 }
 
@@ -147,7 +147,7 @@ pub async fn resolve<S: Agent, D: Agent>(
         Standing::Completed(statistics) => Ok(post(hosts, order, statistics, watch).await),
         Standing::RolledBack(cause) => Err(cleanup(hosts, order, cause, watch).await),
         Standing::Moving => {
-            let moved = join(hosts, order, watch).await;
+            let moved = migrate(hosts, order, watch).await;
             settle(hosts, order, moved, watch).await
         }
         Standing::Undecided(error) => settle(hosts, order, Err(error), watch).await,
@@ -191,20 +191,12 @@ async fn pre<S: Agent, D: Agent>(
     watch.phase(Phase::Pre);
     hosts.source.pre(order, Side::Source, None).await?;
     go_on(order, watch)?;
-    hosts.destination.pre(order, Side::Destination, Some(&plan.leaving)).await
-}
-
-async fn migrate<S: Agent, D: Agent>(
-    hosts: &Pair<S, D>,
-    order: &Order,
-    watch: &impl Watch,
-) -> Result<Statistics, CallError> {
-    go_on(order, watch)?;
-    join(hosts, order, watch).await
+    hosts.destination.pre(order, Side::Destination, Some(&plan.leaving)).await?;
+    go_on(order, watch)
 }
 
 /// A repeated call joins the job that runs, or returns what it returned.
-async fn join<S: Agent, D: Agent>(
+async fn migrate<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     watch: &impl Watch,
@@ -324,8 +316,8 @@ pub fn runner(
         },
         (_, Ok(Running)) => Runner::Destination,
         (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused)) => Runner::Source,
-        // A guest that never began to move runs where it was, whatever the destination would say.
-        (Ok(Running), Err(_)) if before_the_switch(failure) => Runner::Source,
+        // A guest that was never stopped runs where it was, whatever the destination would say.
+        (Ok(Running), Err(_)) if before_the_handover(failure) => Runner::Source,
         (Ok(Running), Err(error)) => Runner::Unknown {
             reason: Reason::RunnerUnknown,
             message: format!("{name} runs on {from}, but {to} could not be asked whether it runs there too: {error}"),
@@ -349,9 +341,9 @@ pub fn runner(
     }
 }
 
-/// Whether the job had certainly not handed the guest over when it failed.
-fn before_the_switch(failure: &CallError) -> bool {
-    !matches!(failure.reason, Reason::HandoverFailed | Reason::AgentRestarted) && !failure.is_silence()
+/// Whether the job had certainly not begun to hand the guest over when it failed.
+fn before_the_handover(failure: &CallError) -> bool {
+    matches!(failure.reason, Reason::MigrationFailed | Reason::MigrationAborted | Reason::CoordinatorLost)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::{
     process::Process,
     state::HostState,
     tree::Tree,
+    wait,
 };
 
 /// Boots take about a second; more than this on the slowest machine is a fault.
@@ -175,8 +176,8 @@ fn describe(status: ExitStatus) -> String {
     status.signal().map_or_else(|| status.to_string(), |signal| format!("killed by signal {signal}"))
 }
 
-/// Removes the host's cgroups, deepest first. Only once it has no process left.
-pub(crate) fn remove_cgroups(machine: &str) {
+/// Removes the host's cgroups, deepest first, once its processes are dead: one that is about to be still counts.
+pub(crate) fn remove_cgroups(machine: &str) -> Result<()> {
     fn remove(directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -186,6 +187,11 @@ pub(crate) fn remove_cgroups(machine: &str) {
         let _ = fs::remove_dir(directory);
     }
     for top in ["", "unified", "systemd"] {
-        remove(&Path::new("/sys/fs/cgroup").join(top).join(machine));
+        let directory = Path::new("/sys/fs/cgroup").join(top).join(machine);
+        wait::until(&format!("the end of {}", directory.display()), Duration::from_secs(5), || {
+            remove(&directory);
+            Ok((!directory.exists()).then_some(()))
+        })?;
     }
+    Ok(())
 }

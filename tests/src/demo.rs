@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 use serde_json::Value;
 use vmferry_tests::{
     guest::LinuxGuest,
@@ -46,57 +47,36 @@ pub(crate) fn run() -> Result<ExitCode> {
     guest.console().assert_steady()?;
     let record = record(&testbed)?;
 
-    say("");
+    say("\nAs seen from outside, and by QEMU:");
     line("runs on", &format!("{}, zone {}", destination.name(), destination.zone()));
-    line("total time", &format!("{moved:.2?}"));
-    line(
-        "QEMU downtime",
-        &record
-            .as_ref()
-            .and_then(|r| number(r, &["downtime_ms", "downtime"]))
-            .map_or_else(unknown, |ms| format!("{ms} ms")),
-    );
+    line("the whole command", &format!("{moved:.2?}"));
+    line("QEMU downtime", &format!("{} ms", record.downtime_ms));
     line(
         "longest ping gap",
         &format!("{:.0?} ({} pings sent, {} answered)", pings.longest_gap, pings.sent, pings.received),
     );
-    line(
-        "memory moved",
-        &record
-            .as_ref()
-            .and_then(|r| number(r, &["bytes_moved", "data_processed", "bytes"]))
-            .map_or_else(unknown, |bytes| format!("{:.1} MiB", bytes / 1_048_576.0)),
-    );
+    line("memory moved", &format!("{:.1} MiB in {} rounds", record.transferred_bytes / 1_048_576.0, record.rounds));
     line("heartbeats", &format!("{}, none lost, none doubled", guest.console().heartbeats()?.len()));
     testbed.down()?;
     say("\nAll of it is gone again. `testbed up --guest` makes one that stays.");
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is printed of `vmferry migrations show`.
+#[derive(Deserialize)]
+struct Record {
+    downtime_ms: u64,
+    transferred_bytes: f64,
+    rounds: u64,
+}
+
 /// The record of the only migration there was, as the CLI has it.
-fn record(testbed: &Testbed) -> Result<Option<Value>> {
-    let list = process::run(&mut testbed.vmferry(["migrations", "list", "--output", "json"])?)?;
-    let list: Value = serde_json::from_str(&list).context("`vmferry migrations list` printed no JSON")?;
-    let Some(id) = find(&list, "id").and_then(Value::as_str) else { return Ok(None) };
-    let shown = process::run(&mut testbed.vmferry(["migrations", "show", id, "--output", "json"])?)?;
-    Ok(Some(serde_json::from_str(&shown).context("`vmferry migrations show` printed no JSON")?))
-}
-
-fn number(record: &Value, names: &[&str]) -> Option<f64> {
-    names.iter().find_map(|name| find(record, name)?.as_f64())
-}
-
-/// The first field of this name, however deep.
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(fields) => fields.get(name).or_else(|| fields.values().find_map(|field| find(field, name))),
-        Value::Array(items) => items.iter().find_map(|item| find(item, name)),
-        _ => None,
-    }
-}
-
-fn unknown() -> String {
-    "not recorded".to_owned()
+fn record(testbed: &Testbed) -> Result<Record> {
+    let json =
+        |arguments: &[&str]| -> Result<String> { process::run(testbed.vmferry(arguments)?.args(["--output", "json"])) };
+    let listed: Value = serde_json::from_str(&json(&["migrations"])?)?;
+    let id = listed["migrations"][0]["id"].as_str().context("`vmferry migrations` lists none")?;
+    serde_json::from_str(&json(&["migrations", "show", id])?).context("`vmferry migrations show` printed other fields")
 }
 
 fn say(text: &str) {

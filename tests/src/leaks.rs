@@ -14,7 +14,8 @@ const LOOKS: &[(&str, &str)] = &[
     ("domain", "virsh -q -c qemu:///system list --all --name | grep . || true"),
     ("secret", "virsh -q -c qemu:///system secret-list | awk '{print $1}'"),
     ("qemu process", "pgrep -a qemu-system | grep -o 'guest=[^,]*' || true"),
-    ("file", "find /run/vmferry -mindepth 1 -printf '%p %y\\n' 2>/dev/null || true"),
+    // The directory of directories stays; one of a migration does not.
+    ("file", "find /run/vmferry -mindepth 1 ! -path /run/vmferry/migrations -printf '%p %y\\n' 2>/dev/null || true"),
     // Records of ended migrations are kept on purpose.
     (
         "open journal",
@@ -23,7 +24,13 @@ const LOOKS: &[(&str, &str)] = &[
     ("TCP listener", "ss -Hltn | awk '{print $4}'"),
     ("UNIX listener", "ss -Hlx | awk '$5 ~ /vmferry/ {print $5}'"),
     ("TCP connection", "ss -Htn state established | awk '{print $4}'"),
-    ("link", "ip -o link | awk -F': ' '{print $2}' | sed 's/@.*//'"),
+    // libvirt numbers its taps upwards for ever; they are told apart by their address, which follows from the guest's.
+    (
+        "link",
+        "ip -o link | awk '{ name = $2; sub(/[:@].*/, \"\", name)
+            if (name ~ /^vnet/ && match($0, /link.ether [^ ]+/)) name = \"tap \" substr($0, RSTART + 11, RLENGTH - 11)
+            print name }'",
+    ),
     ("firewall rule", "nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*/counter/'"),
     ("mount", "findmnt -rno TARGET | grep -v '^/run/\\(user\\|credentials\\)' || true"),
 ];

@@ -28,7 +28,7 @@ impl HostSpec {
 /// Until when a testbed stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until the [`Testbed`] is dropped, or this process ends in any way.
+    /// Until the [`Testbed`](crate::Testbed) is dropped, or this process ends in any way.
     Process,
     /// Until `testbed down`.
     Kept,

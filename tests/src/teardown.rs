@@ -30,7 +30,7 @@ pub fn tear_down(layout: &Layout) -> Result<()> {
 
     for name in machines.iter().chain([&layout.fabric()]) {
         failures.extend(network::delete_namespace(name).err());
-        boot::remove_cgroups(name);
+        failures.extend(boot::remove_cgroups(name).err());
         // nspawn's own, and empty.
         failures.extend(remove(&Path::new("/run/systemd/nspawn/propagate").join(name)).err());
     }

@@ -71,7 +71,6 @@ fn move_by_libvirt(testbed: &Testbed, guest: &str, from: &str, to: &str) -> Resu
 }
 
 #[test]
-#[ignore = "needs root"]
 fn guests_move_between_hosts_and_nothing_is_left() -> Result<()> {
     let started = Instant::now();
     let testbed = Testbed::up(without_agents())?;
@@ -120,7 +119,6 @@ fn guests_move_between_hosts_and_nothing_is_left() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn two_testbeds_exist_side_by_side() -> Result<()> {
     let (one, two) = (Testbed::up(without_agents())?, Testbed::up(without_agents())?);
     for testbed in [&one, &two] {
@@ -137,7 +135,6 @@ fn two_testbeds_exist_side_by_side() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn a_host_without_power_comes_back_with_its_disk() -> Result<()> {
     let testbed = Testbed::up(without_agents())?;
     let host = testbed.host("node-31")?;
@@ -162,7 +159,6 @@ fn a_host_without_power_comes_back_with_its_disk() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn what_a_killed_process_leaves_is_removed() -> Result<()> {
     let program = env!("CARGO_BIN_EXE_testbed");
     let name = format!("k{}", std::process::id());
@@ -183,7 +179,6 @@ fn what_a_killed_process_leaves_is_removed() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn a_test_that_panics_leaves_nothing() -> Result<()> {
     let panicked = thread::spawn(|| {
         let testbed = Testbed::up(without_agents()).expect("a testbed");

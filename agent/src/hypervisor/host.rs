@@ -53,6 +53,14 @@ impl LibvirtHost {
         Self { name, qemu_group, libvirt, listeners, grants }
     }
 
+    /// Has libvirt probe its emulators, as it does when it is first asked: that takes seconds, which nobody's first
+    /// migration should wait for.
+    pub async fn warm_up(&self) {
+        if let Err(error) = self.libvirt.host().await {
+            tracing::warn!("libvirt does not answer yet: {error}");
+        }
+    }
+
     /// What the host is.
     pub async fn facts(
         &self,
@@ -64,7 +72,7 @@ impl LibvirtHost {
         let reading = self.libvirt.host().await?;
         let domains = self.libvirt.domains().await?;
         let active = domains.iter().filter(|domain| domain.state != InstanceState::Shutoff).count();
-        let available = memory_available()?;
+        let memory = memory()?;
         Ok(Host {
             name: self.name.clone(),
             zone: zone.to_owned(),
@@ -74,8 +82,8 @@ impl LibvirtHost {
             architecture: reading.capabilities.architecture,
             cpu_model: reading.capabilities.cpu_model,
             cpus: reading.cpus,
-            memory_total: reading.memory_total,
-            memory_available: ByteSize::b(available.as_u64().saturating_sub(claimed.as_u64())),
+            memory_total: memory.total,
+            memory_available: ByteSize::b(memory.available.as_u64().saturating_sub(claimed.as_u64())),
             instances_active: u32::try_from(active).unwrap_or(u32::MAX),
             instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
             migrations_active,
@@ -166,7 +174,7 @@ impl Hypervisor for LibvirtHost {
             host: self.name.clone(),
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
             same_id: same_id.map(|domain| (domain.name, domain.state)),
-            memory_available: memory_available()?,
+            memory_available: memory()?.available,
             vcpus_max: capabilities.map(|capabilities| capabilities.vcpus_max),
             capabilities: host.capabilities,
             cpu,
@@ -286,8 +294,15 @@ fn make_directory(directory: &Path, group: &str) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o2770))
 }
 
-fn memory_available() -> Result<ByteSize, Fault> {
-    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's free memory: {what}"));
+struct Memory {
+    total: ByteSize,
+    available: ByteSize,
+}
+
+/// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
+fn memory() -> Result<Memory, Fault> {
+    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
     let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
-    meminfo.mem_available.map(ByteSize::b).ok_or_else(|| unknown("the kernel does not say".to_owned()))
+    let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
+    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available) })
 }

@@ -1,4 +1,9 @@
-//! One connection for all questions, opened when first needed and again when it broke.
+//! Connections to libvirt: opened when needed, kept for the next question, dropped when they break.
+//!
+//! A connection serves one call at a time. libvirt allows more, but up to 9.9 (Debian 12 has 9.0) two calls on one
+//! connection can corrupt the caller's stack: if keep-alive closes it, the first call to return leaves pointers into
+//! its stack behind for the second to follow. [seen here: SIGSEGV; fixed in libvirt 9.10, "rpc: ensure temporary
+//! GSource is removed from client event loop"] It also means that a question about a guest that hangs holds up nobody.
 
 use std::{
     fmt,
@@ -7,10 +12,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use futures::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
+use tokio::sync::Semaphore;
 use virt::connect::Connect;
 use virt_sys as sys;
 
@@ -18,6 +20,8 @@ use super::{Error, Fault, event};
 
 /// The most that any answer is waited for, a reconnection and a repeat included.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Questions at the same time. The next waits, within its own [`CALL_LIMIT`].
+const CONNECTIONS: usize = 8;
 /// Seconds between keep-alive messages, and how many may stay unanswered: a hung libvirt is noticed within 20 s, and
 /// the threads that wait for it come free.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
@@ -27,22 +31,20 @@ const CONNECT_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration
 /// See [`CONNECT_DELAY`].
 const CONNECT_RETRIES: usize = 12;
 
-/// This host's libvirt. Cheap to clone; all clones share one connection.
+/// This host's libvirt. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
-pub struct Libvirt(Arc<State>);
+pub struct Libvirt(Arc<Pool>);
 
-struct State {
+struct Pool {
     uri: String,
-    /// Shared, so that all who need a connection at the same time wait for the same one, and so that one which
-    /// never opens holds up one thread, not one per question.
-    opening: Mutex<Option<Opening>>,
+    idle: Mutex<Vec<Connect>>,
+    free: Arc<Semaphore>,
 }
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<Connect>, Fault>>>;
-
 /// Why there is no answer.
+#[derive(Debug)]
 enum Failure {
-    /// No connection could be had.
+    /// No connection could be had, so nothing was asked.
     Unreachable(Fault),
     /// There was one. It broke, so what was asked may have happened.
     Lost(Fault),
@@ -62,7 +64,8 @@ impl Libvirt {
     /// connects when it is first asked.
     pub fn new(uri: &str) -> Self {
         event::set_up();
-        Self(Arc::new(State { uri: uri.to_owned(), opening: Mutex::new(None) }))
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        Self(Arc::new(Pool { uri: uri.to_owned(), idle: Mutex::default(), free }))
     }
 
     /// Asks what changes nothing. Asked again, once, if the connection breaks.
@@ -83,17 +86,32 @@ impl Libvirt {
         self.ask(asked.into(), Repeat::Never, Arc::new(step)).await
     }
 
+    /// A connection that is not one of the shared ones.
+    pub(super) async fn connect(&self, asked: &str) -> Result<Connect, Error> {
+        let open = || {
+            let pool = Arc::clone(&self.0);
+            on_blocking_thread(move || pool.open())
+        };
+        let answer = patiently(open);
+        self.bounded(asked.to_owned(), answer).await
+    }
+
     async fn ask<T, F>(&self, asked: String, repeat: Repeat, question: Arc<F>) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
     {
+        let attempt = || self.attempt(Arc::clone(&question));
         let answer = async {
-            match (self.attempt(&question).await, repeat) {
-                (Err(Failure::Lost(_)), Repeat::Once) => self.attempt(&question).await,
+            match (patiently(attempt).await, repeat) {
+                (Err(Failure::Lost(_)), Repeat::Once) => patiently(attempt).await,
                 (answer, _) => answer,
             }
         };
+        self.bounded(asked, answer).await
+    }
+
+    async fn bounded<T>(&self, asked: String, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Error> {
         match tokio::time::timeout(CALL_LIMIT, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failure::Refused(source))) => Err(Error::Refused { asked, source }),
@@ -102,38 +120,28 @@ impl Libvirt {
         }
     }
 
-    async fn attempt<T, F>(&self, question: &Arc<F>) -> Result<T, Failure>
+    async fn attempt<T, F>(&self, question: Arc<F>) -> Result<T, Failure>
     where
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
     {
-        let connection = self.connection().await.map_err(Failure::Unreachable)?;
-        let question = Arc::clone(question);
-        on_blocking_thread(move || question(&connection).map_err(|fault| judge(&connection, fault))).await
-    }
-
-    /// A connection that was alive a moment ago.
-    fn connection(&self) -> Opening {
-        let mut slot = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = slot.as_ref().filter(|opening| match opening.peek() {
-            None => true,
-            Some(Ok(connection)) => is_alive(connection),
-            Some(Err(_)) => false,
-        });
-        usable.cloned().unwrap_or_else(|| {
-            let uri = self.0.uri.clone();
-            let opening = async move { open(&uri).await }.boxed().shared();
-            *slot = Some(opening.clone());
-            opening
+        // Closing the semaphore is the only way to fail, and nobody does.
+        let permit = Arc::clone(&self.0.free).acquire_owned().await;
+        let pool = Arc::clone(&self.0);
+        on_blocking_thread(move || {
+            // Held until the call is over, not until we have lost patience with it.
+            let _permit = permit;
+            let connection = pool.take().map_or_else(|| pool.open(), Ok)?;
+            match question(&connection) {
+                // A broken connection has no error code of its own.
+                Err(fault) if !is_alive(&connection) => Err(Failure::Lost(fault)),
+                answer => {
+                    pool.idle().push(connection);
+                    answer.map_err(Failure::Refused)
+                }
+            }
         })
-    }
-
-    /// A connection for one purpose, not shared.
-    pub(super) async fn connect(&self, asked: &str) -> Result<Arc<Connect>, Error> {
-        match tokio::time::timeout(CALL_LIMIT, open(&self.0.uri)).await {
-            Ok(opened) => opened.map_err(|fault| self.disconnected(asked.to_owned(), fault)),
-            Err(_) => Err(Error::Timeout { asked: asked.to_owned(), limit: CALL_LIMIT }),
-        }
+        .await
     }
 
     pub(super) fn disconnected(&self, asked: String, source: Fault) -> Error {
@@ -147,35 +155,50 @@ impl fmt::Debug for Libvirt {
     }
 }
 
-async fn open(uri: &str) -> Result<Arc<Connect>, Fault> {
+impl Pool {
+    /// A connection that was alive a moment ago.
+    fn take(&self) -> Option<Connect> {
+        loop {
+            // The lock is free again before a dead connection is dropped: that takes its time.
+            let connection = self.idle().pop()?;
+            if is_alive(&connection) {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn open(&self) -> Result<Connect, Failure> {
+        let open = || {
+            let connection = Connect::open(Some(&self.uri))?;
+            let (interval, count) = KEEP_ALIVE;
+            match connection.set_keep_alive(interval, count).map_err(Fault::from) {
+                // A driver within this process cannot hang up.
+                Err(fault) if !fault.is(&[sys::VIR_ERR_NO_SUPPORT]) => Err(fault),
+                _ => Ok(connection),
+            }
+        };
+        open().map_err(Failure::Unreachable)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connect>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tries again for a while as long as there is no libvirt that could be asked.
+async fn patiently<T, F>(attempt: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
     let (first, longest) = CONNECT_DELAY;
     let patience =
         ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).with_max_times(CONNECT_RETRIES);
-    let open_once = || {
-        let uri = uri.to_owned();
-        on_blocking_thread(move || open_now(&uri))
-    };
-    open_once.retry(patience).when(may_pass).await.map(Arc::new)
-}
-
-fn open_now(uri: &str) -> Result<Connect, Fault> {
-    let connection = Connect::open(Some(uri))?;
-    let (interval, count) = KEEP_ALIVE;
-    match connection.set_keep_alive(interval, count).map_err(Fault::from) {
-        // A driver within this process cannot hang up.
-        Err(fault) if !fault.is(&[sys::VIR_ERR_NO_SUPPORT]) => Err(fault),
-        _ => Ok(connection),
-    }
+    attempt.retry(patience).when(|failure| matches!(failure, Failure::Unreachable(fault) if may_pass(fault))).await
 }
 
 /// Whether it is what a libvirt looks like that is just being restarted: no socket yet, or one that was closed.
 fn may_pass(fault: &Fault) -> bool {
     fault.is(&[sys::VIR_ERR_SYSTEM_ERROR, sys::VIR_ERR_RPC, sys::VIR_ERR_INTERNAL_ERROR])
-}
-
-/// A broken connection has no error code of its own.
-fn judge(connection: &Connect, fault: Fault) -> Failure {
-    if is_alive(connection) { Failure::Refused(fault) } else { Failure::Lost(fault) }
 }
 
 /// Asks nobody: the connection knows. Must not come between a failed call and the look at its error.

@@ -141,8 +141,8 @@ async fn run(
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
     let asked = format!("migrate domain {id}");
-    // A connection of its own: libvirt serves five calls at once on each, and this one stays.
-    let connection = libvirt.connect(&asked).await.map_err(JobError::Libvirt)?;
+    // A connection of its own: this call takes one for minutes, and the others are few.
+    let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
     let (sender, events) = mpsc::unbounded_channel();
     let mut observed = Observed::new(events, progress);
     let (returned, call) = oneshot::channel();

@@ -14,6 +14,7 @@ use crate::{
 
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
+    session.may_coordinate()?;
     let migration = session.migration(&args.id).await?;
     let order = &migration.order;
     let too_late = || {
@@ -45,7 +46,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
             never = insisting => never,
         }
     });
-    let Some(result) = drive::leavable(flow, order, &live).await? else { return Ok(Exit::Interrupted) };
+    let result = drive::leavable(flow, order, &live).await?;
     live.finish(&result);
     let exit = match &result {
         Ok(_) => Exit::Failed,

@@ -12,13 +12,18 @@ use vmferry_core::{
 };
 
 use super::cannot_watch_signals;
-use crate::{client::RemoteAgent, exit::Failed, interrupt::Interrupts, render::live::Live};
+use crate::{
+    client::RemoteAgent,
+    exit::{Exit, Failed},
+    interrupt::Interrupts,
+    render::live::Live,
+};
 
 /// How often the source is asked to end a job that has not begun yet.
 const INSIST: Duration = Duration::from_millis(300);
 
-/// What the flow came to; `None`: the user left it alone.
-pub(super) type Driven = Option<Result<Completed, Failure>>;
+/// What the flow came to; the error: the user left it alone.
+pub(super) type Driven = Result<Result<Completed, Failure>, Failed>;
 
 /// The first interrupt aborts the migration, the second leaves it alone.
 pub(super) async fn abortable(
@@ -26,11 +31,11 @@ pub(super) async fn abortable(
     hosts: &Pair<RemoteAgent, RemoteAgent>,
     order: &Order,
     live: &Live,
-) -> Result<Driven, Failed> {
+) -> Driven {
     let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
     let mut flow = pin!(flow);
     select! {
-        result = &mut flow => return Ok(Some(result)),
+        result = &mut flow => return Ok(result),
         () = interrupts.next() => {}
     }
     live.cancel();
@@ -45,11 +50,8 @@ pub(super) async fn abortable(
         std::future::pending().await
     };
     select! {
-        result = flow => Ok(Some(result)),
-        () = interrupts.next() => {
-            left(order, live);
-            Ok(None)
-        }
+        result = flow => Ok(result),
+        () = interrupts.next() => Err(left(order, live)),
         never = aborted => never,
     }
 }
@@ -59,24 +61,22 @@ pub(super) async fn leavable(
     flow: impl Future<Output = Result<Completed, Failure>>,
     order: &Order,
     live: &Live,
-) -> Result<Driven, Failed> {
+) -> Driven {
     let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
     select! {
-        result = flow => Ok(Some(result)),
-        () = interrupts.next() => {
-            left(order, live);
-            Ok(None)
-        }
+        result = flow => Ok(result),
+        () = interrupts.next() => Err(left(order, live)),
     }
 }
 
-fn left(order: &Order, live: &Live) {
+fn left(order: &Order, live: &Live) -> Failed {
     let Order { id, instance_name: name, .. } = order;
     live.leave();
-    live.say(&format!(
-        "left: the migration of {name} goes on without a coordinator; follow it with vmferry migrations show {id}, \
+    let message = format!(
+        "interrupted: the migration of {name} goes on without a coordinator; follow it with vmferry migrations show {id}, \
          end it with vmferry migrations resolve {id}"
-    ));
+    );
+    Failed { exit: Exit::Interrupted, ..Failed::usage(message) }
 }
 
 /// Asks the source to end the job until it did or it is too late. Before the job begins there is nothing to end, and

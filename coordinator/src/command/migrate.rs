@@ -25,15 +25,13 @@ use crate::{
 pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     let order = order(session, args).await?;
     let hosts = session.pair(&order)?;
-    let live = Live::begin(session.terminal, &order);
     if args.dry_run {
-        return dry_run(session, &hosts, &order, &live).await;
+        return dry_run(session, &hosts, &order).await;
     }
 
+    let live = Live::begin(session.terminal, &order);
     let flow = Box::pin(flow::run(&hosts, &order, &live));
-    let Some(result) = drive::abortable(flow, &hosts, &order, &live).await? else {
-        return Ok(Exit::Interrupted);
-    };
+    let result = drive::abortable(flow, &hosts, &order, &live).await?;
     live.finish(&result);
     let report = Report {
         order: &order,
@@ -69,13 +67,9 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
     })
 }
 
-async fn dry_run(
-    session: &Session,
-    hosts: &Pair<RemoteAgent, RemoteAgent>,
-    order: &Order,
-    live: &Live,
-) -> Result<Exit, Failed> {
-    let checked = flow::check(hosts, order, live).await;
+async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {
+    let live = Live::quiet(session.terminal);
+    let checked = flow::check(hosts, order, &live).await;
     live.leave();
     let checked = checked.map_err(|error| Failed {
         message: sentence(order, &Err(Failure::NotStarted(error.clone()))),

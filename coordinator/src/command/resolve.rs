@@ -19,6 +19,7 @@ struct Document {
 
 /// Ends one migration, or all that are open. Those that have ended already are ended again, which changes nothing.
 pub(crate) async fn run(session: &Session, wanted: Option<&str>) -> Result<Exit, Failed> {
+    session.may_coordinate()?;
     let (migrations, silent) = match wanted {
         Some(wanted) => (vec![session.migration(wanted).await?], vec![]),
         None => {
@@ -35,9 +36,7 @@ pub(crate) async fn run(session: &Session, wanted: Option<&str>) -> Result<Exit,
     }
     let (mut exits, mut documents) = (Vec::new(), Vec::new());
     for migration in &migrations {
-        let Some((exit, document)) = Box::pin(resolve(session, migration)).await? else {
-            return Ok(Exit::Interrupted);
-        };
+        let (exit, document) = Box::pin(resolve(session, migration)).await?;
         exits.push(exit);
         documents.push(document);
     }
@@ -46,13 +45,12 @@ pub(crate) async fn run(session: &Session, wanted: Option<&str>) -> Result<Exit,
     Ok(exit)
 }
 
-/// `None`: the user left.
-async fn resolve(session: &Session, migration: &Migration) -> Result<Option<(Exit, serde_json::Value)>, Failed> {
+async fn resolve(session: &Session, migration: &Migration) -> Result<(Exit, serde_json::Value), Failed> {
     let order = &migration.order;
     let hosts = session.pair(order)?;
     let live = Live::begin(session.terminal, order);
     let flow = Box::pin(flow::resolve(&hosts, order, &live));
-    let Some(result) = drive::leavable(flow, order, &live).await? else { return Ok(None) };
+    let result = drive::leavable(flow, order, &live).await?;
     live.finish(&result);
     let statistics = match &result {
         Ok(completed) if completed.statistics.is_none() => {
@@ -68,5 +66,5 @@ async fn resolve(session: &Session, migration: &Migration) -> Result<Option<(Exi
         session.terminal.print(&report.text())?;
     }
     let document = serde_json::to_value(report.document()).unwrap_or_default();
-    Ok(Some((report.exit, document)))
+    Ok((report.exit, document))
 }

@@ -56,17 +56,33 @@ fn reports_everything_at_once_with_key_and_remedy() {
         address = "192.0.2.11:7443"
         [[host]]
     "#;
-    insta::assert_snapshot!(problems(text).join("\n"), @"");
+    insta::assert_snapshot!(problems(text).join("\n"), @r#"
+    tls.keys is unknown; remove it; known here: ca, certificate, key
+    tls.ca names DIR/pki/none.pem, which is not a file; create it with `vmferry pki issue`, or correct the path
+    tls.certificate is of type integer, not a string; name a PEM file
+    tls.key is missing; name a PEM file
+    host[1].name is wrong: `node 28` is not a valid host name; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
+    host[1].address is `192.0.2.10`, not an address with a port; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
+    host[2].zone is unknown; remove it; known here: name, address
+    host[3].name repeats the name node-31; give each host a name of its own
+    host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
+    host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
+    host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
+    colour is unknown; remove it; known here: tls, host
+    "#);
 }
 
 #[test]
 fn an_empty_file_lacks_both_parts() {
-    insta::assert_snapshot!(problems("").join("\n"), @"");
+    insta::assert_snapshot!(problems("").join("\n"), @"
+    tls is missing; add [tls] with ca, certificate and key, as `vmferry pki issue` made them
+    host is missing; add a [[host]] with name and address for each hypervisor
+    ");
 }
 
 #[test]
 fn syntax_errors_name_their_line() {
-    insta::assert_snapshot!(problems("[tls]\nca = \n").join("\n"), @"");
+    insta::assert_snapshot!(problems("[tls]\nca = \n").join("\n"), @"line 2 is not TOML: string values must be quoted, expected literal string; correct it; `vmferry --help` has an example");
 }
 
 #[test]

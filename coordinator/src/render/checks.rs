@@ -15,20 +15,17 @@ use crate::exit::Exit;
 /// What would be done, and every check with its outcome.
 pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
     let guest = &plan.leaving.instance;
-    let verdict = match plan.is_refused() {
-        true => "would be refused:",
-        false => "would move",
-    };
+    let verdict = if plan.is_refused() { "cannot move" } else { "can move" };
     let steps =
         "check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)";
     format!(
-        "{} ({}) {verdict} {} → {}: {} vCPUs, {} of memory\nsteps: {steps}\n\n{}",
+        "{} ({}, {} vCPUs, {} of memory) {verdict} from {} to {}\nsteps: {steps}\n\n{}",
         order.instance_name,
         order.instance,
-        order.source.host,
-        order.destination.host,
         guest.vcpus,
         bytes(guest.memory),
+        order.source.host,
+        order.destination.host,
         checks(&plan.checks)
     )
 }
@@ -54,10 +51,10 @@ pub(crate) fn refused(order: &Order, plan: &Plan) -> String {
     let hosts: BTreeSet<_> = refusals.iter().map(|check| check.host.as_str()).collect();
     let hosts: Vec<_> = hosts.into_iter().collect();
     format!(
-        "{} refused to let {} move to {}: {} of {} checks failed; nothing was changed, {}",
-        hosts.join(" and "),
+        "{} cannot move to {}: {} refused, {} of {} checks failed; nothing was changed, {}",
         order.instance_name,
         order.destination.host,
+        hosts.join(" and "),
         refusals.len(),
         plan.checks.len(),
         super::migration::untouched(order),

@@ -159,13 +159,61 @@ mod tests {
     #[test]
     fn the_list() {
         let (guest, zones) = guest();
-        insta::assert_snapshot!(list(&[guest], &zones), @"");
+        insta::assert_snapshot!(list(&[guest], &zones), @"
+        NAME  STATE   HOST     ZONE  VCPUS  MEMORY     UUID
+        web   ACTIVE  node-28  nova  2      256.0 MiB  ed831ace-39ef-4960-8bae-a035d292c305
+        ");
     }
 
     #[test]
     fn one() {
         let (guest, zones) = guest();
-        insta::assert_snapshot!(show(&guest, &zones), @"");
-        insta::assert_snapshot!(crate::render::json(&show_document(&guest, &zones)), @"");
+        insta::assert_snapshot!(show(&guest, &zones), @"
+        name        web
+        uuid        ed831ace-39ef-4960-8bae-a035d292c305
+        state       ACTIVE
+        host        node-28
+        zone        nova
+        vcpus       2
+        memory      256.0 MiB
+        persistent  yes
+        migration   none
+        disk        sda /var/lib/seed.iso (read-only)
+        vif         52:54:00:00:00:01 bridge br0 (virtio)
+        ");
+        insta::assert_snapshot!(crate::render::json(&show_document(&guest, &zones)), @r#"
+        {
+          "id": "ed831ace-39ef-4960-8bae-a035d292c305",
+          "name": "web",
+          "state": "ACTIVE",
+          "host": "node-28",
+          "zone": "nova",
+          "vcpus": 2,
+          "memory_bytes": 268435456,
+          "persistent": true,
+          "migration_id": null,
+          "disks": [
+            {
+              "target": "sda",
+              "device": "cdrom",
+              "source": {
+                "type": "file",
+                "path": "/var/lib/seed.iso"
+              },
+              "read_only": true
+            }
+          ],
+          "vifs": [
+            {
+              "mac": "52:54:00:00:00:01",
+              "attachment": {
+                "type": "bridge",
+                "bridge": "br0"
+              },
+              "model": "virtio"
+            }
+          ]
+        }
+        "#);
     }
 }

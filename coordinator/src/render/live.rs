@@ -45,15 +45,19 @@ struct Trail {
 impl Live {
     /// Says what moves where.
     pub(crate) fn begin(terminal: Terminal, order: &Order) -> Self {
+        let live = Self::quiet(terminal);
+        live.say(&heading(order));
+        live
+    }
+
+    /// For what is no migration yet.
+    pub(crate) fn quiet(terminal: Terminal) -> Self {
         let bar = terminal.live.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             // What does not fit the terminal is cut off, else it could not be drawn over.
             bar.with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        let live =
-            Self { terminal, bar, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() };
-        live.say(&heading(order));
-        live
+        Self { terminal, bar, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
     }
 
     /// A line that stays, above the one that changes.
@@ -121,7 +125,6 @@ impl Live {
     fn draw(&self, line: impl Into<Cow<'static, str>>) {
         if let Some(bar) = &self.bar {
             bar.set_message(line);
-            bar.tick();
         }
     }
 

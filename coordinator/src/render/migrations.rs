@@ -248,42 +248,4 @@ pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Seria
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::{merge, tests::half};
-
-    const DONE: &str = "0190f5fe-7c00-7a00-8abc-012345678901";
-    const OPEN: &str = "0190f600-0000-7a00-8abc-012345678902";
-    const FAILED: &str = "0190f601-0000-7a00-8abc-012345678903";
-
-    fn all() -> (Vec<Migration>, Timestamp) {
-        let completed = Some((2, Outcome::Completed));
-        let migrations = merge([
-            half(Side::Source, DONE, 0, completed),
-            half(Side::Destination, DONE, 0, completed),
-            half(Side::Source, OPEN, 60, None),
-            half(Side::Source, FAILED, 120, Some((123, Outcome::FailedRolledBack))),
-        ]);
-        let now = migrations[0].started() + jiff::SignedDuration::from_secs(30);
-        (migrations, now)
-    }
-
-    #[test]
-    fn the_list_has_the_newest_first() {
-        let (migrations, now) = all();
-        insta::assert_snapshot!(list(&migrations, now), @"");
-    }
-
-    #[test]
-    fn one_with_both_halves() {
-        let (migrations, now) = all();
-        insta::assert_snapshot!(show(&migrations[2], now), @"");
-        insta::assert_snapshot!(crate::render::json(&show_document(&migrations[2], now)), @"");
-    }
-
-    #[test]
-    fn an_open_one_says_how_to_end_it() {
-        let (migrations, now) = all();
-        insta::assert_snapshot!(show(&migrations[1], now), @"");
-    }
-}
+mod tests;

@@ -7,9 +7,9 @@ use vmferry_core::{
     migration::{Order, Phase, Progress},
 };
 
-use super::units::{bytes, rate, time};
+use super::units::{about, bytes, rate, time};
 
-const BAR_WIDTH: usize = 12;
+const BAR_WIDTH: usize = 8;
 
 /// How a phase went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,38 +85,41 @@ pub(crate) fn percent(previous: u8, sample: &Progress) -> u8 {
     u8::try_from(done).unwrap_or(0).max(previous).min(99)
 }
 
-/// A job that goes on, with a bar for those who see it move.
+/// A job that goes on, with a bar for those who see it move. What a narrow terminal may cut off comes last.
 pub(crate) fn moving_bar(percent: u8, sample: &Progress) -> String {
     let full = usize::from(percent) * BAR_WIDTH / 100;
     let bar = "█".repeat(full) + &" ".repeat(BAR_WIDTH - full);
-    format!("{:<8} ▕{bar}▏ {}", Phase::Migrate, moving_text(percent, sample))
+    format!(
+        "{:<8} ▕{bar}▏ {percent:>2} %  {} left  {}  {}  round {}",
+        Phase::Migrate,
+        bytes(sample.remaining),
+        speeds(sample),
+        time(sample.elapsed),
+        sample.round.max(1)
+    )
 }
 
 /// The same as a line of a log.
 pub(crate) fn moving_line(percent: u8, sample: &Progress) -> String {
-    format!("{:<8} {}", Phase::Migrate, moving_text(percent, sample))
-}
-
-fn moving_text(percent: u8, sample: &Progress) -> String {
     format!(
-        "round {}  {percent:>2} %  {} of {} left  {}  dirty {}  {}  {}",
+        "{:<8} round {}  {percent:>2} %  {} of {} left  {}  {}",
+        Phase::Migrate,
         sample.round.max(1),
         bytes(sample.remaining),
         bytes(sample.total),
-        rate(sample.rate),
-        rate(sample.dirty_rate),
-        eta(sample),
+        speeds(sample),
         time(sample.elapsed),
     )
 }
 
-fn eta(sample: &Progress) -> String {
-    match sample.eta() {
+fn speeds(sample: &Progress) -> String {
+    let eta = match sample.eta() {
         Some(eta) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
-        Some(eta) => format!("ETA {}", time(Duration::from_secs(eta.as_secs()))),
+        Some(eta) => format!("ETA {}", about(eta)),
         None if sample.rate.as_u64() == 0 => "ETA unknown".into(),
         None => "not converging".into(),
-    }
+    };
+    format!("{}  dirty {}  {eta}", rate(sample.rate), rate(sample.dirty_rate))
 }
 
 #[cfg(test)]
@@ -144,7 +147,10 @@ mod tests {
         let percent = percent(0, &sample);
         insta::assert_snapshot!(
             format!("{}\n{}", moving_bar(percent, &sample), moving_line(percent, &sample)),
-            @""
+            @"
+        migrate  ▕███████     ▏ round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1.00 s  800 ms
+        migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1.00 s  800 ms
+        "
         );
     }
 
@@ -165,7 +171,12 @@ mod tests {
             finished(Phase::Migrate, Verdict::Failed, "", Duration::from_millis(2_340), plain),
             finished(Phase::Cleanup, Verdict::Warnings, "", Duration::from_secs(75), plain),
         ];
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        check    ok       14 checks on both hosts                     52 ms
+        pre      ok                                                   11 ms
+        migrate  failed                                              2.34 s
+        cleanup  warning                                           1 min 15 s
+        ");
     }
 
     #[test]

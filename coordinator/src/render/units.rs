@@ -26,6 +26,14 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
+/// The same without fractions, for what is only guessed.
+pub(crate) fn about(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => time(Duration::from_secs(seconds)),
+    }
+}
+
 /// Whole milliseconds, for documents.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

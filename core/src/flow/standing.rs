@@ -12,7 +12,7 @@ use crate::{
 pub(super) enum Standing {
     /// The guest was found on the destination: go forward.
     Completed(Option<Statistics>),
-    /// The guest was found on the source: take back what is left.
+    /// The guest is on the source, found there or never moved: take back what is left.
     RolledBack(Cause),
     /// The job was begun; how it ends or ended is the source's to say.
     Moving,
@@ -43,11 +43,10 @@ pub(super) fn standing(
         (Some(Outcome::Completed | Outcome::CompletedWithWarnings), _) | (None, Phase::Post) => {
             Standing::Completed(record.statistics)
         }
-        (Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack), _) | (None, Phase::Cleanup) => {
-            Standing::RolledBack(failure().into())
-        }
+        (Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack), _)
+        | (None, Phase::Check | Phase::Pre | Phase::Cleanup) => Standing::RolledBack(failure().into()),
         (None | Some(Outcome::Held), Phase::Migrate) => Standing::Moving,
-        (None, Phase::Check | Phase::Pre) | (Some(Outcome::Held), _) => Standing::Undecided(failure()),
+        (Some(Outcome::Held), _) => Standing::Undecided(failure()),
     }
 }
 
@@ -143,6 +142,7 @@ mod tests {
         let why = cause(Reason::MemoryShort);
         let other = half(Side::Destination, Phase::Cleanup, Some(Outcome::FailedRolledBack), Some(why));
         let reason = |standing| match standing {
+            Standing::RolledBack(cause) => cause.reason,
             Standing::Undecided(error) => error.reason,
             other => panic!("{other:?}"),
         };

@@ -36,10 +36,10 @@ fn the_hosts_say_where_the_guest_runs() {
 
 #[test]
 fn a_silent_destination_matters_only_once_the_handover_may_have_begun() {
-    for failure in [Reason::MigrationFailed, Reason::MigrationAborted, Reason::TunnelFailed, Reason::CoordinatorLost] {
+    for failure in [Reason::MigrationFailed, Reason::MigrationAborted, Reason::CoordinatorLost] {
         assert_eq!(ask(Some(Sighting::Running), None, failure), Runner::Source, "{failure}");
     }
-    for failure in [Reason::HandoverFailed, Reason::AgentRestarted, Reason::AgentUnreachable] {
+    for failure in [Reason::HandoverFailed, Reason::AgentRestarted, Reason::AgentUnreachable, Reason::LibvirtFailed] {
         let unknown = ask(Some(Sighting::Running), None, failure);
         assert!(matches!(unknown, Runner::Unknown { reason: Reason::RunnerUnknown, .. }), "{failure}");
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Lists the instances of two hosts and moves one, over mTLS, with nothing but stock grpcio.
 
-    python3 -m venv venv && venv/bin/pip install grpcio grpcio-tools grpcio-status grpcio-reflection
+    python3 -m venv venv && venv/bin/pip install -r docs/examples/python/requirements.txt
+    mkdir gen
     venv/bin/python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen proto/vmferry/agent/v1/*.proto
     PYTHONPATH=gen venv/bin/python docs/examples/python/migrate.py --pki DIRECTORY \
         --source node-28=192.0.2.10:7443 --destination node-31=192.0.2.11:7443 --instance web

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use tokio::sync::mpsc;
 use virt_sys as sys;
 use vmferry_core::migration::{Progress, Statistics};
@@ -67,6 +68,8 @@ impl<F: Fn(Progress)> Observed<F> {
 
     fn note(&mut self, event: Event) {
         match event {
+            // Until QEMU has begun libvirt knows the time and nothing else.
+            Event::Sampled(sample) if sample.total == ByteSize::b(0) => {}
             Event::Sampled(sample) => {
                 (self.progress)(sample);
                 self.last = Some(sample);

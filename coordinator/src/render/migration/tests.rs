@@ -99,13 +99,66 @@ fn report<'a>(order: &'a Order, result: &'a Result<Completed, Failure>) -> Repor
 #[test]
 fn a_completed_migration_in_figures() {
     let (order, result) = (order(), completed(vec![]));
-    insta::assert_snapshot!(report(&order, &result).text(), @"");
-    insta::assert_snapshot!(crate::render::json(&report(&order, &result).document()), @"");
+    insta::assert_snapshot!(report(&order, &result).text(), @"
+    outcome      completed
+    runs on      node-31
+    total time   1.92 s (QEMU)
+    downtime     74 ms (QEMU)
+    transferred  268.0 MiB in 2 rounds
+    wall time    2.23 s
+    overhead     310 ms (wall time less total time)
+    migration    0190f5fe-7c00-7a00-8abc-012345678901
+    ");
+    insta::assert_snapshot!(crate::render::json(&report(&order, &result).document()), @r#"
+    {
+      "migration_id": "0190f5fe-7c00-7a00-8abc-012345678901",
+      "instance": "web",
+      "instance_id": "ed831ace-39ef-4960-8bae-a035d292c305",
+      "source": "node-28",
+      "destination": "node-31",
+      "outcome": "completed",
+      "exit_code": 0,
+      "runs_on": "node-31",
+      "wall_ms": 2230,
+      "overhead_ms": 310,
+      "total_time_ms": 1920,
+      "downtime_ms": 74,
+      "transferred_bytes": 281018368,
+      "total_bytes": 285212672,
+      "rounds": 2,
+      "phases": [
+        {
+          "phase": "check",
+          "ms": 52
+        },
+        {
+          "phase": "pre",
+          "ms": 11
+        },
+        {
+          "phase": "migrate",
+          "ms": 1950
+        }
+      ],
+      "warnings": [],
+      "cause": null,
+      "refusals": [],
+      "message": "web runs on node-31"
+    }
+    "#);
 }
 
 #[test]
 fn a_dry_run_shows_every_check() {
-    insta::assert_snapshot!(checks::plan(&order(), &plan()), @"");
+    insta::assert_snapshot!(checks::plan(&order(), &plan()), @"
+    web (ed831ace-39ef-4960-8bae-a035d292c305), 2 vCPUs, 256.0 MiB of memory: node-28 → node-31 would be refused
+    steps: check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)
+
+    HOST     CHECK                  OUTCOME                  DETAIL
+    node-28  state                  ok                       ACTIVE
+    node-31  memory                 REFUSED MEMORY_SHORT     web needs 256.0 MiB of memory, node-31 has 12.0 MiB available; move other guests away from it, or choose a host with more
+    node-31  vif 52:54:00:00:00:01  REFUSED NETWORK_MISSING  vif 52:54:00:00:00:01 of web needs bridge br0, which node-31 does not have; create it on node-31
+    ");
 }
 
 #[test]
@@ -114,7 +167,13 @@ fn refusals_come_all_at_once_with_remedies() {
     let plan = plan();
     insta::assert_snapshot!(
         format!("{}\n{}", checks::refused(&order(), &plan), checks::refusals(terminal, &plan)),
-        @""
+        @"
+    web cannot move to node-31: node-31 refused, 2 of 3 checks failed; nothing was changed, web stays on node-28 as it was
+      node-31 memory: web needs 256.0 MiB of memory, node-31 has 12.0 MiB available [MEMORY_SHORT]
+        → move other guests away from it, or choose a host with more
+      node-31 vif 52:54:00:00:00:01: vif 52:54:00:00:00:01 of web needs bridge br0, which node-31 does not have [NETWORK_MISSING]
+        → create it on node-31
+    "
     );
     let (order, result) = (order(), Err(Failure::Refused(Box::new(plan))));
     let report = report(&order, &result);
@@ -122,7 +181,26 @@ fn refusals_come_all_at_once_with_remedies() {
     assert_eq!(report.text(), "");
     let document = serde_json::json!(report.document());
     assert_eq!(document["outcome"], serde_json::Value::Null);
-    insta::assert_snapshot!(format!("{:#}", document["refusals"]), @"");
+    insta::assert_snapshot!(format!("{:#}", document["refusals"]), @r#"
+    [
+      {
+        "host": "node-31",
+        "message": "web needs 256.0 MiB of memory, node-31 has 12.0 MiB available",
+        "outcome": "refused",
+        "reason": "MEMORY_SHORT",
+        "remedy": "move other guests away from it, or choose a host with more",
+        "subject": "memory"
+      },
+      {
+        "host": "node-31",
+        "message": "vif 52:54:00:00:00:01 of web needs bridge br0, which node-31 does not have",
+        "outcome": "refused",
+        "reason": "NETWORK_MISSING",
+        "remedy": "create it on node-31",
+        "subject": "vif 52:54:00:00:00:01"
+      }
+    ]
+    "#);
 }
 
 #[test]
@@ -159,5 +237,12 @@ fn every_end_has_its_sentence() {
             format!("{} {runs_on}: {}", report.exit.code(), sentence(&order, end))
         })
         .collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    0 node-31: web runs on node-31
+    7 node-28: cannot reach the agent of node-31 at 192.0.2.11:7443: start it (connection refused); nothing was changed, web stays on node-28 as it was
+    7 node-28: role viewer may not call Check on node-28; nothing was changed, web stays on node-28 as it was; use a certificate of role coordinator
+    1 node-28: web was not moved to node-31: the job failed: connection reset [MIGRATION_FAILED on node-28]; web runs on node-28 as before; details: vmferry migrations show 0190f5fe-7c00-7a00-8abc-012345678901
+    4 node-28: aborted: web runs on node-28 as before
+    6 ?: HELD: web does not run on node-31, and node-28 could not be asked: no answer [RUNNER_UNKNOWN], after: lost the connection [AGENT_UNREACHABLE on node-28]; nothing is undone until that is known: when the hosts can be asked again, run vmferry migrations resolve 0190f5fe-7c00-7a00-8abc-012345678901
+    ");
 }

@@ -1,0 +1,137 @@
+//! A cluster without hypervisors: real certificates, real TLS, real gRPC, and agents that only pretend to move a guest.
+
+mod agent;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use assert_cmd::{assert::Assert, cargo::cargo_bin};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    task::JoinHandle,
+    time::sleep,
+};
+use vmferry_transport::{CertificateFiles, load};
+
+pub(crate) use agent::INSTANCE;
+use agent::World;
+
+/// Two hosts, node-28 and node-31, and one instance, web, on the first.
+pub(crate) struct Cluster {
+    home: TempDir,
+    world: Arc<Mutex<World>>,
+    agents: Vec<JoinHandle<()>>,
+}
+
+impl Cluster {
+    pub(crate) async fn new() -> Self {
+        let mut cluster =
+            Self { home: TempDir::new().expect("a directory"), world: Arc::default(), agents: Vec::new() };
+        cluster.pki("init");
+        cluster.pki("issue coordinator ops");
+        cluster.pki("issue viewer dashboard");
+        let mut hosts = String::new();
+        for name in ["node-28", "node-31"] {
+            cluster.pki(&format!("issue agent {name}"));
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            hosts += &format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+            let files = CertificateFiles::in_directory(&cluster.directory().join(format!("pki/agent-{name}")));
+            let credentials = load(&files).expect("issued");
+            cluster.agents.push(tokio::spawn(agent::serve(name, credentials, listener, Arc::clone(&cluster.world))));
+        }
+        for role in ["coordinator-ops", "viewer-dashboard"] {
+            let files: String = [("ca", "ca"), ("certificate", "cert"), ("key", "key")]
+                .map(|(key, file)| format!("{key} = \"pki/{role}/{file}.pem\"\n"))
+                .concat();
+            let inventory = format!("[tls]\n{files}{hosts}");
+            fs::write(cluster.directory().join(format!("{role}.toml")), inventory).expect("written");
+        }
+        let (inventory, ours) = (cluster.directory().join("inventory.toml"), cluster.directory());
+        fs::copy(ours.join("coordinator-ops.toml"), inventory).expect("copied");
+        cluster
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.home.path().join(".config/vmferry")
+    }
+
+    fn pki(&self, arguments: &str) {
+        let mut command = assert_cmd::Command::new(cargo_bin("vmferry"));
+        command.env_clear().env("HOME", self.home.path()).arg("pki").args(arguments.split(' ')).assert().success();
+    }
+
+    /// The inventory of the holder of another certificate.
+    pub(crate) fn inventory(&self, holder: &str) -> String {
+        self.directory().join(format!("{holder}.toml")).display().to_string()
+    }
+
+    /// What the agents pretend.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no test panics with it")
+    }
+
+    /// From now on nothing listens at the host with this number.
+    pub(crate) async fn stop(&mut self, number: usize) {
+        let agent = self.agents.remove(number);
+        agent.abort();
+        let _ = agent.await;
+    }
+
+    /// The binary, running.
+    #[expect(clippy::disallowed_methods, reason = "a test may start what it tests")]
+    pub(crate) fn start(&self, arguments: &str) -> Child {
+        Command::new(cargo_bin("vmferry"))
+            .env_clear()
+            .env("HOME", self.home.path())
+            .args(arguments.split(' '))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("built")
+    }
+
+    /// The binary, run to its end.
+    pub(crate) async fn vmferry(&self, arguments: &str) -> Assert {
+        Assert::new(self.start(arguments).wait_with_output().await.expect("ran"))
+    }
+
+    /// The same with JSON: the exit code and the document.
+    pub(crate) async fn json(&self, arguments: &str) -> (i32, Value) {
+        let output = self.start(&format!("{arguments} --output json")).wait_with_output().await.expect("ran");
+        let document = serde_json::from_slice(&output.stdout);
+        (output.status.code().expect("not killed"), document.unwrap_or_else(|_| panic!("{}", said(&output))))
+    }
+
+    /// Waits until the guest moves.
+    pub(crate) async fn moving(&self) {
+        while !self.world().is_moving {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// As Ctrl-C, or as `kill`.
+pub(crate) fn send(signal: Signal, child: &Child) {
+    let pid = child.id().expect("it runs");
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("sent");
+}
+
+/// Everything on stderr and stdout.
+pub(crate) fn said(output: &Output) -> String {
+    [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}

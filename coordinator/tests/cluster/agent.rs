@@ -1,0 +1,341 @@
+//! An agent that pretends. What all agents of a test know is one [`World`].
+
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use futures::{Stream, stream::unfold};
+use jiff::Timestamp;
+use tokio::{net::TcpListener, sync::mpsc, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, async_trait, transport::Server};
+use vmferry_core::{
+    agent::{CallError, Leaving, Sighting},
+    compatibility::{Check, Finding, Refusal},
+    domain_xml::Definition,
+    host::Host,
+    id::MigrationId,
+    instance::{Instance, InstanceState},
+    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
+    reason::Reason,
+};
+use vmferry_proto::{status::from_call_error, v1};
+use vmferry_transport::{Credentials, accept};
+
+pub(crate) const INSTANCE: &str = "ed831ace-39ef-4960-8bae-a035d292c305";
+const DOMAIN: &str = "<domain type='kvm'><name>web</name><uuid>ed831ace-39ef-4960-8bae-a035d292c305</uuid>\
+    <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>\
+    <devices/></domain>";
+
+/// How often the pretended job tells of itself, and how often until it is over.
+const SAMPLE: Duration = Duration::from_millis(20);
+const SAMPLES: u64 = 10;
+
+/// Where the guest is, what the hosts' journals say, and what shall go wrong.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) on_destination: bool,
+    pub(crate) is_moving: bool,
+    pub(crate) records: BTreeMap<(String, MigrationId), Record>,
+    pub(crate) samples: u64,
+    aborted: bool,
+    /// The destination refuses.
+    pub(crate) refuses: bool,
+    /// The job takes as long as it takes to abort it.
+    pub(crate) is_slow: bool,
+    /// The stream of the job breaks once.
+    pub(crate) breaks: bool,
+    /// Nobody hears an abort.
+    pub(crate) is_deaf: bool,
+    /// The job fails.
+    pub(crate) fails: bool,
+}
+
+#[derive(Clone)]
+struct Agent {
+    name: &'static str,
+    world: Arc<Mutex<World>>,
+}
+
+pub(super) async fn serve(
+    name: &'static str,
+    credentials: Credentials,
+    listener: TcpListener,
+    world: Arc<Mutex<World>>,
+) {
+    let agent = Agent { name, world };
+    let incoming = unfold((listener, credentials), |(listener, credentials)| async move {
+        loop {
+            let (tcp, _) = listener.accept().await.expect("a connection");
+            if let Ok(accepted) = accept(&credentials, tcp, Duration::from_secs(5)).await {
+                return Some((Ok::<_, io::Error>(accepted), (listener, credentials)));
+            }
+        }
+    });
+    let server = Server::builder()
+        .add_service(v1::host_service_server::HostServiceServer::new(agent.clone()))
+        .add_service(v1::instance_service_server::InstanceServiceServer::new(agent.clone()))
+        .add_service(v1::migration_service_server::MigrationServiceServer::new(agent))
+        .serve_with_incoming(incoming);
+    Box::pin(server).await.expect("it serves until it is aborted");
+}
+
+impl Agent {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no agent panics with it")
+    }
+
+    fn instance(&self) -> Instance {
+        Instance {
+            id: INSTANCE.parse().expect("valid"),
+            name: "web".into(),
+            state: InstanceState::Active,
+            host: self.name.parse().expect("valid"),
+            memory: ByteSize::mib(256),
+            vcpus: 2,
+            persistent: true,
+            disks: vec![],
+            vifs: vec![],
+            migration: None,
+        }
+    }
+
+    fn has_guest(&self) -> bool {
+        (self.name == "node-31") == self.world().on_destination
+    }
+
+    fn error(&self, reason: Reason, message: &str) -> Status {
+        let host = self.name.parse().expect("valid");
+        from_call_error(&CallError { host, reason, message: message.into() })
+    }
+
+    fn record<T>(&self, id: MigrationId, change: impl FnOnce(&mut Record) -> T) -> Result<T, Status> {
+        match self.world().records.get_mut(&(self.name.to_owned(), id)) {
+            Some(record) => Ok(change(record)),
+            None => Err(self.error(Reason::MigrationNotFound, "no such migration here")),
+        }
+    }
+
+    fn begin(&self, id: MigrationId, phase: Phase) -> Result<(), Status> {
+        let span = PhaseSpan { phase, started: Timestamp::now(), duration: None };
+        self.record(id, |record| record.phases.push(span))
+    }
+
+    fn end(&self, id: MigrationId, outcome: Outcome, cause: Option<Cause>) -> Result<(), Status> {
+        self.record(id, |record| {
+            record.ended = Some(Timestamp::now());
+            record.outcome = Some(outcome);
+            record.cause = cause;
+        })
+    }
+
+    /// The job: samples, then the guest is elsewhere.
+    async fn job(self, id: MigrationId, events: mpsc::Sender<Result<v1::MigrateResponse, Status>>) {
+        let event = |event| Ok(v1::MigrateResponse { event: Some(event) });
+        loop {
+            sleep(SAMPLE).await;
+            let (sample, end) = {
+                let mut world = self.world();
+                world.is_moving = true;
+                world.samples += 1;
+                let left = SAMPLES.saturating_sub(world.samples);
+                let end = match () {
+                    () if world.aborted => Some(Err(self.error(Reason::MigrationAborted, "aborted by the user"))),
+                    () if world.breaks => {
+                        world.breaks = false;
+                        Some(Err(Status::unavailable("broken")))
+                    }
+                    () if world.fails => Some(Err(self.error(Reason::MigrationFailed, "the job failed"))),
+                    () if left == 0 && !world.is_slow => Some(Ok(())),
+                    () => None,
+                };
+                (Progress { total: ByteSize(SAMPLES), remaining: ByteSize(left), ..Progress::default() }, end)
+            };
+            let last = match end {
+                None => event(v1::migrate_response::Event::Progress(sample.into())),
+                Some(Err(status)) => Err(status),
+                Some(Ok(())) => {
+                    let statistics = Statistics {
+                        total_time: SAMPLE * 10,
+                        downtime: Duration::from_millis(74),
+                        transferred: ByteSize::mib(268),
+                        total: ByteSize::mib(272),
+                        rounds: 2,
+                    };
+                    self.world().on_destination = true;
+                    let _ = self.record(id, |record| record.statistics = Some(statistics));
+                    event(v1::migrate_response::Event::Completed(statistics.into()))
+                }
+            };
+            let is_last =
+                !matches!(&last, Ok(v1::MigrateResponse { event: Some(v1::migrate_response::Event::Progress(_)) }));
+            if events.send(last).await.is_err() || is_last {
+                return;
+            }
+        }
+    }
+}
+
+fn order(order: Option<v1::Order>) -> Order {
+    vmferry_proto::convert::required(order, "order").expect("a coordinator of ours asks")
+}
+
+#[async_trait]
+impl v1::host_service_server::HostService for Agent {
+    async fn get_host(&self, _: Request<v1::GetHostRequest>) -> Result<Response<v1::GetHostResponse>, Status> {
+        let host = Host {
+            name: self.name.parse().expect("valid"),
+            zone: if self.name == "node-31" { "nova2" } else { "nova" }.into(),
+            agent_version: "0.1.0".into(),
+            libvirt_version: "9.0.0".into(),
+            qemu_version: "7.2.22".into(),
+            architecture: "x86_64".into(),
+            cpu_model: "EPYC-Milan".into(),
+            cpus: 4,
+            memory_total: ByteSize::gib(8),
+            memory_available: ByteSize::gib(5),
+            instances_active: self.has_guest().into(),
+            instances_total: self.has_guest().into(),
+            migrations_active: 0,
+            certificate_expires: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10),
+        };
+        Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
+    }
+}
+
+#[async_trait]
+impl v1::instance_service_server::InstanceService for Agent {
+    async fn list_instances(
+        &self,
+        _: Request<v1::ListInstancesRequest>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let instances = if self.has_guest() { vec![self.instance().into()] } else { vec![] };
+        Ok(Response::new(v1::ListInstancesResponse { instances }))
+    }
+
+    async fn get_instance(
+        &self,
+        _: Request<v1::GetInstanceRequest>,
+    ) -> Result<Response<v1::GetInstanceResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}
+
+#[async_trait]
+impl v1::migration_service_server::MigrationService for Agent {
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let request = request.into_inner();
+        let finding = match self.world().refuses && request.side() == v1::Side::Destination {
+            false => Finding::Passed { detail: "as it should be".into() },
+            true => Finding::Refused(Refusal {
+                reason: Reason::MemoryShort,
+                message: "web needs 256.0 MiB, node-31 has 12.0 MiB".into(),
+                remedy: "choose another host".into(),
+            }),
+        };
+        let check = Check { host: self.name.parse().expect("valid"), subject: "memory".into(), finding };
+        let leaving = (request.side() == v1::Side::Source).then(|| Leaving {
+            instance: self.instance(),
+            domain_xml: DOMAIN.into(),
+            definition: Definition::parse(DOMAIN).expect("valid"),
+            qemu_version: 7_002_022,
+        });
+        Ok(Response::new(v1::CheckResponse { checks: vec![check.into()], leaving: leaving.map(Into::into) }))
+    }
+
+    async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
+        let request = request.into_inner();
+        let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
+        let order = order(request.order);
+        let record = Record {
+            side,
+            requested_by: "vmferry://default/coordinator/ops".into(),
+            started: Timestamp::now(),
+            ended: None,
+            phases: vec![],
+            outcome: None,
+            cause: None,
+            statistics: None,
+            pending: vec![],
+            warnings: vec![],
+            order,
+        };
+        let id = record.order.id;
+        self.world().records.insert((self.name.to_owned(), id), record);
+        self.begin(id, Phase::Pre)?;
+        Ok(Response::new(v1::PreResponse {}))
+    }
+
+    type MigrateStream = Pin<Box<dyn Stream<Item = Result<v1::MigrateResponse, Status>> + Send>>;
+
+    async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Migrate)?;
+        let (events, stream) = mpsc::channel(1);
+        tokio::spawn(self.clone().job(id, events));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Post)?;
+        self.end(id, Outcome::Completed, None)?;
+        Ok(Response::new(v1::PostResponse { warnings: vec![] }))
+    }
+
+    async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
+        let request = request.into_inner();
+        let id = order(request.order).id;
+        let cause: Cause = vmferry_proto::convert::required(request.cause, "cause").expect("a coordinator of ours");
+        self.begin(id, Phase::Cleanup)?;
+        self.end(id, vmferry_core::flow::rolled_back(&cause), Some(cause))?;
+        Ok(Response::new(v1::CleanupResponse { leftovers: vec![] }))
+    }
+
+    async fn locate(&self, _: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
+        let sighting = if self.has_guest() { Sighting::Running } else { Sighting::Absent };
+        Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
+        let id = request.into_inner().migration_id.parse().expect("valid");
+        self.record(id, |_| ())?;
+        let mut world = self.world();
+        world.aborted = !world.is_deaf;
+        Ok(Response::new(v1::AbortResponse {}))
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
+        let active_only = request.into_inner().active_only;
+        let world = self.world();
+        let ours = world.records.iter().filter(|((host, _), _)| host == self.name).map(|(_, record)| record.clone());
+        let migrations = ours.filter(|record| !active_only || record.ended.is_none()).map(Into::into).collect();
+        Ok(Response::new(v1::ListMigrationsResponse { migrations }))
+    }
+
+    async fn get_migration(
+        &self,
+        request: Request<v1::GetMigrationRequest>,
+    ) -> Result<Response<v1::GetMigrationResponse>, Status> {
+        let id = request.into_inner().migration_id.parse().expect("valid");
+        let migration = self.record(id, |record| record.clone())?;
+        Ok(Response::new(v1::GetMigrationResponse { migration: Some(migration.into()) }))
+    }
+
+    type WatchMigrationStream = Pin<Box<dyn Stream<Item = Result<v1::WatchMigrationResponse, Status>> + Send>>;
+
+    async fn watch_migration(
+        &self,
+        _: Request<v1::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}

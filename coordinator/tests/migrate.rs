@@ -1,0 +1,211 @@
+//! `vmferry migrate` and what ends migrations: every way out with its exit code, its words and where the guest is.
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::cluster::{Cluster, INSTANCE, said, send};
+
+#[tokio::test]
+async fn moves_an_instance_and_measures_it() {
+    let cluster = Cluster::new().await;
+    let (code, document) = cluster.json("migrate web --to node-31").await;
+    assert_eq!(code, 0, "{document}");
+    for (key, value) in [("outcome", "completed"), ("source", "node-28"), ("destination", "node-31")] {
+        assert_eq!(document[key], value);
+    }
+    assert_eq!(document["instance_id"], INSTANCE);
+    assert_eq!(document["downtime_ms"], 74);
+    assert!(document["wall_ms"].as_u64() >= document["total_time_ms"].as_u64());
+    let phases: Vec<_> = document["phases"].as_array().expect("a list").iter().map(|span| &span["phase"]).collect();
+    assert_eq!(phases, ["check", "pre", "migrate", "post"]);
+    assert!(cluster.world().on_destination);
+
+    let (_, history) = cluster.json("migrations").await;
+    assert_eq!(history["migrations"][0]["id"], document["migration_id"]);
+    assert_eq!(history["migrations"][0]["outcome"], "completed");
+}
+
+#[tokio::test]
+async fn off_a_terminal_progress_is_plain_lines_on_stderr() {
+    let cluster = Cluster::new().await;
+    let output = cluster.vmferry("migrate web --to node-31").await.success().get_output().clone();
+    let (told, data) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    for line in ["check    ok", "pre      ok", "migrate  round 1", "migrate  ok", "post     ok"] {
+        assert!(told.lines().any(|told| told.starts_with(line)), "{line}: {told}");
+    }
+    assert!(!told.contains('\x1b') && !told.contains('\r'), "{told}");
+    assert!(data.contains("runs on") && data.contains("downtime") && data.contains("overhead"), "{data}");
+}
+
+#[tokio::test]
+async fn a_refusal_changes_nothing_and_says_all() {
+    let cluster = Cluster::new().await;
+    cluster.world().refuses = true;
+    for arguments in ["migrate web --to node-31", "migrate web --to node-31 --dry-run"] {
+        let output = cluster.vmferry(arguments).await.code(3).get_output().clone();
+        assert!(said(&output).contains("MEMORY_SHORT") && said(&output).contains("choose another host"));
+    }
+    assert!(cluster.world().records.is_empty());
+    let (code, document) = cluster.json("migrate web --to node-31").await;
+    assert_eq!((code, document["refusals"][0]["reason"].as_str()), (3, Some("MEMORY_SHORT")));
+    let (code, document) = cluster.json("migrate web --to node-31 --dry-run").await;
+    assert_eq!((code, document["would_migrate"].as_bool()), (3, Some(false)));
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let cluster = Cluster::new().await;
+    cluster.vmferry("migrate web --to node-31 --dry-run").await.success();
+    assert!(cluster.world().records.is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_usage() {
+    let cluster = Cluster::new().await;
+    for (arguments, words) in [
+        ("migrate mail --to node-31", "no instance mail"),
+        ("migrate web --to node-99", "node-28, node-31"),
+        ("migrate web --to node-31 --from node-31", "on node-28"),
+        ("migrations show ffff0000", "no host of the inventory knows"),
+        ("instances --inventory /nonexistent.toml", "/nonexistent.toml"),
+    ] {
+        let output = cluster.vmferry(arguments).await.code(2).get_output().clone();
+        assert!(said(&output).contains(words), "{arguments}: {}", said(&output));
+        let (code, document) = cluster.json(arguments).await;
+        assert_eq!(document["exit_code"], code);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_destination_is_told_and_the_guest_untouched() {
+    let mut cluster = Cluster::new().await;
+    cluster.stop(1).await;
+    let output = cluster.vmferry("migrate web --to node-31").await.code(7).get_output().clone();
+    for words in ["node-31", "connection refused", "web stays on node-28"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    // It might be there.
+    cluster.vmferry("instance show mail").await.code(7);
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_joined_again() {
+    let cluster = Cluster::new().await;
+    cluster.world().breaks = true;
+    cluster.vmferry("migrate web --to node-31").await.success();
+    assert!(cluster.world().on_destination);
+}
+
+#[tokio::test]
+async fn a_failed_job_leaves_the_guest_on_the_source() {
+    let cluster = Cluster::new().await;
+    cluster.world().fails = true;
+    let output = cluster.vmferry("migrate web --to node-31").await.code(1).get_output().clone();
+    for words in ["MIGRATION_FAILED", "web runs on node-28", "failed_rolled_back", "vmferry migrations show"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_aborts() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let cluster = Cluster::new().await;
+        cluster.world().is_slow = true;
+        let running = cluster.start("migrate web --to node-31");
+        cluster.moving().await;
+        send(signal, &running);
+        let output = running.wait_with_output().await.expect("ran");
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert!(said(&output).contains("aborting: web stays on node-28"), "{}", said(&output));
+        assert!(!cluster.world().on_destination);
+        assert!(cluster.world().records.values().all(|record| record.ended.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn a_second_interrupt_leaves_at_once_and_says_how_to_go_on() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_slow = true;
+    cluster.world().is_deaf = true;
+    let mut running = cluster.start("migrate web --to node-31 --output json");
+    cluster.moving().await;
+    send(Signal::SIGINT, &running);
+    let mut told = BufReader::new(running.stderr.take().expect("piped")).lines();
+    while !told.next_line().await.expect("text").expect("more").contains("aborting") {}
+    send(Signal::SIGINT, &running);
+    let last = told.next_line().await.expect("text").expect("more");
+    let output = running.wait_with_output().await.expect("ran");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(last.contains("vmferry migrations show") && last.contains("vmferry migrations resolve"), "{last}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!(document["exit_code"], 130);
+}
+
+#[tokio::test]
+async fn an_abort_from_elsewhere_ends_the_coordinator_too() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_slow = true;
+    let running = cluster.start("migrate web --to node-31");
+    cluster.moving().await;
+    let (_, open) = cluster.json("migrations --active").await;
+    let id = open["migrations"][0]["id"].as_str().expect("an id").to_owned();
+    cluster.vmferry(&format!("abort {id}")).await.success();
+    let output = running.wait_with_output().await.expect("ran");
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn what_a_killed_coordinator_left_is_shown_and_resolved() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_slow = true;
+    let mut running = cluster.start("migrate web --to node-31");
+    cluster.moving().await;
+    running.kill().await.expect("killed");
+
+    let (_, open) = cluster.json("migrations --active").await;
+    let id = open["migrations"][0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(open["migrations"][0]["outcome"], serde_json::Value::Null);
+    cluster.world().is_slow = false;
+    let (code, resolved) = cluster.json("migrations resolve").await;
+    assert_eq!((code, resolved["migrations"][0]["migration_id"].as_str()), (0, Some(id.as_str())));
+    assert!(cluster.world().on_destination);
+
+    let output = cluster.vmferry("migrations resolve").await.success().get_output().clone();
+    assert!(said(&output).contains("nothing to resolve"));
+    cluster.vmferry(&format!("migrations show {id}")).await.success();
+}
+
+#[tokio::test]
+async fn a_migration_nobody_drives_can_be_aborted_once() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_slow = true;
+    let mut running = cluster.start("migrate web --to node-31");
+    cluster.moving().await;
+    running.kill().await.expect("killed");
+    let (_, open) = cluster.json("migrations --active").await;
+    let id = open["migrations"][0]["id"].as_str().expect("an id").to_owned();
+
+    let (code, aborted) = cluster.json(&format!("abort {id}")).await;
+    assert_eq!((code, aborted["outcome"].as_str()), (0, Some("aborted_rolled_back")), "{aborted}");
+    let (_, all) = cluster.json("migrations").await;
+    assert_eq!(all["migrations"][0]["outcome"], "aborted_rolled_back");
+}
+
+#[tokio::test]
+async fn it_is_too_late_to_abort_what_is_done() {
+    let cluster = Cluster::new().await;
+    let (_, done) = cluster.json("migrate web --to node-31").await;
+    let id = done["migration_id"].as_str().expect("an id");
+    let output = cluster.vmferry(&format!("abort {id}")).await.code(1).get_output().clone();
+    assert!(said(&output).contains("too late to abort: web runs on node-31"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_viewer_only_looks() {
+    let cluster = Cluster::new().await;
+    let inventory = cluster.inventory("viewer-dashboard");
+    cluster.vmferry(&format!("migrations --inventory {inventory}")).await.success();
+    let arguments = format!("migrations resolve --inventory {inventory}");
+    let output = cluster.vmferry(&arguments).await.code(7).get_output().clone();
+    assert!(said(&output).contains("role coordinator"), "{}", said(&output));
+}

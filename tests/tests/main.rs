@@ -1,0 +1,11 @@
+//! The product on real hosts, as its user meets it: the programs as built, judged by virsh and by what is left.
+
+mod faults;
+mod interrupts;
+mod intruders;
+mod moves;
+mod python;
+mod refusals;
+mod rig;
+mod security;
+mod unfit_hosts;

@@ -1,0 +1,130 @@
+//! Moves that are refused because of the destination: what the guest has on its source, that host cannot give.
+
+use anyhow::{Context, Result, ensure};
+use vmferry_tests::{
+    Host, Options, Testbed,
+    guest::{BootSectorGuest, LinuxGuest},
+};
+
+use crate::rig::{Before, DESTINATION, SOURCE, assert_only_on, migrate, vmferry};
+
+/// Gives a host a QEMU of its own, with every `old` in the program replaced by `new`, and makes its libvirt look at it.
+fn patch_qemu(host: &Host, old: &str, new: &str) -> Result<()> {
+    ensure!(old.len() == new.len(), "a program keeps its length");
+    let qemu = "/usr/bin/qemu-system-x86_64";
+    let old = old.replace('.', r"\.");
+    host.sh(&format!(
+        "sed 's/{old}/{new}/g' {qemu} >/usr/bin/patched && ! cmp -s {qemu} /usr/bin/patched \
+         && chmod 755 /usr/bin/patched && mv /usr/bin/patched {qemu}"
+    ))
+    .with_context(|| format!("QEMU has no {old}"))?;
+    host.restart_libvirtd()
+}
+
+#[test]
+fn a_destination_without_the_memory_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    // All of the machine's memory: a guest that touches little of it starts nevertheless, but nobody has as much free.
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total: u64 = total.context("the kernel says how much memory there is")?.trim().parse()?;
+    let mut definition = BootSectorGuest::new("huge-1");
+    definition.domain.memory_mib = total / 1024 - 64;
+    let guest = testbed.start(definition, SOURCE)?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "huge-1", DESTINATION)?;
+    answer.assert_ended(3, &["MEMORY_SHORT"])?;
+    answer.assert_error_says(&["huge-1 needs", "of memory, node-31 has", "nothing was changed", "stays on node-28"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_destination_without_a_feature_of_the_cpu_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    let mut definition = BootSectorGuest::new("web-1");
+    definition.domain.cpu = "<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>qemu64</model>\
+         <feature policy='require' name='fsgsbase'/></cpu>"
+        .to_owned();
+    let guest = testbed.start(definition, SOURCE)?;
+    // It is that feature alone which is missing: with it, the same host would take the guest.
+    let plan = vmferry(&testbed, &["migrate", "web-1", "--to", DESTINATION, "--dry-run"])?;
+    ensure!(plan.exit == Some(0), "{plan:#?}");
+    patch_qemu(testbed.host(DESTINATION)?, "fsgsbase", "fsgs-was")?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(3, &["CPU_INCOMPATIBLE"])?;
+    answer.assert_error_says(&["node-31", "cannot give web-1 the CPU", "fsgsbase", "stays on node-28"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_destination_whose_qemu_does_not_know_the_machine_type_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    // `q35` is the newest one, by its number, as soon as the guest runs.
+    let guest = testbed.start(BootSectorGuest::new("web-1"), SOURCE)?;
+    let xml = testbed.host(SOURCE)?.virsh(["dumpxml", "web-1"])?;
+    let machine = xml.split_once("machine='").and_then(|(_, rest)| rest.split_once('\''));
+    let (machine, _) = machine.context("it has a machine type")?;
+    let older = machine.replace(|c: char| c.is_ascii_digit() && c != '3' && c != '5', "0");
+    patch_qemu(testbed.host(DESTINATION)?, &format!("{machine}-machine"), &format!("{older}-machine"))?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(3, &["MACHINE_TYPE_MISSING"])?;
+    answer.assert_error_says(&["QEMU on node-31", machine, "upgrade QEMU on node-31", "stays on node-28"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_destination_without_the_guests_emulator_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    let guest = testbed.start(BootSectorGuest::new("web-1"), SOURCE)?;
+    testbed.host(DESTINATION)?.sh("rm /usr/bin/qemu-system-x86_64")?;
+    testbed.host(DESTINATION)?.restart_libvirtd()?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(3, &["VIRT_TYPE_MISSING"])?;
+    answer.assert_error_says(&["node-31", "install", "stays on node-28"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_destination_without_the_bridge_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    let guest = testbed.start(LinuxGuest::new("web-1"), SOURCE)?;
+    testbed.host(DESTINATION)?.sh("ip link delete br0")?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(3, &["NETWORK_MISSING"])?;
+    answer.assert_error_says(&["bridge br0, which node-31 does not have", "ip link add br0", "stays on node-28"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    guest.console().assert_steady()?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_destination_without_a_file_of_the_guests_disk_refuses() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    let definition = BootSectorGuest::new("web-1");
+    let image = testbed.layout().local(SOURCE).join("web-1.img");
+    let mut elsewhere = definition.clone();
+    elsewhere.domain.disk = "/srv/local/web-1.img".to_owned();
+    let guest = testbed.define(definition, SOURCE)?;
+    std::fs::copy(testbed.layout().shared().join("web-1.img"), image)?;
+    testbed.start(elsewhere, SOURCE)?;
+    let before = Before::of(&testbed)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(3, &["DISK_MISSING"])?;
+    answer.assert_error_says(&["disk vda of web-1, /srv/local/web-1.img, does not exist on node-31", "copy the file"])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
