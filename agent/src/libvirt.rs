@@ -1,8 +1,7 @@
 //! The thin edge to libvirt: questions and single steps, in our words. What to do is decided elsewhere.
 //!
-//! [`connection`] keeps one connection open and asks on threads that may block; [`domain`], [`host`] and [`job`] say
-//! what is asked; [`event`] runs libvirt's event loop; [`ffi`] has the C calls that `virt` lacks or gets wrong, and
-//! all the `unsafe`.
+//! `connection` keeps connections open and asks on threads that may block; `domain`, `host` and `job` say what is asked;
+//! `event` runs libvirt's event loop; `ffi` has the C calls that `virt` lacks or gets wrong, and all the `unsafe`.
 
 mod connection;
 mod domain;

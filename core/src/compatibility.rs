@@ -199,7 +199,7 @@ pub struct DestinationFacts {
     pub bridges: Vec<String>,
     /// libvirt networks that are active.
     pub networks: Vec<String>,
-    /// Of the files the guest's disks name, those the host does not have.
+    /// Of the files that the guest's disks name, and of its emulator, those the host does not have.
     pub missing_files: Vec<String>,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
@@ -236,12 +236,18 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
     });
 
     let (arch, virt, machine) = (&definition.architecture, &definition.virt_type, &definition.machine);
-    let offered = facts.capabilities.offers(arch, virt);
+    let emulator = definition.emulator.as_ref().filter(|path| facts.missing_files.contains(path));
+    let offered = emulator.is_none() && facts.capabilities.offers(arch, virt);
     checks.ask("virtualisation", offered, format!("{virt} for {arch}"), || Refusal {
         reason: Reason::VirtTypeMissing,
-        message: format!("{host} cannot run {virt} guests for {arch}, as {name} is one"),
+        message: match emulator {
+            Some(path) => format!("{host} does not have {path}, the emulator that {name} names"),
+            None => format!("{host} cannot run {virt} guests for {arch}, as {name} is one"),
+        },
         remedy: match virt.as_str() {
-            "kvm" => format!("enable hardware virtualisation on {host}, or choose another host"),
+            "kvm" if emulator.is_none() => {
+                format!("enable hardware virtualisation on {host}, or choose another host")
+            }
             _ => format!("install the emulator for {arch} on {host}, or choose another host"),
         },
     });
@@ -276,7 +282,8 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
             },
         ),
     }
-    let new_enough = facts.qemu_version >= source_qemu_version;
+    // Without an emulator there is no version to compare; that is refused above.
+    let new_enough = !offered || facts.qemu_version >= source_qemu_version;
     checks.ask("QEMU version", new_enough, version_text(facts.qemu_version), || Refusal {
         reason: Reason::HypervisorTooOld,
         message: format!(
@@ -325,8 +332,11 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
     checks.done()
 }
 
-/// libvirt's way to put a version in a number: `major * 1,000,000 + minor * 1,000 + release`.
+/// libvirt's way to put a version in a number: `major * 1,000,000 + minor * 1,000 + release`; 0 is none.
 pub fn version_text(version: u64) -> String {
+    if version == 0 {
+        return "none".to_owned();
+    }
     format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }
 

@@ -277,7 +277,7 @@ fn aborted(order: &Order) -> CallError {
     }
 }
 
-/// Where the guest runs.
+/// Where the guest runs, or would if it were on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runner {
     /// On the source; the destination's copy, if any, has not run.
@@ -316,6 +316,9 @@ pub fn runner(
         },
         (_, Ok(Running)) => Runner::Destination,
         (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused)) => Runner::Source,
+        // It was shut down on the way: it is where its only definition is.
+        (Ok(Shutoff), Ok(Absent)) => Runner::Source,
+        (Ok(Absent), Ok(Shutoff)) => Runner::Destination,
         // A guest that was never stopped runs where it was, whatever the destination would say.
         (Ok(Running), Err(_)) if before_the_handover(failure) => Runner::Source,
         (Ok(Running), Err(error)) => Runner::Unknown {
@@ -332,7 +335,9 @@ pub fn runner(
         },
         (Ok(_), Ok(_)) => Runner::Unknown {
             reason: Reason::NotRunning,
-            message: format!("{name} runs neither on {from} nor on {to}"),
+            message: format!(
+                "{name} runs neither on {from} nor on {to}: see why (virsh domstate --reason {name}), let it run on one of them"
+            ),
         },
         (Ok(_), Err(error)) => Runner::Unknown {
             reason: Reason::RunnerUnknown,

@@ -161,12 +161,12 @@ impl Progress {
     }
 }
 
-/// What a finished job measured, by QEMU's account.
+/// What a finished job measured, by libvirt's and QEMU's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Statistics {
-    /// From the job's start to its end.
+    /// From the start of libvirt's job to its end; it starts QEMU on the destination first.
     pub total_time: Duration,
-    /// The guest ran nowhere.
+    /// The guest ran nowhere, by QEMU's account.
     pub downtime: Duration,
     /// Sent over the wire by QEMU.
     pub transferred: ByteSize,

@@ -7,82 +7,93 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
 use serde_json::Value;
 use vmferry_tests::{
     guest::LinuxGuest,
-    process,
+    ping, process,
     testbed::{Options, Testbed},
 };
 
 const GUEST: &str = "web-1";
 
+/// Quiet before and after the move, so that the longest gap is the migration's.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Brings two hosts up, moves a guest that is being pinged, prints what that cost, and takes all down again.
 pub(crate) fn run() -> Result<ExitCode> {
     let started = Instant::now();
-    say("Two hosts in two availability zones, each with systemd, libvirt and an agent …");
+    println!("Two hosts in two availability zones, each with systemd, libvirt and an agent …");
     let testbed = Testbed::up(Options::default())?;
     let [source, destination] = testbed.hosts() else { anyhow::bail!("two hosts were asked for") };
-    for host in testbed.hosts() {
-        say(&format!("  {} in zone {}", host.name(), host.zone()));
-    }
-    say(&format!("A guest on {} …", source.name()));
+    println!("A guest on {} …", source.name());
     let guest = testbed.start(LinuxGuest::new(GUEST), source.name())?;
-    say(&format!("  {GUEST} answers at {}; up after {:.1?} in all", guest.address()?, started.elapsed()));
+    println!("{GUEST} answers at {}; up after {:.1?} in all\n", guest.address()?, started.elapsed());
 
+    show(&testbed, &["hypervisors"])?;
+    show(&testbed, &["instances"])?;
     let pinger = testbed.ping(guest.address()?)?;
-    // A second of quiet before and after: the gap is to be the migration's.
-    thread::sleep(Duration::from_secs(1));
-    say(&format!("\n$ vmferry migrate {GUEST} --to {}", destination.name()));
-    let moved = Instant::now();
-    let status = testbed.vmferry(["migrate", GUEST, "--to", destination.name()])?.status()?;
-    let moved = moved.elapsed();
-    ensure!(status.success(), "vmferry migrate: {status}");
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(QUIET);
+    let begun = Instant::now();
+    show(&testbed, &["migrate", GUEST, "--to", destination.name()])?;
+    let wall = begun.elapsed();
+    thread::sleep(QUIET);
     let pings = pinger.stop()?;
+    show(&testbed, &["instances"])?;
 
     let runners = testbed.runners(GUEST)?;
     ensure!(runners == [destination.name()], "{GUEST} runs on {runners:?}");
     guest.console().wait_for_more(3, Duration::from_secs(10))?;
     guest.console().assert_steady()?;
-    let record = record(&testbed)?;
-
-    say("\nAs seen from outside, and by QEMU:");
-    line("runs on", &format!("{}, zone {}", destination.name(), destination.zone()));
-    line("the whole command", &format!("{moved:.2?}"));
-    line("QEMU downtime", &format!("{} ms", record.downtime_ms));
-    line(
-        "longest ping gap",
-        &format!("{:.0?} ({} pings sent, {} answered)", pings.longest_gap, pings.sent, pings.received),
-    );
-    line("memory moved", &format!("{:.1} MiB in {} rounds", record.transferred_bytes / 1_048_576.0, record.rounds));
-    line("heartbeats", &format!("{}, none lost, none doubled", guest.console().heartbeats()?.len()));
+    let heartbeats = guest.console().heartbeats()?.len();
+    println!("{GUEST} runs on {}, in zone {}", destination.name(), destination.zone());
+    println!("heartbeats on its console: {heartbeats}, none lost, none doubled");
+    report(&record(&testbed)?, wall, &pings)?;
     testbed.down()?;
-    say("\nAll of it is gone again. `testbed up --guest` makes one that stays.");
+    println!("\nAll of it is gone again. `target/release/testbed up --guest` makes one that stays.");
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is printed of `vmferry migrations show`.
-#[derive(Deserialize)]
-struct Record {
-    downtime_ms: u64,
-    transferred_bytes: f64,
-    rounds: u64,
+/// Runs `vmferry` as the operator would: its progress and results go to the terminal.
+fn show(testbed: &Testbed, arguments: &[&str]) -> Result<()> {
+    println!("$ vmferry {}", arguments.join(" "));
+    let status = testbed.vmferry(arguments)?.status()?;
+    ensure!(status.success(), "vmferry {}: {status}", arguments.join(" "));
+    println!();
+    Ok(())
 }
 
-/// The record of the only migration there was, as the CLI has it.
-fn record(testbed: &Testbed) -> Result<Record> {
-    let json =
-        |arguments: &[&str]| -> Result<String> { process::run(testbed.vmferry(arguments)?.args(["--output", "json"])) };
-    let listed: Value = serde_json::from_str(&json(&["migrations"])?)?;
-    let id = listed["migrations"][0]["id"].as_str().context("`vmferry migrations` lists none")?;
-    serde_json::from_str(&json(&["migrations", "show", id])?).context("`vmferry migrations show` printed other fields")
+/// The record of the only migration there was, as `vmferry` has it.
+fn record(testbed: &Testbed) -> Result<Value> {
+    let json = |arguments: &[&str]| -> Result<Value> {
+        Ok(serde_json::from_str(&process::run(&mut testbed.vmferry(arguments)?)?)?)
+    };
+    let list = json(&["migrations", "--output", "json"])?;
+    let id = list["migrations"][0]["id"].as_str().context("there is no migration")?;
+    json(&["migrations", "show", id, "--output", "json"])
 }
 
-fn say(text: &str) {
-    println!("{text}");
-}
+fn report(record: &Value, wall: Duration, pings: &ping::Report) -> Result<()> {
+    let ms = |value: &Value| value.as_u64().map(Duration::from_millis).with_context(|| format!("a time in {record:#}"));
+    let job = ms(&record["total_time_ms"])?;
+    let migrate = record["source"]["phases"].as_array().into_iter().flatten().find(|span| span["phase"] == "migrate");
+    let call = ms(&migrate.context("the source did not migrate")?["duration_ms"])?;
+    let bytes = record["transferred_bytes"].as_u64().context("bytes moved")?;
 
-fn line(name: &str, value: &str) {
-    println!("{name:<18} {value}");
+    println!("bytes moved          {:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    println!(
+        "longest ping gap     {} ms ({} sent, {} answered)",
+        pings.longest_gap.as_millis(),
+        pings.sent,
+        pings.received
+    );
+    for (name, time, what) in [
+        ("downtime by QEMU", ms(&record["downtime_ms"])?, ""),
+        ("wall time", wall, ""),
+        ("  libvirt's job", job, "starting QEMU on the destination, moving memory, handing over"),
+        ("  libvirt, after it", call.saturating_sub(job), "it looks every 200 ms whether the source's QEMU is gone"),
+        ("  VMFerry", wall.saturating_sub(call), "starting the program, connecting, check, pre, post"),
+    ] {
+        println!("{}", format!("{name:<20} {:>5} ms   {what}", time.as_millis()).trim_end());
+    }
+    Ok(())
 }

@@ -57,7 +57,12 @@ fn a_name_that_two_hosts_have_must_be_told_apart() -> Result<()> {
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
     answer.assert_ended(2, &["INSTANCE_AMBIGUOUS"])?;
-    answer.assert_error_says(&["web-1 may mean any of 2", "by its UUID", "on node-28 (ACTIVE)", "on node-31 (SHUTOFF)"])?;
+    answer.assert_error_says(&[
+        "web-1 may mean any of 2",
+        "by its UUID",
+        "on node-28 (ACTIVE)",
+        "on node-31 (SHUTOFF)",
+    ])?;
     // Told apart, it still cannot go where another has its name.
     let answer = vmferry(&testbed, &["migrate", "web-1", "--from", SOURCE, "--to", DESTINATION])?;
     answer.assert_ended(3, &["DOMAIN_EXISTS"])?;
@@ -157,7 +162,16 @@ fn a_guest_with_snapshots_is_not_moved() -> Result<()> {
     // A real one, of the memory; the disk is read-only.
     let source = testbed.host(SOURCE)?;
     let memory = "file=/srv/local/web-1.memory,snapshot=external";
-    source.virsh(["snapshot-create-as", "web-1", "s1", "--live", "--memspec", memory, "--diskspec", "vda,snapshot=no"])?;
+    source.virsh([
+        "snapshot-create-as",
+        "web-1",
+        "s1",
+        "--live",
+        "--memspec",
+        memory,
+        "--diskspec",
+        "vda,snapshot=no",
+    ])?;
     let before = Before::of(&testbed)?;
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
@@ -178,7 +192,10 @@ fn a_disk_that_only_one_host_may_write_keeps_its_guest_there() -> Result<()> {
     let before = Before::of(&testbed)?;
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
-    let words = ["disk vdb of web-1 (/srv/local/data.img) can be written to", "disk vdb of web-1, /srv/local/data.img, does not exist on node-31"];
+    let words = [
+        "disk vdb of web-1 (/srv/local/data.img) can be written to",
+        "disk vdb of web-1, /srv/local/data.img, does not exist on node-31",
+    ];
     assert_refused(&testbed, &before, &guest, &answer, &["DISK_NOT_SHARED", "DISK_MISSING"], &words)?;
     assert_only_on(&testbed, &guest, SOURCE)
 }
@@ -188,7 +205,8 @@ fn a_disk_that_only_one_host_may_write_keeps_its_guest_there() -> Result<()> {
 fn a_guest_that_holds_something_of_its_host_is_not_moved() -> Result<()> {
     let testbed = Testbed::up(Options::default())?;
     let mut directory = writer("share-1");
-    directory.domain.extra_devices = "<filesystem type='mount'><source dir='/srv/local'/><target dir='data'/></filesystem>".to_owned();
+    directory.domain.extra_devices =
+        "<filesystem type='mount'><source dir='/srv/local'/><target dir='data'/></filesystem>".to_owned();
     let mut memory = writer("shmem-1");
     memory.domain.extra_devices =
         "<shmem name='ring'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>".to_owned();
@@ -215,9 +233,12 @@ fn every_refusal_of_both_hosts_is_told_at_once() -> Result<()> {
         .to_owned();
     definition.domain.memory_mib = 16 << 20;
     let guest = testbed.define(definition, SOURCE)?;
-    let snapshot = "<domainsnapshot><name>s1</name><creationTime>1700000000</creationTime><state>shutoff</state>\
-         <memory snapshot='no'/></domainsnapshot>";
     let source = testbed.host(SOURCE)?;
+    let domain = source.virsh(["dumpxml", "web-1"])?;
+    let snapshot = format!(
+        "<domainsnapshot><name>s1</name><creationTime>1700000000</creationTime><state>shutoff</state>\
+         <memory snapshot='no'/>{domain}</domainsnapshot>"
+    );
     source.write("/run/s1.xml", snapshot)?;
     source.virsh(["snapshot-create", "web-1", "/run/s1.xml", "--redefine"])?;
     testbed.host(DESTINATION)?.sh("ip link delete br0")?;

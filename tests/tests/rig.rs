@@ -89,6 +89,16 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Fails unless `vmferry migrations resolve` ended one migration so, with the guest there.
+    pub(crate) fn assert_outcome_of_only(&self, outcome: &str, runs_on: &str) -> Result<()> {
+        let ended = self.document["migrations"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let found: Vec<_> = ended.iter().map(|ended| (ended["outcome"].as_str(), ended["runs_on"].as_str())).collect();
+        ensure!(found == [(Some(outcome), Some(runs_on))], "expected {outcome} on {runs_on}; got {self:#?}");
+        Ok(())
+    }
+}
+
 /// `vmferry ARGUMENTS`
 pub(crate) fn vmferry(testbed: &Testbed, arguments: &[&str]) -> Result<Answer> {
     Answer::of(&mut testbed.vmferry(arguments)?)

@@ -45,7 +45,8 @@ fn a_destination_without_a_feature_of_the_cpu_refuses() -> Result<()> {
     let testbed = Testbed::up(Options::default())?;
     let mut definition = BootSectorGuest::new("web-1");
     definition.domain.cpu = "<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>qemu64</model>\
-         <feature policy='require' name='fsgsbase'/></cpu>"
+         <feature policy='require' name='fsgsbase'/><feature policy='require' name='hypervisor'/>\
+         <feature policy='require' name='lahf_lm'/></cpu>"
         .to_owned();
     let guest = testbed.start(definition, SOURCE)?;
     // It is that feature alone which is missing: with it, the same host would take the guest.
@@ -90,7 +91,7 @@ fn a_destination_without_the_guests_emulator_refuses() -> Result<()> {
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
     answer.assert_ended(3, &["VIRT_TYPE_MISSING"])?;
-    answer.assert_error_says(&["node-31", "install", "stays on node-28"])?;
+    answer.assert_error_says(&["node-31 does not have /usr/bin/qemu-system-x86_64", "install", "stays on node-28"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }
@@ -124,7 +125,8 @@ fn a_destination_without_a_file_of_the_guests_disk_refuses() -> Result<()> {
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
     answer.assert_ended(3, &["DISK_MISSING"])?;
-    answer.assert_error_says(&["disk vda of web-1, /srv/local/web-1.img, does not exist on node-31", "copy the file"])?;
+    answer
+        .assert_error_says(&["disk vda of web-1, /srv/local/web-1.img, does not exist on node-31", "copy the file"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }

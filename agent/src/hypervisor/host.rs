@@ -166,10 +166,11 @@ impl Hypervisor for LibvirtHost {
                 })
             },
         )?;
-        let missing_files = definition.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::File { path } if !Path::new(path).exists() => Some(path.clone()),
+        let of_disks = definition.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::File { path } => Some(path),
             _ => None,
         });
+        let missing_files = of_disks.chain(&definition.emulator).filter(|path| !Path::new(path).exists());
         Ok(DestinationFacts {
             host: self.name.clone(),
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
@@ -180,7 +181,7 @@ impl Hypervisor for LibvirtHost {
             cpu,
             bridges,
             networks,
-            missing_files: missing_files.collect(),
+            missing_files: missing_files.cloned().collect(),
             qemu_version: host.qemu_version,
         })
     }

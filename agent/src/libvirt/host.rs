@@ -18,7 +18,7 @@ pub struct HostReading {
     pub memory_total: ByteSize,
     /// libvirt's version, libvirt's number: 9.0.0 is 9000000.
     pub libvirt_version: u64,
-    /// QEMU's version, libvirt's number: 7.2.22 is 7002022.
+    /// QEMU's version, libvirt's number: 7.2.22 is 7002022. 0: the host has none for its own architecture.
     pub qemu_version: u64,
 }
 
@@ -32,7 +32,11 @@ impl Libvirt {
                     connection.capabilities()?,
                     connection.node_info()?,
                     connection.lib_version()?,
-                    connection.hyp_version()?,
+                    match connection.hyp_version().map_err(Fault::from) {
+                        // How libvirt says that the host has no emulator for its own architecture.
+                        Err(fault) => absent(connection, fault, &[sys::VIR_ERR_INTERNAL_ERROR])?.unwrap_or(0),
+                        Ok(version) => version,
+                    },
                 ))
             })
             .await?;

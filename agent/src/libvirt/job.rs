@@ -7,6 +7,7 @@
 //!                      └─ watch: Sampled, Lifecycle, JobCompleted ──▶ Observed ──▶ Statistics or JobError
 //! ```
 
+mod attend;
 mod watch;
 
 use std::{
@@ -20,10 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
@@ -38,22 +36,11 @@ use super::{
     connection::is_alive,
     event::{self, Event},
     ffi,
-    reading::{lookup, or_gone},
+    reading::lookup,
 };
 
-/// The first sample comes sooner: small guests are through before the second.
-const FIRST_SAMPLE: Duration = Duration::from_millis(100);
-/// Between two samples.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
-/// Between two aborts while libvirt refuses: the job may not have begun yet.
-const ABORT_RETRY: Duration = Duration::from_millis(50);
-/// Between two aborts once libvirt has taken one.
-const ABORT_REPEAT: Duration = Duration::from_secs(1);
 /// How long after the call the last events may come. libvirt sends them before its reply, but on another thread.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
-/// How long a job is waited for whose call was lost with its connection, before it is aborted.
-const LOST_CALL_LIMIT: Duration = Duration::from_secs(60);
-
 /// Live: the guest runs on. Peer to peer: libvirt talks to libvirt, and our death does not stop it. The definition
 /// moves with the guest, in libvirt's own handshake: stored there before the guest may run there, removed here
 /// once the guest has stopped here for good. So whatever dies, and however late, it is not left without one.
@@ -160,15 +147,22 @@ async fn run(
         return Err(JobError::Libvirt(Error::Refused { asked, source }));
     }
 
-    let mut call = pin!(call);
-    let mut sampler = pin!(sample(&libvirt, id, &sender));
-    let mut aborter = pin!(abort(&libvirt, id, &cancel));
+    let mut call = pin!(async {
+        let call = call.await.unwrap_or_else(|_| {
+            Call::Lost(Fault { code: sys::VIR_ERR_INTERNAL_ERROR, message: "the call's thread died".to_owned() })
+        });
+        // The job does not need the call: it may go on. Whoever asks next where the guest is must not ask too soon.
+        if let Call::Lost(_) = call {
+            let over = attend::job_is_over(&libvirt, id).await;
+            tracing::warn!(%id, over, "libvirt broke off in the middle of the migration");
+        }
+        call
+    });
+    let mut sampler = pin!(attend::sample(&libvirt, id, &sender));
+    let mut aborter = pin!(attend::abort(&libvirt, id, &cancel));
     let call = loop {
         tokio::select! {
-            call = &mut call => break call.unwrap_or_else(|_| Call::Lost(Fault {
-                code: sys::VIR_ERR_INTERNAL_ERROR,
-                message: "the call's thread died".to_owned(),
-            })),
+            call = &mut call => break call,
             () = observed.next() => {}
             never = &mut sampler => match never {},
             never = &mut aborter => match never {},
@@ -190,14 +184,7 @@ async fn run(
             })
         }
         Call::Unasked(source) => Err(JobError::Libvirt(Error::Refused { asked, source })),
-        Call::Lost(source) => {
-            // The job does not need the call: it may go on. Whoever asks next where the guest is must not ask too soon.
-            tokio::select! {
-                ended = libvirt.await_job_end(id, LOST_CALL_LIMIT) => ended.map_err(JobError::Libvirt)?,
-                never = &mut aborter => match never {},
-            }
-            Err(JobError::Libvirt(libvirt.disconnected(asked, source)))
-        }
+        Call::Lost(source) => Err(JobError::Libvirt(libvirt.disconnected(asked, source))),
     }
 }
 
@@ -238,43 +225,6 @@ fn in_thread(
     let _ = returned.send(call);
     // The last events are still under way. Ends with an error when the watcher is done.
     let _ = watched.blocking_recv();
-}
-
-/// Samples the job for as long as it is polled. A sample that fails is skipped: around the hand-over the domain is
-/// first "not running" and then gone, and a call that fails for good says so itself.
-async fn sample(libvirt: &Libvirt, id: InstanceId, sender: &event::Sender) -> Infallible {
-    sleep(FIRST_SAMPLE).await;
-    loop {
-        let params = libvirt
-            .read(format!("sample the migration of domain {id}"), move |connection| match lookup(connection, id)? {
-                Some(domain) => or_gone(ffi::job_statistics(&domain)).map(Option::flatten),
-                None => Ok(None),
-            })
-            .await;
-        match params {
-            Ok(Some(params)) if params.is_migration_out() => {
-                let _ = sender.send(Event::Sampled(params.progress()));
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%id, %error, "no sample"),
-        }
-        sleep(SAMPLE_INTERVAL).await;
-    }
-}
-
-/// Waits to be cancelled, then aborts the job again and again for as long as it is polled: the first abort may come
-/// before the job has begun.
-async fn abort(libvirt: &Libvirt, id: InstanceId, cancel: &CancellationToken) -> Infallible {
-    cancel.cancelled().await;
-    loop {
-        match libvirt.abort_job(id).await {
-            Ok(()) => sleep(ABORT_REPEAT).await,
-            Err(error) => {
-                tracing::debug!(%id, %error, "not aborted yet");
-                sleep(ABORT_RETRY).await;
-            }
-        }
-    }
 }
 
 /// A path as it stands in a URI: libvirt decodes it.

@@ -23,7 +23,8 @@ pub struct DomainReading {
     pub id: InstanceId,
     /// Its name.
     pub name: String,
-    /// What it does, in the words of users. `Migrating` while libvirt's migration job runs, on either host.
+    /// What it does, in the words of users. `Migrating` while libvirt's migration job runs, on either host, but for a guest
+    /// that has not run here yet.
     pub state: InstanceState,
     /// What it does, as far as a migration cares.
     ///
@@ -134,6 +135,8 @@ impl Moment {
         match (self.state, self.job) {
             (sys::VIR_DOMAIN_SHUTOFF, _) => InstanceState::Shutoff,
             (sys::VIR_DOMAIN_CRASHED, _) => InstanceState::Crashed,
+            // It arrives: until it runs here the guest runs on its source, and must not be seen running twice.
+            (sys::VIR_DOMAIN_PAUSED, Some(Job::MigrationIn)) => InstanceState::Paused,
             (_, Some(Job::MigrationOut | Job::MigrationIn)) => InstanceState::Migrating,
             (sys::VIR_DOMAIN_PAUSED, _) => InstanceState::Paused,
             (sys::VIR_DOMAIN_PMSUSPENDED, _) => InstanceState::Suspended,
@@ -223,6 +226,12 @@ mod tests {
         let running = Moment { state: sys::VIR_DOMAIN_RUNNING, job: Some(Job::MigrationIn), ..PAUSED };
         assert_eq!(running.sighting(), Sighting::Running);
         assert_eq!(running.state(), InstanceState::Migrating);
+    }
+
+    #[test]
+    fn a_guest_that_arrives_is_not_seen_running_on_both_hosts() {
+        let arriving = Moment { job: Some(Job::MigrationIn), ..PAUSED };
+        assert_eq!((arriving.state(), arriving.sighting()), (InstanceState::Paused, Sighting::Arriving));
     }
 
     #[test]

@@ -36,9 +36,18 @@ pub(crate) async fn run(session: &Session, wanted: Option<&str>) -> Result<Exit,
     }
     let (mut exits, mut documents) = (Vec::new(), Vec::new());
     for migration in &migrations {
-        let (exit, document) = Box::pin(resolve(session, migration)).await?;
-        exits.push(exit);
-        documents.push(document);
+        match Box::pin(resolve(session, migration)).await {
+            Ok((exit, document)) => {
+                exits.push(exit);
+                documents.push(document);
+            }
+            Err(failed) if failed.exit == Exit::Interrupted || wanted.is_some() => return Err(failed),
+            // Of others it is still to be told.
+            Err(failed) => {
+                session.terminal.error(&failed.message);
+                exits.push(failed.exit);
+            }
+        }
     }
     let exit = Exit::of_several(&exits);
     session.terminal.show(String::new, &Document { exit_code: exit.code(), migrations: documents })?;

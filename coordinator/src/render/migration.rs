@@ -143,7 +143,7 @@ impl Report<'_> {
         ];
         if let Some(statistics) = &self.statistics {
             rows.extend([
-                ("total time", format!("{} (QEMU)", time(statistics.total_time))),
+                ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
                 ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
                 ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
             ]);

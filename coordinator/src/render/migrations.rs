@@ -58,7 +58,7 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
     }
     if let Some(statistics) = migration.statistics() {
         rows.extend([
-            ("total time", format!("{} (QEMU)", time(statistics.total_time))),
+            ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
             ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
             ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
         ]);

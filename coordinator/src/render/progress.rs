@@ -148,8 +148,8 @@ mod tests {
         insta::assert_snapshot!(
             format!("{}\n{}", moving_bar(percent, &sample), moving_line(percent, &sample)),
             @"
-        migrate  ▕███████     ▏ round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1.00 s  800 ms
-        migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1.00 s  800 ms
+        migrate  ▕████    ▏ 61 %  98.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms  round 2
+        migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms
         "
         );
     }

@@ -35,6 +35,13 @@ fn the_hosts_say_where_the_guest_runs() {
 }
 
 #[test]
+fn a_guest_that_shut_itself_down_is_where_its_definition_is() {
+    use Sighting::{Absent, Shutoff};
+    assert_eq!(ask(Some(Shutoff), Some(Absent), Reason::MigrationFailed), Runner::Source);
+    assert_eq!(ask(Some(Absent), Some(Shutoff), Reason::HandoverFailed), Runner::Destination);
+}
+
+#[test]
 fn a_silent_destination_matters_only_once_the_handover_may_have_begun() {
     for failure in [Reason::MigrationFailed, Reason::MigrationAborted, Reason::CoordinatorLost] {
         assert_eq!(ask(Some(Sighting::Running), None, failure), Runner::Source, "{failure}");
@@ -58,6 +65,8 @@ fn what_cannot_be_told_is_held() {
     assert_eq!(held(Some(Running), Some(Running)), Reason::RunsTwice);
     assert_eq!(held(Some(Paused), Some(Absent)), Reason::NotRunning);
     assert_eq!(held(Some(Shutoff), Some(Paused)), Reason::NotRunning);
+    assert_eq!(held(Some(Shutoff), Some(Shutoff)), Reason::NotRunning);
+    assert_eq!(held(Some(Absent), Some(Absent)), Reason::NotRunning);
     assert_eq!(held(None, Some(Absent)), Reason::RunnerUnknown);
     assert_eq!(held(Some(Absent), None), Reason::RunnerUnknown);
     assert_eq!(held(None, None), Reason::RunnerUnknown);

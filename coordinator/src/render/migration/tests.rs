@@ -102,7 +102,7 @@ fn a_completed_migration_in_figures() {
     insta::assert_snapshot!(report(&order, &result).text(), @"
     outcome      completed
     runs on      node-31
-    total time   1.92 s (QEMU)
+    total time   1.92 s (libvirt's job)
     downtime     74 ms (QEMU)
     transferred  268.0 MiB in 2 rounds
     wall time    2.23 s
@@ -151,7 +151,7 @@ fn a_completed_migration_in_figures() {
 #[test]
 fn a_dry_run_shows_every_check() {
     insta::assert_snapshot!(checks::plan(&order(), &plan()), @"
-    web (ed831ace-39ef-4960-8bae-a035d292c305), 2 vCPUs, 256.0 MiB of memory: node-28 → node-31 would be refused
+    web (ed831ace-39ef-4960-8bae-a035d292c305, 2 vCPUs, 256.0 MiB of memory) cannot move from node-28 to node-31
     steps: check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)
 
     HOST     CHECK                  OUTCOME                  DETAIL

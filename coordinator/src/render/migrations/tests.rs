@@ -38,7 +38,7 @@ fn one_with_both_halves() {
     to           node-31 (192.0.2.11:7443)
     outcome      completed
     duration     2.00 s
-    total time   1.92 s (QEMU)
+    total time   1.92 s (libvirt's job)
     downtime     74 ms (QEMU)
     transferred  268.0 MiB in 2 rounds
 
