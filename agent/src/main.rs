@@ -25,6 +25,10 @@ use vmferry_agent::{
 /// How often the certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
+/// on its source.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
 /// VMFerry's agent: the privileged half of a migration, one on every hypervisor.
 ///
 /// Listens on one TCP port (mutual TLS) and drives the host's libvirt. Its configuration says which host it is on; its
@@ -111,7 +115,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(stop.clone())?);
     info!("{identity} is ready on {}", config.listen);
     sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
-    port.serve(listener, stop).await?;
+    let served = port.serve(listener, stop.clone());
+    tokio::pin!(served);
+    tokio::select! {
+        served = &mut served => served?,
+        // Streams are calls too: one that watches a migration may have long to go.
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN_LIMIT).await } => {
+            info!("stopping with calls unanswered after {DRAIN_LIMIT:?}");
+        }
+    }
     info!("stopped");
     Ok(())
 }

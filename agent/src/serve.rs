@@ -29,8 +29,9 @@ use crate::{hypervisor::LibvirtHost, migrations::Migrations, tunnel::Grants};
 /// A client that does not finish its handshake in this time is cut off.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connections that may be in their handshake at once; later ones wait their turn.
-const HANDSHAKES: usize = 256;
+/// Connections that may be in their handshake at once; later ones wait their turn. Idle ones cost little and must keep
+/// nobody out, so there may be many: but far fewer than the agent may have open files.
+const HANDSHAKES: usize = 8192;
 
 /// Definitions of large guests are below 1 MiB; nothing else is larger than a few KiB.
 const MESSAGE_LIMIT: usize = 8 << 20;

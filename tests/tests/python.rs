@@ -39,9 +39,12 @@ fn a_stock_python_client_reflects_lists_and_moves() -> Result<()> {
     client.args(["--source", &agent("node-28")?, "--destination", &agent("node-31")?]);
     let printed = process::run(&mut client).context("the Python client")?;
 
-    for expected in
-        ["vmferry.agent.v1.MigrationService", "grpc.health.v1.Health", "web-1  ACTIVE", "web-1 runs on node-31"]
-    {
+    for expected in [
+        "vmferry.agent.v1.MigrationService",
+        "grpc.health.v1.Health",
+        "web-1  ACTIVE",
+        "completed: web-1 runs on node-31",
+    ] {
         ensure!(printed.contains(expected), "`{expected}` is not in:\n{printed}");
     }
     ensure!(testbed.runners("web-1")? == ["node-31"]);

@@ -6,7 +6,7 @@ use vmferry_tests::{
     guest::{BootSectorGuest, LinuxGuest},
 };
 
-use crate::rig::{Before, DESTINATION, SOURCE, assert_only_on, migrate, vmferry};
+use crate::rig::{Before, DESTINATION, Move, SOON, SOURCE, assert_only_on, migrate, slow_down, vmferry};
 
 /// Gives a host a QEMU of its own, with every `old` in the program replaced by `new`, and makes its libvirt look at it.
 fn patch_qemu(host: &Host, old: &str, new: &str) -> Result<()> {
@@ -21,15 +21,20 @@ fn patch_qemu(host: &Host, old: &str, new: &str) -> Result<()> {
     host.restart_libvirtd()
 }
 
+/// A line of the kernel's account of the machine's memory, which is also each host's.
+fn memory_mib(line: &str) -> Result<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let value =
+        meminfo.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB"));
+    Ok(value.with_context(|| format!("the kernel has no {line}"))?.trim().parse::<u64>()? / 1024)
+}
+
 #[test]
 fn a_destination_without_the_memory_refuses() -> Result<()> {
     let testbed = Testbed::up(Options::default())?;
     // All of the machine's memory: a guest that touches little of it starts nevertheless, but nobody has as much free.
-    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    let total: u64 = total.context("the kernel says how much memory there is")?.trim().parse()?;
     let mut definition = BootSectorGuest::new("huge-1");
-    definition.domain.memory_mib = total / 1024 - 64;
+    definition.domain.memory_mib = memory_mib("MemTotal")? - 64;
     let guest = testbed.start(definition, SOURCE)?;
     let before = Before::of(&testbed)?;
 
@@ -37,6 +42,34 @@ fn a_destination_without_the_memory_refuses() -> Result<()> {
     answer.assert_ended(3, &["MEMORY_SHORT"])?;
     answer.assert_error_says(&["huge-1 needs", "of memory, node-31 has", "nothing was changed", "stays on node-28"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn memory_is_not_promised_to_two_guests_at_once() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    // Each would fit alone.
+    let memory = memory_mib("MemAvailable")? * 6 / 10;
+    let [mut one, mut two] = ["one", "two"].map(BootSectorGuest::new);
+    one.domain.memory_mib = memory;
+    two.domain.memory_mib = memory;
+    let (one, two) = (testbed.start(one.dirtying(100), SOURCE)?, testbed.start(two, SOURCE)?);
+    slow_down(&testbed, &one)?;
+    let plan = vmferry(&testbed, &["migrate", "two", "--to", DESTINATION, "--dry-run"])?;
+    ensure!(plan.exit == Some(0), "{plan:#?}");
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin(&testbed, &one)?;
+
+    let answer = migrate(&testbed, "two", DESTINATION)?;
+    answer.assert_ended(3, &["MEMORY_SHORT"])?;
+    answer.assert_error_says(&["two needs", "of memory, node-31 has", "stays on node-28"])?;
+    vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
+    moving.end(SOON)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
+    // The claim is gone with its migration.
+    let plan = vmferry(&testbed, &["migrate", "two", "--to", DESTINATION, "--dry-run"])?;
+    ensure!(plan.exit == Some(0), "{plan:#?}");
+    assert_only_on(&testbed, &one, SOURCE)?;
+    assert_only_on(&testbed, &two, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }
 

@@ -177,10 +177,11 @@ async fn run(
         Call::Failed(fault) => {
             observed.until(LAST_EVENTS, Observed::is_handed_over).await;
             let message = fault.message;
-            Err(if observed.is_handed_over() {
-                JobError::Handover { message }
-            } else {
-                JobError::BeforeHandover { message }
+            Err(match (observed.is_handed_over(), cancel.is_cancelled()) {
+                (true, _) => JobError::Handover { message },
+                // The abort broke what the job was just doing, a write to the socket for one, and that error was first.
+                (false, true) => JobError::Aborted,
+                (false, false) => JobError::BeforeHandover { message },
             })
         }
         Call::Unasked(source) => Err(JobError::Libvirt(Error::Refused { asked, source })),

@@ -101,7 +101,11 @@ def move(source, destination, name):
     for agent, side in ((destination, migration_pb2.SIDE_DESTINATION), (source, migration_pb2.SIDE_SOURCE)):
         for warning in agent.migrations.Post(migration_pb2.PostRequest(order=order, side=side)).warnings:
             print(f"warning: {warning}", file=sys.stderr)
-    print(f"{instance.name} runs on {destination.endpoint.host}")
+    # Each host keeps its half of the record; watching one that has ended yields its last state.
+    asked = migration_pb2.WatchMigrationRequest(migration_id=order.migration_id)
+    for seen in source.migrations.WatchMigration(asked):
+        outcome = migration_pb2.Outcome.Name(seen.migration.outcome).removeprefix("OUTCOME_").lower()
+    print(f"{outcome}: {instance.name} runs on {destination.endpoint.host}")
     return 0
 
 
