@@ -26,7 +26,7 @@ const FORMAT: u32 = 1;
 pub enum Entry {
     /// The first line.
     Opened {
-        /// [`FORMAT`].
+        /// The format of all the entries.
         format: u32,
         /// What was asked for.
         order: Order,
