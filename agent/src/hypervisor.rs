@@ -50,7 +50,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// `migration` is left for the caller to fill in.
     fn leaving(&self, order: &Order) -> impl Future<Output = Result<(SourceFacts, Leaving), Fault>> + Send;
 
-    /// What the destination must know to judge whether it can take the instance. Claims are not deducted.
+    /// What the destination must know to judge whether it can take the instance. Claims are not deducted, and
+    /// `migration` is left for the caller to fill in.
     fn arriving(&self, definition: &Definition) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
 
     /// What is to be seen of the instance now. A libvirt that does not answer is a fault, never an absence.

@@ -59,13 +59,11 @@ impl<H: Hypervisor> Migrations<H> {
     /// Asks this host's half of the checks.
     pub async fn check(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<CheckReport, CallError> {
         self.judge_address(order, side)?;
+        let other = self.active_of(order.instance).filter(|id| *id != order.id);
         let checked = match (side, leaving) {
-            (Side::Source, _) => {
-                let other = self.active_of(order.instance).filter(|id| *id != order.id);
-                phase::check::source(&*self.host, order, other).await
-            }
+            (Side::Source, _) => phase::check::source(&*self.host, order, other).await,
             (Side::Destination, Some(leaving)) => {
-                phase::check::destination(&*self.host, leaving, self.claimed(Some(order.id))).await
+                phase::check::destination(&*self.host, leaving, other, self.claimed(Some(order.id))).await
             }
             (Side::Destination, None) => Err(Fault::new(
                 Reason::InvalidRequest,

@@ -108,14 +108,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 
     let detail = "no other migration, no other job".to_owned();
     if let Some(id) = facts.migration {
-        checks.refuse(
-            "exclusive",
-            Refusal {
-                reason: Reason::InstanceMigrating,
-                message: format!("instance {name} is already being moved by migration {id}"),
-                remedy: format!("wait for it, or end it: vmferry migrations resolve {id}, vmferry abort {id}"),
-            },
-        );
+        checks.refuse("exclusive", already_moving(name, id));
     } else {
         checks.ask("exclusive", facts.job.is_none(), detail, || Refusal {
             reason: Reason::InstanceBusy,
@@ -183,6 +176,8 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 pub struct DestinationFacts {
     /// The destination.
     pub host: HostName,
+    /// A migration that brings this instance here already, other than the one that asks.
+    pub migration: Option<MigrationId>,
     /// A domain with the instance's UUID: its name and state.
     pub same_id: Option<(String, InstanceState)>,
     /// Whether a domain with the instance's name but another UUID is there.
@@ -211,6 +206,11 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
     let name = &definition.name;
     let mut checks = Checks::of(host);
 
+    if let Some(id) = facts.migration {
+        // The domain that is here is the guest itself on its way.
+        checks.refuse("exclusive", already_moving(name, id));
+        return checks.done();
+    }
     let free = facts.same_id.is_none() && !facts.same_name;
     checks.ask("name and UUID", free, format!("{name}, {}", definition.id), || match &facts.same_id {
         Some((other, state)) => Refusal {
@@ -330,6 +330,14 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
         });
     }
     checks.done()
+}
+
+fn already_moving(name: &str, id: MigrationId) -> Refusal {
+    Refusal {
+        reason: Reason::InstanceMigrating,
+        message: format!("instance {name} is already being moved by migration {id}"),
+        remedy: format!("wait for it, or end it: vmferry migrations resolve {id}, vmferry abort {id}"),
+    }
 }
 
 /// libvirt's way to put a version in a number: `major * 1,000,000 + minor * 1,000 + release`; 0 is none.

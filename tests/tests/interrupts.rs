@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vmferry_tests::{Options, Testbed, guest::LinuxGuest, wait::until};
 
@@ -53,23 +53,20 @@ fn a_move_whose_coordinator_was_killed_is_completed_by_resolve() -> Result<()> {
 #[test]
 fn a_guest_that_arrived_without_a_coordinator_is_made_at_home_by_resolve() -> Result<()> {
     let testbed = up()?;
-    let mut lg = LinuxGuest::new("web-1");
-    lg.parameters = "loglevel=6 panic=0".to_owned();
-    let guest = testbed.start(lg, SOURCE)?;
+    let guest = testbed.start(LinuxGuest::new("web-1"), SOURCE)?;
     slow_down(&testbed, &guest)?;
     let before = Before::of(&testbed)?;
     let id = kill_coordinator(Move::begin(&testbed, &guest)?)?;
     speed_up(&testbed, &guest)?;
     until("the guest to arrive", SOON, || Ok((testbed.runners("web-1")? == [DESTINATION]).then_some(())))?;
     assert_goes_on(&testbed, &id)?;
-    eprintln!("ARRIVED at {}", guest.console().tail());
 
     // Without an id: all that were left behind.
     let answer = vmferry(&testbed, &["migrations", "resolve"])?;
     answer.assert_outcome_of_only("completed", DESTINATION)?;
     ensure!(answer.exit == Some(0), "{answer:#?}");
-    assert_only_on(&testbed, &guest, DESTINATION).map_err(|e| e.context(guest.console().text().unwrap_or_default()))?;
-    guest.console().assert_steady().map_err(|e| e.context(guest.console().text().unwrap_or_default()))?;
+    assert_only_on(&testbed, &guest, DESTINATION)?;
+    guest.console().assert_steady().with_context(|| guest.console().text().unwrap_or_default())?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 

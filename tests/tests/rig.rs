@@ -252,7 +252,8 @@ pub(crate) fn assert_only_on(testbed: &Testbed, guest: &Guest, host: &str) -> Re
         let expected = (other.name() == host).then_some("running");
         ensure!(state.as_deref() == expected, "{} is {state:?} on {}", guest.name(), other.name());
     }
-    guest.console().wait_for_more(3, Duration::from_secs(10))
+    let goes_on = guest.console().wait_for_more(3, Duration::from_secs(10));
+    goes_on.with_context(|| format!("its console ends: {}", guest.console().tail()))
 }
 
 /// The same for a guest that was moving, with all its memory.

@@ -173,6 +173,7 @@ impl Hypervisor for LibvirtHost {
         let missing_files = of_disks.chain(&definition.emulator).filter(|path| !Path::new(path).exists());
         Ok(DestinationFacts {
             host: self.name.clone(),
+            migration: None,
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
             same_id: same_id.map(|domain| (domain.name, domain.state)),
             memory_available: memory()?.available,

@@ -1,9 +1,9 @@
 //! Connections to libvirt: opened when needed, kept for the next question, dropped when they break.
 //!
-//! A connection serves one call at a time. libvirt allows more, but up to 9.9 (Debian 12 has 9.0) two calls on one
+//! A connection serves one call at a time. libvirt allows more, but in libvirt 9.0 (Debian 12) two calls on one
 //! connection can corrupt the caller's stack: if keep-alive closes it, the first call to return leaves pointers into
-//! its stack behind for the second to follow. [seen here: SIGSEGV; fixed in libvirt 9.10, "rpc: ensure temporary
-//! GSource is removed from client event loop"] It also means that a question about a guest that hangs holds up nobody.
+//! its stack behind for the second to follow (seen as SIGSEGV, whenever libvirtd hung for longer than keep-alive
+//! allows). It also means that a question about a guest that hangs holds up nobody.
 
 use std::{
     fmt,

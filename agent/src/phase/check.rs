@@ -18,9 +18,15 @@ pub async fn source(host: &impl Hypervisor, order: &Order, other: Option<Migrati
     Ok(CheckReport { checks, leaving: Some(leaving) })
 }
 
-/// The destination's half. `claimed` is memory that other incoming migrations have claimed.
-pub async fn destination(host: &impl Hypervisor, leaving: &Leaving, claimed: ByteSize) -> Result<CheckReport, Fault> {
+/// The destination's half. `other` is as for the source, `claimed` is memory that other incoming migrations have claimed.
+pub async fn destination(
+    host: &impl Hypervisor,
+    leaving: &Leaving,
+    other: Option<MigrationId>,
+    claimed: ByteSize,
+) -> Result<CheckReport, Fault> {
     let mut facts = host.arriving(&leaving.definition).await?;
+    facts.migration = other;
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, &leaving.definition, leaving.qemu_version);
     Ok(CheckReport { checks, leaving: None })

@@ -255,6 +255,7 @@ impl Hypervisor for Fake {
         let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
         let facts = DestinationFacts {
             host: self.host.clone(),
+            migration: None,
             same_id: None,
             same_name: false,
             memory_available: ByteSize::gib(4),

@@ -2,7 +2,7 @@ use super::*;
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
   <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
-  <devices>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
     <disk type='file' device='disk'><source file='/srv/web.img'/><target dev='vda'/><readonly/></disk>
     <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><model type='virtio'/></interface>
   </devices></domain>";
@@ -26,6 +26,7 @@ fn destination() -> DestinationFacts {
     let machine = |name: &str| ("x86_64".to_owned(), "qemu".to_owned(), name.to_owned());
     DestinationFacts {
         host: host("node-31"),
+        migration: None,
         same_id: None,
         same_name: false,
         memory_available: ByteSize::gib(1),
@@ -92,7 +93,9 @@ fn each_obstacle_on_the_source_has_its_reason() {
 #[test]
 fn each_lack_of_the_destination_has_its_reason() {
     type Change = fn(&mut DestinationFacts);
-    let cases: [(Change, Reason); 9] = [
+    let cases: [(Change, Reason); 11] = [
+        (|facts| facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok(), Reason::InstanceMigrating),
+        (|facts| facts.missing_files = vec!["/usr/bin/qemu-system-x86_64".into()], Reason::VirtTypeMissing),
         (|facts| facts.same_id = Some(("web".into(), InstanceState::Shutoff)), Reason::DomainExists),
         (|facts| facts.same_name = true, Reason::DomainExists),
         (|facts| facts.memory_available = ByteSize::mib(255), Reason::MemoryShort),

@@ -29,11 +29,12 @@ impl LinuxGuest {
     /// The domain's XML.
     pub fn xml(&self, address: Option<Ipv4Addr>) -> String {
         let address = address.map_or_else(String::new, |address| format!(" address={address}/24"));
-        // A kernel message in the middle of a heartbeat would make it unreadable, hence loglevel=0.
+        // A kernel message in the middle of a heartbeat would make it unreadable, so only a panic is printed; and a
+        // guest that panicked stays as it is, to be looked at.
         let boot = format!(
             "<kernel>{SHARED}/vmlinuz</kernel>
     <initrd>{SHARED}/initramfs</initrd>
-    <cmdline>console=ttyS0 quiet loglevel=0 panic=-1 nokaslr mitigations=off{address} {}</cmdline>",
+    <cmdline>console=ttyS0 quiet loglevel=1 panic=0 nokaslr mitigations=off{address} {}</cmdline>",
             self.parameters
         );
         self.domain.xml(&boot)
