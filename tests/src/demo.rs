@@ -79,21 +79,23 @@ fn report(record: &Value, wall: Duration, pings: &ping::Report) -> Result<()> {
     let call = ms(&migrate.context("the source did not migrate")?["duration_ms"])?;
     let bytes = record["transferred_bytes"].as_u64().context("bytes moved")?;
 
-    println!("bytes moved          {:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    println!(
-        "longest ping gap     {} ms ({} sent, {} answered)",
-        pings.longest_gap.as_millis(),
-        pings.sent,
-        pings.received
-    );
-    for (name, time, what) in [
-        ("downtime by QEMU", ms(&record["downtime_ms"])?, ""),
-        ("wall time", wall, ""),
-        ("  libvirt's job", job, "starting QEMU on the destination, moving memory, handing over"),
-        ("  libvirt, after it", call.saturating_sub(job), "it looks every 200 ms whether the source's QEMU is gone"),
-        ("  VMFerry", wall.saturating_sub(call), "starting the program, connecting, check, pre, post"),
+    let mib = format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let answered = format!("{} pings sent, {} answered", pings.sent, pings.received);
+    let milliseconds = |time: Duration| format!("{} ms", time.as_millis());
+    for (name, value, what) in [
+        ("bytes moved", mib, ""),
+        ("longest ping gap", milliseconds(pings.longest_gap), answered.as_str()),
+        ("downtime by QEMU", milliseconds(ms(&record["downtime_ms"])?), ""),
+        ("wall time", milliseconds(wall), ""),
+        ("  libvirt's job", milliseconds(job), "starting QEMU on the destination, moving memory, handing over"),
+        (
+            "  libvirt, after it",
+            milliseconds(call.saturating_sub(job)),
+            "it looks every 200 ms whether the source's QEMU is gone",
+        ),
+        ("  VMFerry", milliseconds(wall.saturating_sub(call)), "starting the program, connecting, check, pre, post"),
     ] {
-        println!("{}", format!("{name:<20} {:>5} ms   {what}", time.as_millis()).trim_end());
+        println!("{}", format!("{name:<20} {value:>9}   {what}").trim_end());
     }
     Ok(())
 }
