@@ -213,8 +213,14 @@ impl Journal {
         let state = State::opened(opened.clone()).expect("it is an opening entry of our format");
         File::create_new(&path).map_err(fail("create"))?;
         let journal = Self { path: path.clone(), state };
-        journal.write(&opened)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("create"))?;
+        let written = journal
+            .write(&opened)
+            .and_then(|()| File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("create")));
+        if let Err(error) = written {
+            // Nothing was begun: a repeat must find its place free.
+            fs::remove_file(&path).map_err(fail("remove"))?;
+            return Err(error);
+        }
         Ok(journal)
     }
 
@@ -224,13 +230,14 @@ impl Journal {
         let file = OpenOptions::new().read(true).append(true).open(path).map_err(fail("open"))?;
         let mut reader = BufReader::new(&file);
         let mut state: Option<State> = None;
-        let mut line = String::new();
+        let mut line = Vec::new();
         let mut whole = 0;
         loop {
             line.clear();
-            let read = reader.read_line(&mut line).map_err(fail("read"))?;
-            let Some(text) = line.strip_suffix('\n') else { break };
-            let Ok(entry) = serde_json::from_str(text) else {
+            // Bytes: a torn line may end inside a character.
+            let read = reader.read_until(b'\n', &mut line).map_err(fail("read"))?;
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            let Ok(entry) = serde_json::from_slice(text) else {
                 return Err(Error::Format { path: path.to_owned() });
             };
             match &mut state {
@@ -274,8 +281,8 @@ impl Journal {
     }
 }
 
-/// Every journal of the directory, or why it cannot be read. Removes what ended before `oldest`.
-pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Result<Journal, Error>>, Error> {
+/// Every journal of the directory. Removes what ended before `oldest`.
+pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Journal>, Error> {
     fs::create_dir_all(directory).map_err(io_error("create", directory))?;
     let mut journals = Vec::new();
     for file in fs::read_dir(directory).map_err(io_error("list", directory))? {
@@ -288,15 +295,21 @@ pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Result<Journa
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
             continue;
         }
-        let journal = Journal::read(&path);
-        match &journal {
-            Ok(journal) if journal.state.record.ended.is_some_and(|ended| ended < oldest) => {
-                fs::remove_file(&path).map_err(io_error("remove", &path))?;
-            }
-            _ => journals.push(journal),
+        let journal = Journal::read(&path)?;
+        let is_old = journal.state.record.ended.is_some_and(|ended| ended < oldest);
+        if is_old && journal.state.pending.is_empty() {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        } else {
+            journals.push(journal);
         }
     }
     Ok(journals)
+}
+
+/// Removes one that has ended.
+pub fn remove(directory: &Path, id: MigrationId) -> Result<(), Error> {
+    let path = path_of(directory, id);
+    fs::remove_file(&path).map_err(io_error("remove", &path))
 }
 
 fn is_stillborn(path: &Path) -> io::Result<bool> {
@@ -342,7 +355,7 @@ mod tests {
         journal.append(Entry::Done { took: Duration::from_millis(3) }).expect("written");
         let state = journal.state().clone();
         let mut file = OpenOptions::new().append(true).open(&journal.path).expect("there");
-        file.write_all(br#"{"struck":"remove_so"#).expect("torn");
+        file.write_all("{\"warning\":\"\u{e4}".as_bytes().split_last().expect("not empty").1).expect("torn");
 
         let mut again = Journal::read(&journal.path).expect("readable");
         assert_eq!(*again.state(), state);

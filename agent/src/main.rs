@@ -21,9 +21,16 @@ use vmferry_agent::{
     serve::Port,
     tunnel::{self, Grants, Listeners},
 };
+use vmferry_core::{
+    id::HostName,
+    identity::{Identity, Role},
+};
 
 /// How often the certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often records that have been kept long enough are looked for.
+const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
 /// on its source.
@@ -54,8 +61,19 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        println!("{} can be used", arguments.config.display());
-        return ExitCode::SUCCESS;
+        let usable = vmferry_transport::load(&config.tls)
+            .map_err(anyhow::Error::from)
+            .and_then(|credentials| judge_identity(&config.name, credentials.identity()));
+        return match usable {
+            Ok(()) => {
+                println!("{} can be used", arguments.config.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("vmferry-agent: {} cannot be used:\n  tls: {error:#}", arguments.config.display());
+                ExitCode::from(2)
+            }
+        };
     }
     start_logging();
     match run(config) {
@@ -82,12 +100,7 @@ fn start_logging() {
 async fn run(config: Config) -> anyhow::Result<()> {
     let (credentials, reload) = vmferry_transport::watch_files(config.tls, CERTIFICATE_INTERVAL).await?;
     let identity = credentials.borrow().identity().clone();
-    anyhow::ensure!(
-        identity.role == vmferry_core::identity::Role::Agent && identity.name == config.name.as_str(),
-        "the certificate is for {identity}, but this is the agent of {}; issue one with `vmferry pki issue agent {}`",
-        config.name,
-        config.name
-    );
+    judge_identity(&config.name, &identity)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another agent running?", config.listen))?;
@@ -102,9 +115,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Listeners::new(credentials.clone()),
         Arc::clone(&grants),
     );
-    let oldest = Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
-    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest)?;
-    let migrations = Arc::new(migrations);
+    let oldest = move || Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
+    let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest())?);
+    tokio::spawn({
+        let migrations = Arc::clone(&migrations);
+        async move {
+            loop {
+                tokio::time::sleep(FORGET_INTERVAL).await;
+                migrations.forget(oldest());
+            }
+        }
+    });
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().warm_up().await }
@@ -125,6 +146,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     info!("stopped");
+    Ok(())
+}
+
+/// The certificate must be this host's agent's.
+fn judge_identity(name: &HostName, identity: &Identity) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        identity.role == Role::Agent && identity.name == name.as_str(),
+        "the certificate is for {identity}, but this is the agent of {name}; issue one with `vmferry pki issue agent {name}`"
+    );
     Ok(())
 }
 

@@ -36,8 +36,8 @@ use crate::{
     phase::{self, Steps, write},
 };
 
-/// How often leftovers of an ended migration are tried again.
-const LEFTOVERS_AGAIN: Duration = Duration::from_secs(10);
+/// How often that is tried again which was decided and could not be done: a post, a cleanup, leftovers.
+const AGAIN: Duration = Duration::from_secs(10);
 
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
@@ -58,8 +58,17 @@ pub struct Migration {
 }
 
 impl Migration {
-    /// Starts the task on a journal.
+    /// Starts the task on a new journal.
     pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
+        Self::spawn(host, journal, Origin::New)
+    }
+
+    /// Starts the task on a journal that another process of this agent left behind.
+    pub fn take_up<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
+        Self::spawn(host, journal, Origin::LeftBehind)
+    }
+
+    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, origin: Origin) -> Self {
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (progress_sender, progress) = watch::channel(None);
@@ -69,7 +78,7 @@ impl Migration {
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
         let task =
             Task { host, journal, state: state_sender, progress: Arc::new(progress_sender), cancel: cancel.clone() };
-        tokio::spawn(task.run(receiver).instrument(span));
+        tokio::spawn(task.run(receiver, origin).instrument(span));
         Self { commands, state, progress, cancel }
     }
 
@@ -139,6 +148,11 @@ impl Migration {
     }
 }
 
+enum Origin {
+    New,
+    LeftBehind,
+}
+
 struct Task<H> {
     host: Arc<H>,
     journal: Journal,
@@ -148,15 +162,16 @@ struct Task<H> {
 }
 
 impl<H: Hypervisor> Task<H> {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        if self.journal.state().has_begun(Phase::Pre) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, origin: Origin) {
+        if let Origin::LeftBehind = origin {
             self.recover().await;
         }
         loop {
             let command = tokio::select! {
                 command = commands.recv() => command,
-                () = sleep(LEFTOVERS_AGAIN), if self.has_leftovers() => {
+                () = sleep(AGAIN), if self.has_leftovers() || self.unfinished().is_some() => {
                     self.unwind_again().await;
+                    self.finish().await;
                     continue;
                 }
             };
@@ -233,6 +248,8 @@ impl<H: Hypervisor> Task<H> {
             None => {}
         }
         let (order, side) = (state.order().clone(), state.side());
+        let judged = phase::post::judge(&*self.host, &order, side).await;
+        let mut warnings = judged.map_err(|fault| self.call_error(fault))?;
         let begun = self.begin(Phase::Post)?;
         let mut steps = Steps::new(&mut self.journal);
         let finished = match side {
@@ -240,7 +257,7 @@ impl<H: Hypervisor> Task<H> {
             Side::Destination => phase::post::destination(&*self.host, &order, &mut steps).await,
         };
         // Not ended: what did not go through can be asked for again.
-        let warnings = finished.map_err(|fault| self.call_error(fault))?;
+        warnings.extend(finished.map_err(|fault| self.call_error(fault))?);
         self.done(begun)?;
         let outcome = if warnings.is_empty() { Outcome::Completed } else { Outcome::CompletedWithWarnings };
         self.end(outcome, &warnings)?;
@@ -254,12 +271,19 @@ impl<H: Hypervisor> Task<H> {
             Some(_) => return Err(self.out_of_order("it was completed")),
             None => {}
         }
-        let (order, side) = (state.order().clone(), state.side());
+        match phase::cleanup::judge(&*self.host, state).await {
+            Ok(()) => {}
+            Err(fault) if fault.reason == Reason::PhaseOutOfOrder => return Err(self.call_error(fault)),
+            // It is decided and cannot be done now: it will be tried again, from here.
+            Err(fault) => {
+                self.append(Entry::Failed(cause))?;
+                self.begin(Phase::Cleanup)?;
+                return Err(self.call_error(fault));
+            }
+        }
         self.append(Entry::Failed(cause))?;
         let begun = self.begin(Phase::Cleanup)?;
-        let mut steps = Steps::new(&mut self.journal);
-        let leftovers = phase::cleanup::undo(&*self.host, &order, side, &mut steps).await;
-        let leftovers = leftovers.map_err(|fault| self.call_error(fault))?;
+        let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
         self.done(begun)?;
         let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);
         self.end(outcome, &leftovers)?;
@@ -277,6 +301,9 @@ impl<H: Hypervisor> Task<H> {
         }
         let (order, side, moving) = (state.order().clone(), state.side(), state.has_begun(Phase::Migrate));
         info!("{}: taking up again what was left behind", order.instance_name);
+        if self.unfinished().is_some() {
+            return self.finish().await;
+        }
         let recovered = match side {
             Side::Source if moving => self.recover_job(&order).await,
             Side::Source => self.give_up().await,
@@ -302,6 +329,24 @@ impl<H: Hypervisor> Task<H> {
             // It moved: post is still to come.
             Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
             Sighting::Absent | Sighting::Arriving => self.give_up().await,
+        }
+    }
+
+    /// The phase that was decided and is not over.
+    fn unfinished(&self) -> Option<Phase> {
+        let state = self.journal.state();
+        state.outcome().is_none().then(|| state.record().phase()).filter(|phase| *phase >= Phase::Post)
+    }
+
+    /// Tries it again.
+    async fn finish(&mut self) {
+        let finished = match (self.unfinished(), self.journal.state().cause().cloned()) {
+            (Some(Phase::Post), _) => self.post().await,
+            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted())).await,
+            _ => return,
+        };
+        if let Err(error) = finished {
+            warn!("{}: still not over: {error}", self.journal.state().order().instance_name);
         }
     }
 

@@ -9,18 +9,18 @@ use std::{
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::task::block_in_place;
-use tracing::error;
+use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
     id::{HostName, InstanceId, MigrationId},
-    migration::{Cause, Order, Record, Side},
+    migration::{Order, Record, Side},
     reason::Reason,
     undo::Undo,
 };
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
-    journal::{self, Journal},
+    journal::{self, Journal, State},
     migration::Migration,
     phase,
 };
@@ -35,18 +35,14 @@ pub struct Migrations<H> {
 
 impl<H: Hypervisor> Migrations<H> {
     /// Takes up what the journals tell; forgets what ended before `oldest`.
+    ///
+    /// A journal that cannot be read is an error: its guest may be in flight, and its lock would be lost.
     pub fn start(host: Arc<H>, state_directory: &Path, oldest: Timestamp) -> Result<Self, journal::Error> {
         let directory = state_directory.join("journal");
         let mut halves = HashMap::new();
         for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
-            match journal {
-                Ok(journal) => {
-                    let id = journal.state().order().id;
-                    halves.insert(id, Migration::start(Arc::clone(&host), journal));
-                }
-                // The guest of an unreadable journal may be in flight: nothing is done to it, and nothing hidden.
-                Err(error) => error!("{error}"),
-            }
+            let id = journal.state().order().id;
+            halves.insert(id, Migration::take_up(Arc::clone(&host), journal));
         }
         Ok(Self { host, directory, halves: Mutex::new(halves) })
     }
@@ -107,9 +103,26 @@ impl<H: Hypervisor> Migrations<H> {
         })
     }
 
-    /// Takes everything back that this host did for the order.
-    pub async fn cleanup(&self, order: &Order, cause: Cause) -> Result<Vec<String>, CallError> {
-        self.get(order.id)?.cleanup(cause).await
+    /// The migration of this order.
+    pub fn of(&self, order: &Order) -> Result<Migration, CallError> {
+        let migration = self.get(order.id)?;
+        if migration.state().order() == order {
+            return Ok(migration);
+        }
+        let message = format!("migration {} exists with another order", order.id);
+        Err(self.call_error(Fault::new(Reason::InvalidRequest, message)))
+    }
+
+    /// Forgets what ended before `oldest` and left nothing behind.
+    pub fn forget(&self, oldest: Timestamp) {
+        self.lock().retain(|id, migration| {
+            let state = migration.state();
+            let keep = !state.pending.is_empty() || state.record().ended.is_none_or(|ended| ended >= oldest);
+            if !keep && let Err(error) = block_in_place(|| journal::remove(&self.directory, *id)) {
+                warn!("{error}");
+            }
+            keep
+        });
     }
 
     /// What this host sees of the instance.
@@ -166,8 +179,9 @@ impl<H: Hypervisor> Migrations<H> {
 }
 
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {
-    halves
-        .values()
-        .map(Migration::state)
-        .find_map(|state| (state.order().instance == instance && state.outcome().is_none()).then_some(state.order().id))
+    // A guest that is still to be destroyed must not be mistaken for the next one that arrives.
+    let destroys = |undo: &Undo| matches!(undo, Undo::DestroyIncoming { .. });
+    let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(destroys);
+    let mut states = halves.values().map(Migration::state).filter(|state| state.order().instance == instance);
+    states.find(is_active).map(|state| state.order().id)
 }

@@ -7,12 +7,19 @@ pub mod migrate;
 pub mod post;
 pub mod pre;
 
-use vmferry_core::{migration::Order, reason::Reason, undo::Undo};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use vmferry_core::{agent::Sighting, id::InstanceId, migration::Order, reason::Reason, undo::Undo};
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
     journal::{Entry, Journal},
 };
+
+/// How long libvirt may take to destroy an incoming guest whose tunnel was cut, and how often to look.
+const LIBVIRT_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes steps that can be taken back.
 #[derive(Debug)]
@@ -61,8 +68,25 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id),
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseMemory { .. } => Ok(()),
-        Undo::DestroyIncoming { instance } => host.destroy_arriving(*instance).await,
+        Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
     }
+}
+
+/// libvirt destroys an incoming guest itself when the tunnel is cut, unless it has just begun to run. Only what is still
+/// arriving a while later is ours to destroy.
+async fn destroy_incoming(host: &impl Hypervisor, order: &Order, instance: InstanceId) -> Result<(), Fault> {
+    let begun = Instant::now();
+    while begun.elapsed() < LIBVIRT_LIMIT {
+        match host.sighting(instance).await? {
+            Sighting::Arriving => sleep(LOOK_AGAIN).await,
+            Sighting::Running => {
+                let message = format!("{} runs on {} by now", order.instance_name, host.name());
+                return Err(Fault::new(Reason::PhaseOutOfOrder, message));
+            }
+            Sighting::Absent | Sighting::Shutoff | Sighting::Paused => return Ok(()),
+        }
+    }
+    host.destroy_arriving(instance).await
 }
 
 /// Appends to the journal without holding up the other tasks of this thread.

@@ -144,7 +144,7 @@ pub async fn resolve<S: Agent, D: Agent>(
     let source = hosts.source.record(order).await;
     let destination = hosts.destination.record(order).await;
     match standing(order, source, destination, watch.is_cancelled()) {
-        Standing::Completed(statistics) => Ok(post(hosts, order, statistics, watch).await),
+        Standing::Completed(statistics) => post(hosts, order, statistics, watch).await,
         Standing::RolledBack(cause) => Err(cleanup(hosts, order, cause, watch).await),
         Standing::Moving => {
             let moved = migrate(hosts, order, watch).await;
@@ -225,7 +225,7 @@ async fn settle<S: Agent, D: Agent>(
         },
     };
     // Point of no return: the guest runs on the destination. Only forward.
-    Ok(post(hosts, order, statistics, watch).await)
+    post(hosts, order, statistics, watch).await
 }
 
 /// The destination first: the source's lock is the last to go, so that no second migration meets the first.
@@ -234,7 +234,7 @@ async fn post<S: Agent, D: Agent>(
     order: &Order,
     statistics: Option<Statistics>,
     watch: &impl Watch,
-) -> Completed {
+) -> Result<Completed, Failure> {
     watch.phase(Phase::Post);
     let mut warnings = Vec::new();
     for finished in
@@ -242,19 +242,28 @@ async fn post<S: Agent, D: Agent>(
     {
         match finished {
             Ok(more) => warnings.extend(more),
+            Err(error) if error.reason == Reason::PhaseOutOfOrder => {
+                return Err(contradicted(hosts, order, error).await);
+            }
             Err(error) => warnings.push(format!("{}: {error}", error.host)),
         }
     }
-    Completed { statistics, warnings }
+    Ok(Completed { statistics, warnings })
 }
 
+/// The source first: once its half has ended it starts no job any more, whoever asks.
 async fn cleanup<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, cause: Cause, watch: &impl Watch) -> Failure {
     watch.phase(Phase::Cleanup);
     let mut leftovers = Vec::new();
-    for taken_back in [
-        hosts.destination.cleanup(order, Side::Destination, &cause).await,
-        hosts.source.cleanup(order, Side::Source, &cause).await,
-    ] {
+    let source = hosts.source.cleanup(order, Side::Source, &cause).await;
+    let destination = match &source {
+        // The guest has moved meanwhile: the destination's copy is the guest.
+        Err(error) if error.reason == Reason::PhaseOutOfOrder => {
+            return contradicted(hosts, order, error.clone()).await;
+        }
+        _ => hosts.destination.cleanup(order, Side::Destination, &cause).await,
+    };
+    for taken_back in [source, destination] {
         match taken_back {
             Ok(left) => leftovers.extend(left),
             // It never heard of the migration: there is nothing to take back.
@@ -263,6 +272,15 @@ async fn cleanup<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, cause: C
         }
     }
     Failure::RolledBack { cause, leftovers }
+}
+
+/// A host refused to end its half as the flow believed it must: nothing is changed until the facts are clear.
+async fn contradicted<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: CallError) -> Failure {
+    let (reason, message) = match locate(hosts, order, &error).await {
+        Runner::Unknown { reason, message } => (reason, message),
+        Runner::Source | Runner::Destination => (Reason::RunnerUnknown, error.message.clone()),
+    };
+    Failure::Held { reason, message, cause: error.into() }
 }
 
 fn go_on(order: &Order, watch: &impl Watch) -> Result<(), CallError> {

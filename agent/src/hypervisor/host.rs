@@ -16,7 +16,7 @@ use vmferry_core::{
     domain_xml::Definition,
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    instance::{DiskSource, Instance, InstanceState},
+    instance::{DiskSource, Instance},
     migration::{Order, Statistics},
     reason::Reason,
 };
@@ -71,7 +71,7 @@ impl LibvirtHost {
     ) -> Result<Host, Fault> {
         let reading = self.libvirt.host().await?;
         let domains = self.libvirt.domains().await?;
-        let active = domains.iter().filter(|domain| domain.state != InstanceState::Shutoff).count();
+        let active = domains.iter().filter(|domain| domain.sighting == Sighting::Running).count();
         let memory = memory()?;
         Ok(Host {
             name: self.name.clone(),
@@ -114,6 +114,13 @@ impl LibvirtHost {
             vifs: domain.definition.vifs,
             migration: None,
         }
+    }
+
+    fn make_directory_for(&self, migration: MigrationId, group: Option<&str>) -> Result<(), Fault> {
+        let directory = tunnel::directory(migration);
+        make_directory(&directory, group).map_err(|error| {
+            Fault::new(Reason::TunnelFailed, format!("cannot make {} on {}: {error}", directory.display(), self.name))
+        })
     }
 
     async fn domain(&self, order: &Order) -> Result<DomainReading, Fault> {
@@ -193,7 +200,8 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn open_sockets(&self, order: &Order) -> Result<(), Fault> {
-        self.make_directory(order.id).await?;
+        // libvirtd alone connects here, as root; a QEMU must not even see the way to another guest's memory.
+        self.make_directory_for(order.id, None)?;
         self.listeners.open(order).map_err(|error| {
             let directory = tunnel::directory(order.id);
             Fault::new(
@@ -204,10 +212,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn make_directory(&self, migration: MigrationId) -> Result<(), Fault> {
-        let directory = tunnel::directory(migration);
-        make_directory(&directory, &self.qemu_group).map_err(|error| {
-            Fault::new(Reason::TunnelFailed, format!("cannot make {} on {}: {error}", directory.display(), self.name))
-        })
+        self.make_directory_for(migration, Some(&self.qemu_group))
     }
 
     async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
@@ -288,10 +293,11 @@ impl From<libvirt::Error> for Fault {
     }
 }
 
-/// QEMU makes its socket here as its own user, so its group may write; nobody else may even look.
-fn make_directory(directory: &Path, group: &str) -> io::Result<()> {
-    let gid = Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("there is no group `{group}`")))?.gid;
+/// For root alone, or also for the group as which QEMU makes its socket here.
+fn make_directory(directory: &Path, group: Option<&str>) -> io::Result<()> {
     fs::create_dir_all(directory)?;
+    let Some(group) = group else { return fs::set_permissions(directory, fs::Permissions::from_mode(0o700)) };
+    let gid = Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("there is no group `{group}`")))?.gid;
     chown(directory, None, Some(gid.as_raw()))?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o2770))
 }

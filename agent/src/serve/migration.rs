@@ -92,7 +92,7 @@ impl MigrationService for Service {
 
     async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
         let order = self.order(request.into_inner().order)?;
-        let migration = self.migrations.get(order.id).map_err(status)?;
+        let migration = self.migrations.of(&order).map_err(status)?;
         let (sender, events) = mpsc::channel(16);
         tokio::spawn(async move {
             let mut progress = migration.watch_progress();
@@ -119,7 +119,7 @@ impl MigrationService for Service {
 
     async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
-        let warnings = self.migrations.get(order.id).map_err(status)?.post().await.map_err(status)?;
+        let warnings = self.migrations.of(&order).map_err(status)?.post().await.map_err(status)?;
         Ok(Response::new(v1::PostResponse { warnings }))
     }
 
@@ -127,7 +127,7 @@ impl MigrationService for Service {
         let request = request.into_inner();
         let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
         let order = self.order(request.order)?;
-        let leftovers = self.migrations.cleanup(&order, cause).await.map_err(status)?;
+        let leftovers = self.migrations.of(&order).map_err(status)?.cleanup(cause).await.map_err(status)?;
         Ok(Response::new(v1::CleanupResponse { leftovers }))
     }
 

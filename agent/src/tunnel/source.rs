@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
@@ -50,7 +50,8 @@ impl Listeners {
                 TunnelChannel::Memory => memory_socket(order.id),
                 _ => libvirt_socket(order.id),
             };
-            let listener = bind(&path)?;
+            // The first end is closed again if the second cannot be opened.
+            let listener = bind(&path).inspect_err(|_| closed.cancel())?;
             let end = End {
                 credentials: self.credentials.clone(),
                 destination: order.destination.clone(),
@@ -94,7 +95,9 @@ impl End {
             let unix = match accepted {
                 Ok((unix, _)) => unix,
                 Err(error) => {
+                    // Out of file descriptors, mostly: a pause lets some be closed.
                     warn!(%error, "cannot accept");
+                    sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };

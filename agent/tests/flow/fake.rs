@@ -415,15 +415,15 @@ impl Agent for Local<'_> {
     }
 
     async fn migrate(&self, order: &Order, _: &(dyn Fn(Progress) + Sync)) -> Result<Statistics, CallError> {
-        self.call("migrate", async { self.migrations.get(order.id)?.migrate().await }).await
+        self.call("migrate", async { self.migrations.of(order)?.migrate().await }).await
     }
 
     async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
-        self.call("post", async { self.migrations.get(order.id)?.post().await }).await
+        self.call("post", async { self.migrations.of(order)?.post().await }).await
     }
 
     async fn cleanup(&self, order: &Order, _: Side, cause: &Cause) -> Result<Vec<String>, CallError> {
-        self.call("cleanup", self.migrations.cleanup(order, cause.clone())).await
+        self.call("cleanup", async { self.migrations.of(order)?.cleanup(cause.clone()).await }).await
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

@@ -297,3 +297,57 @@ async fn an_instance_has_at_most_one_migration() {
     let report = hosts.source.check(&second, Side::Source, None).await.expect("checked");
     assert!(report.checks.iter().any(|check| check.refusal().is_some_and(|no| no.reason == Reason::InstanceMigrating)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_phase_leaves_the_record_as_it_was() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    hosts.source.pre(order, Side::Source, None).await.expect("ready");
+    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    let records = || [rig.source.records(false), rig.destination.records(false)];
+    let before = records();
+    for (host, side) in [(&hosts.source, Side::Source), (&hosts.destination, Side::Destination)] {
+        let refused = host.post(order, side).await.expect_err("the guest has not moved");
+        assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
+    }
+    assert_eq!(records(), before);
+    let ended = rig.resolve().await.expect_err("it had not begun to move");
+    assert_eq!(ended.outcome(), Some(Outcome::FailedRolledBack));
+    rig.assert_invariants("after a refused post");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_was_resolved_starts_no_job_any_more() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    hosts.source.pre(order, Side::Source, None).await.expect("ready");
+    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    _ = rig.resolve().await.expect_err("somebody else ends it before it moves");
+    hosts.source.migrate(order, &|_| {}).await.expect_err("its first coordinator is too late");
+    assert_eq!(rig.world.sees("source"), Sighting::Running);
+    rig.assert_invariants("resolved beside a living coordinator");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
+    let rig = Rig::new(Faults::none());
+    let hosts = rig.hosts();
+    let order = &rig.order;
+    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    hosts.source.pre(order, Side::Source, None).await.expect("ready");
+    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    let cause = vmferry_core::migration::Cause {
+        reason: Reason::CoordinatorLost,
+        host: order.source.host.clone(),
+        message: "somebody is mistaken".into(),
+    };
+    let refused = hosts.source.cleanup(order, Side::Source, &cause).await.expect_err("it has moved");
+    assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
+    rig.resolve().await.expect("forward");
+    rig.assert_invariants("moved, then resolved");
+}

@@ -93,9 +93,13 @@ def move(source, destination, name):
     except grpc.RpcError as error:
         reason, message = explain(error)
         print(f"{reason}: {message}", file=sys.stderr)
+        # The error does not say where the guest runs. The hosts do.
+        if not (runs_on(source, order) and not runs_on(destination, order)):
+            print(f"find out where {instance.name} is: vmferry migrations resolve {order.migration_id}", file=sys.stderr)
+            return 6
         cause = migration_pb2.Cause(reason=reason, host=source.endpoint.host, message=message)
-        # Each agent refuses to take back what must not be taken back.
-        for agent, side in ((destination, migration_pb2.SIDE_DESTINATION), (source, migration_pb2.SIDE_SOURCE)):
+        # The source first: once its half has ended it starts no job any more.
+        for agent, side in ((source, migration_pb2.SIDE_SOURCE), (destination, migration_pb2.SIDE_DESTINATION)):
             agent.migrations.Cleanup(migration_pb2.CleanupRequest(order=order, side=side, cause=cause))
         return 1
     for agent, side in ((destination, migration_pb2.SIDE_DESTINATION), (source, migration_pb2.SIDE_SOURCE)):
@@ -107,6 +111,11 @@ def move(source, destination, name):
         outcome = migration_pb2.Outcome.Name(seen.migration.outcome).removeprefix("OUTCOME_").lower()
     print(f"{outcome}: {instance.name} runs on {destination.endpoint.host}")
     return 0
+
+
+def runs_on(agent, order):
+    seen = agent.migrations.Locate(migration_pb2.LocateRequest(order=order)).sighting
+    return seen == migration_pb2.SIGHTING_RUNNING
 
 
 def explain(error):
