@@ -1,8 +1,8 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
 use crate::{pki, render::Output};
@@ -97,7 +97,7 @@ pub(crate) enum Command {
 pub(crate) enum Instance {
     /// Shows one instance: state, host, disks, interfaces
     Show {
-        /// Name, UUID, or the beginning of a UUID
+        /// Name, UUID, or the beginning of one of them
         #[arg(value_name = "INSTANCE")]
         instance: String,
         /// The host it is on, if several have one of that name
@@ -114,13 +114,13 @@ Examples:
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
 Ctrl-C aborts: the guest stays where it is. A second Ctrl-C leaves at once; the
-migration then goes on until `vmferry migrations resolve` ends it.";
+migration then goes on, and `vmferry migrations resolve` waits for its end.";
 
 /// `migrate`
 #[derive(Debug, Args)]
 #[command(after_help = MIGRATE_EXAMPLES)]
 pub(crate) struct Migrate {
-    /// Name, UUID, or the beginning of a UUID
+    /// Name, UUID, or the beginning of one of them
     #[arg(value_name = "INSTANCE")]
     pub(crate) instance: String,
     /// The host it shall run on
@@ -179,4 +179,52 @@ pub(crate) enum MigrationsCommand {
 pub(crate) struct Abort {
     /// The migration, or the beginning of its id
     pub(crate) id: String,
+}
+
+/// Whether arguments that could not be read ask for JSON.
+pub(crate) fn wants_json(arguments: impl IntoIterator<Item = OsString>) -> bool {
+    let mut wants = false;
+    let mut arguments = arguments.into_iter().take_while(|argument| argument != "--");
+    while let Some(argument) = arguments.next() {
+        wants = match argument.to_str() {
+            Some("-o" | "--output") => arguments.next().is_some_and(|format| format == "json"),
+            Some("-ojson" | "-o=json" | "--output=json") => true,
+            _ => wants,
+        };
+    }
+    wants
+}
+
+/// What is wrong with the arguments, without the usage.
+pub(crate) fn essence(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing; see vmferry --help".into();
+    }
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = paragraph.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_seen_in_arguments_that_cannot_be_read() {
+        let wants = |line: &str| wants_json(line.split(' ').map(OsString::from));
+        for line in ["-o json migrate web", "migrate --output json", "--output=json", "-ojson x", "-o table -o json"] {
+            assert!(wants(line), "{line}");
+        }
+        for line in ["migrate json", "-o table json", "-o", "-- -o json", "-o json -o table"] {
+            assert!(!wants(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_essence_of_an_error_is_one_line() {
+        let of = |line: &str| essence(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"));
+        assert_eq!(of("vmferry migrate web"), "the following required arguments were not provided: --to <HOST>");
+        assert_eq!(of("vmferry"), "a command is missing; see vmferry --help");
+    }
 }

@@ -31,8 +31,8 @@ use patience::Patience;
 
 /// How long connecting may take, TLS and all. Less than any call's deadline, so that its reason is seen.
 const CONNECT: Duration = Duration::from_secs(4);
-/// A look at a host, for a row of a table.
-const LOOK: Duration = Duration::from_secs(5);
+/// A look at a host, for a row of a table. More than an agent's own patience with libvirt, so that its reason is seen.
+const LOOK: Duration = Duration::from_secs(12);
 /// A look at a migration, retries included.
 const ASK: Duration = Duration::from_secs(20);
 /// A host's checks.

@@ -32,7 +32,7 @@ use crate::{
     fleet::{Answer, Fleet, heard},
     history::{self, Migration},
     inventory::Places,
-    render::{Terminal, hosts::expiring, instances::Zones},
+    render::{Terminal, hosts::expiring, instances::Zones, unnamed},
 };
 
 /// Everything a command works with.
@@ -108,10 +108,15 @@ impl Session {
         Ok((history::merge(given.into_iter().flatten()), silent))
     }
 
-    /// The migration that the user means.
-    async fn migration(&self, wanted: &str) -> Result<Migration, Failed> {
+    /// The migration that the user means, and the hosts that did not answer.
+    async fn migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
         let (migrations, silent) = self.migrations(Which::All).await?;
-        history::find(migrations, &silent, wanted)
+        Ok((history::find(migrations, &silent, wanted)?, silent))
+    }
+
+    /// Whether neither host has anything left to do for it. `silent` did not answer.
+    fn is_settled(&self, migration: &Migration, silent: &[CallError]) -> bool {
+        migration.is_settled(|host| self.fleet.has(host) && silent.iter().all(|error| error.host != *host))
     }
 
     /// Both hosts of a migration.
@@ -125,7 +130,7 @@ impl Session {
     /// Says which hosts are missing in what is shown.
     fn warn_of(&self, silent: &[CallError]) {
         for error in silent {
-            self.terminal.warn(&format!("{} is not in it: {error}", error.host));
+            self.terminal.warn(&format!("{} is not in it: {}", error.host, unnamed(error)));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Which instance is meant by what the user typed. Answers of all hosts in, one instance or a reason out.
 
+use std::collections::BTreeSet;
+
 use vmferry_core::{
     agent::CallError,
     id::HostName,
@@ -24,7 +26,8 @@ pub(crate) fn guests(mut instances: Vec<Instance>) -> Vec<Instance> {
     instances
 }
 
-/// The instance that `wanted` names: a name, a UUID, or the beginning of a UUID.
+/// The instance that `wanted` names: a name, a UUID, or the beginning of either. That of a name counts only if every host
+/// answered: another might be meant.
 ///
 /// `instances` is what the hosts said, `silent` the hosts that said nothing, `from` the host that the user named.
 pub(crate) fn instance(
@@ -38,7 +41,10 @@ pub(crate) fn instance(
     if found.is_empty() {
         let prefix = wanted.to_ascii_lowercase();
         let long_enough = prefix.len() >= SHORTEST_PREFIX;
-        found = guests.iter().filter(|guest| long_enough && guest.id.to_string().starts_with(&prefix)).collect();
+        let by_id = |guest: &&Instance| long_enough && guest.id.to_string().starts_with(&prefix);
+        let named = if silent.is_empty() { beginning(&guests, wanted) } else { vec![] };
+        let by_name = |guest: &&Instance| matches!(named.as_slice(), [only] if guest.name == *only);
+        found = guests.iter().filter(|guest| by_id(guest) || by_name(guest)).collect();
     }
     if let Some(from) = from.filter(|_| !found.is_empty()) {
         let elsewhere = found.clone();
@@ -55,6 +61,12 @@ pub(crate) fn instance(
     }
 }
 
+/// The names that begin so, each once.
+fn beginning<'a>(guests: &'a [Instance], wanted: &str) -> Vec<&'a str> {
+    let names: BTreeSet<_> = guests.iter().map(|guest| guest.name.as_str()).collect();
+    names.into_iter().filter(|name| !wanted.is_empty() && name.starts_with(wanted)).collect()
+}
+
 fn ambiguous(several: &[&Instance], wanted: &str) -> Failed {
     let places: Vec<_> = several
         .iter()
@@ -69,10 +81,7 @@ fn ambiguous(several: &[&Instance], wanted: &str) -> Failed {
 }
 
 fn not_found(guests: &[Instance], silent: &[CallError], wanted: &str) -> Failed {
-    let mut alike: Vec<_> =
-        guests.iter().map(|guest| guest.name.as_str()).filter(|name| name.starts_with(wanted)).collect();
-    alike.dedup();
-    let hint = match alike.as_slice() {
+    let hint = match beginning(guests, wanted).as_slice() {
         [] => "list what there is with `vmferry instances`".to_owned(),
         names => format!("did you mean {}?", names[..names.len().min(3)].join(" or ")),
     };
@@ -138,9 +147,28 @@ mod tests {
         for wanted in ["web", WEB, "ed83", "ED831ACE"] {
             assert_eq!(host_of(all.clone(), wanted), "node-28", "{wanted}");
         }
-        for wanted in ["we", "ed8", "webs"] {
+        for wanted in ["", "ed8", "webs"] {
             assert!(instance(all.clone(), &[], wanted, None).is_err(), "{wanted}");
         }
+    }
+
+    #[test]
+    fn the_beginning_of_one_name_will_do_if_every_host_answered() {
+        let mut all =
+            vec![on("node-28", "web-1", WEB, InstanceState::Active), on("node-31", "db", OTHER, InstanceState::Active)];
+        for wanted in ["w", "web-", "d"] {
+            instance(all.clone(), &[], wanted, None).expect(wanted);
+            let failed = instance(all.clone(), &[silence()], wanted, None).expect_err("it might be another");
+            assert_eq!(failed.exit, Exit::Unreachable);
+            assert!(failed.message.contains("did you mean"), "{failed}");
+        }
+        all[1].name = "web-2".into();
+        let failed = instance(all.clone(), &[], "web", None).expect_err("two");
+        assert!(failed.message.contains("did you mean web-1 or web-2?"), "{failed}");
+        // A name and another's UUID that begin alike.
+        all[1].name = "ed83-backup".into();
+        let failed = instance(all, &[], "ed83", None).expect_err("two");
+        assert_eq!(failed.reason, Some(Reason::InstanceAmbiguous));
     }
 
     #[test]
@@ -192,9 +220,8 @@ mod tests {
     #[test]
     fn not_found_is_certain_only_if_all_were_asked() {
         let all = vec![on("node-28", "web-1", WEB, InstanceState::Active)];
-        let failed = instance(all.clone(), &[], "web", None).expect_err("not found");
+        let failed = instance(all.clone(), &[], "mail", None).expect_err("not found");
         assert_eq!((failed.exit, failed.reason), (Exit::Usage, Some(Reason::InstanceNotFound)));
-        assert!(failed.message.contains("web-1"), "{failed}");
         let failed = instance(all, &[silence()], "mail", None).expect_err("not found");
         assert_eq!(failed.exit, Exit::Unreachable);
         assert!(failed.message.contains("node-27"), "{failed}");

@@ -48,6 +48,11 @@ impl Fleet {
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
+    /// Whether the inventory has a host of that name.
+    pub(crate) fn has(&self, name: &HostName) -> bool {
+        self.agents.iter().any(|agent| agent.endpoint().host == *name)
+    }
+
     /// The agent of the host called `name`.
     pub(crate) fn agent(&self, name: &HostName) -> Result<&RemoteAgent, Failed> {
         self.agents.iter().find(|agent| agent.endpoint().host == *name).ok_or_else(|| {

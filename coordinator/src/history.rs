@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use vmferry_core::{
     agent::CallError,
-    id::MigrationId,
+    id::{HostName, MigrationId},
     migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics},
     reason::Reason,
 };
@@ -35,6 +35,23 @@ impl Migration {
     /// Whether a host has not brought it to its end.
     pub(crate) fn is_open(&self) -> bool {
         self.halves().any(|half| half.ended.is_none())
+    }
+
+    /// Whether a host has still to take something back, though it ended.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.halves().any(|half| half.ended.is_some() && !half.pending.is_empty())
+    }
+
+    /// Whether there is nothing left to do, on neither host; `answered` tells whether a host was asked. One that was, and
+    /// has no half, has nothing to end.
+    pub(crate) fn is_settled(&self, answered: impl Fn(&HostName) -> bool) -> bool {
+        let is_settled = |half: &Option<Record>, host: &HostName| match half {
+            Some(half) => half.ended.is_some() && half.pending.is_empty(),
+            None => answered(host),
+        };
+        is_settled(&self.source, &self.order.source.host)
+            && is_settled(&self.destination, &self.order.destination.host)
+            && !matches!(self.outcome(), None | Some(Outcome::Held))
     }
 
     /// How it ended; `None` while it is open.
@@ -101,7 +118,7 @@ impl Migration {
     }
 }
 
-fn host(half: &Record) -> &vmferry_core::id::HostName {
+fn host(half: &Record) -> &HostName {
     match half.side {
         Side::Source => &half.order.source.host,
         Side::Destination => &half.order.destination.host,

@@ -25,9 +25,13 @@ use command::{Session, abort, hypervisors, instance, instances, migrate, migrati
 use exit::{Exit, Failed};
 use inventory::Places;
 use render::{Output, Terminal};
+use vmferry_core::reason::Reason;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misread(&error),
+    };
     let terminal = Terminal::new(global.output, global.no_color, global.verbose > 0);
     log(global.verbose, terminal);
     let exit = run(global, command, terminal).unwrap_or_else(|failed| {
@@ -35,6 +39,17 @@ fn main() -> ExitCode {
         failed.exit
     });
     exit.into()
+}
+
+/// Ends the program that was not asked for anything it can do; or for help.
+fn misread(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && cli::wants_json(std::env::args_os().skip(1)) {
+        let _ = error.print();
+        let _ = Terminal::new(Output::Json, true, false)
+            .document_of(&Failed::because(Reason::InvalidRequest, cli::essence(error)));
+        return Exit::Usage.into();
+    }
+    error.exit()
 }
 
 fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Failed> {

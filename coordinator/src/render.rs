@@ -89,13 +89,18 @@ impl Terminal {
     pub(crate) fn fail(self, failed: &Failed) {
         self.error(&failed.message);
         if self.output == Output::Json {
-            let document = json!({
-                "exit_code": failed.exit.code(),
-                "error": { "reason": failed.reason, "host": failed.host, "message": failed.message },
-            });
             // stderr has it already.
-            let _ = self.print(&(json(&document) + "\n"));
+            let _ = self.document_of(failed);
         }
+    }
+
+    /// The document of a command that could not do its work.
+    pub(crate) fn document_of(self, failed: &Failed) -> Result<(), Failed> {
+        let document = json!({
+            "exit_code": failed.exit.code(),
+            "error": { "reason": failed.reason, "host": failed.host, "message": failed.message },
+        });
+        self.print(&(json(&document) + "\n"))
     }
 
     /// Colours a word, where there may be colours.
@@ -135,7 +140,26 @@ fn say(text: &str) {
 
 /// Errors of several hosts, a line each, to be put behind a sentence.
 pub(crate) fn list(errors: &[CallError]) -> String {
-    errors.iter().map(|error| format!("\n  {}: {error}", error.host)).collect()
+    errors.iter().map(|error| format!("\n  {}", named(error))).collect()
+}
+
+/// An error behind its host's name.
+pub(crate) fn named(error: &CallError) -> String {
+    once(&format!("{}: {error}", error.host))
+}
+
+/// An error for behind words that name its host.
+pub(crate) fn unnamed(error: &CallError) -> &str {
+    let rest = error.message.strip_prefix(error.host.as_str()).and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(&error.message)
+}
+
+/// A message in which whose it is stands but once: those who pass it on put the host's name before it, as do others.
+pub(crate) fn once(message: &str) -> String {
+    match message.split_once(": ") {
+        Some((host, rest)) if rest.strip_prefix(host).is_some_and(|rest| rest.starts_with(": ")) => rest.to_owned(),
+        _ => message.to_owned(),
+    }
 }
 
 /// A host that could not be asked, for documents.
@@ -149,5 +173,18 @@ pub(crate) struct Unreachable<'a> {
 impl<'a> From<&'a CallError> for Unreachable<'a> {
     fn from(error: &'a CallError) -> Self {
         Self { host: error.host.as_str(), reason: error.reason.as_str(), message: &error.message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_named_once() {
+        assert_eq!(once("node-28: node-28: no space left"), "node-28: no space left");
+        assert_eq!(once("node-28: node-281: no"), "node-28: node-281: no");
+        assert_eq!(once("node-28: the agent of node-28: gone"), "node-28: the agent of node-28: gone");
+        assert_eq!(once("no host"), "no host");
     }
 }

@@ -67,6 +67,8 @@ async fn what_cannot_be_meant_is_usage() {
         ("migrate web --to node-99", "node-28, node-31"),
         ("migrate web --to node-31 --from node-31", "on node-28"),
         ("migrations show ffff0000", "no host of the inventory knows"),
+        ("migrate web", "--to <HOST>"),
+        ("migrate web --to node-31 --fast", "--fast"),
         ("instances --inventory /nonexistent.toml", "/nonexistent.toml"),
     ] {
         let output = cluster.vmferry(arguments).await.code(2).get_output().clone();
@@ -101,9 +103,52 @@ async fn a_failed_job_leaves_the_guest_on_the_source() {
     let cluster = Cluster::new().await;
     cluster.world().fails = true;
     let output = cluster.vmferry("migrate web --to node-31").await.code(1).get_output().clone();
-    for words in ["MIGRATION_FAILED", "web runs on node-28", "failed_rolled_back", "vmferry migrations show"] {
+    let told =
+        ["migrate  failed", "MIGRATION_FAILED", "web runs on node-28", "failed_rolled_back", "vmferry migrations show"];
+    for words in told {
         assert!(said(&output).contains(words), "{}", said(&output));
     }
+}
+
+#[tokio::test]
+async fn an_id_is_told_once_the_hosts_know_it() {
+    let cluster = Cluster::new().await;
+    let moved = cluster.vmferry("migrate web --to node-31").await.success().get_output().clone();
+    let told = String::from_utf8_lossy(&moved.stderr).into_owned();
+    let (before, after) = told.split_once("(migration ").expect("its id");
+    assert!(before.contains("check    ok") && after.contains("pre      ok"), "{told}");
+
+    let cluster = Cluster::new().await;
+    cluster.world().refuses = true;
+    let refused = cluster.vmferry("migrate web --to node-31").await.code(3).get_output().clone();
+    assert!(!said(&refused).contains("(migration "), "{}", said(&refused));
+    let planned = cluster.vmferry("migrate web --to node-31 --dry-run").await.code(3).get_output().clone();
+    assert!(!said(&planned).contains("steps:"), "{}", said(&planned));
+    cluster.world().refuses = false;
+    let planned = cluster.vmferry("migrate web --to node-31 --dry-run").await.success().get_output().clone();
+    assert!(said(&planned).contains("steps: check, pre"), "{}", said(&planned));
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_name_will_do_only_if_every_host_answered() {
+    let mut cluster = Cluster::new().await;
+    cluster.vmferry("migrate we --to node-31").await.success();
+    cluster.stop(0).await;
+    let output = cluster.vmferry("migrate we --to node-31").await.code(7).get_output().clone();
+    assert!(said(&output).contains("did you mean web?"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn what_an_agent_says_of_itself_names_its_host_and_a_remedy() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_without_libvirt = true;
+    let output = cluster.vmferry("hypervisors").await.success().get_output().clone();
+    let warning = "warning: node-28: libvirt cannot be reached at qemu:///system: refused; see to libvirtd there";
+    assert!(said(&output).contains(warning), "{}", said(&output));
+    let output = cluster.vmferry("migrate mail --to node-31").await.code(7).get_output().clone();
+    assert!(said(&output).contains("\n  node-28: libvirt cannot"), "{}", said(&output));
+    let output = cluster.vmferry("instances").await.success().get_output().clone();
+    assert!(said(&output).contains("node-28 is not in it: libvirt cannot"), "{}", said(&output));
 }
 
 #[tokio::test]
@@ -117,6 +162,7 @@ async fn an_interrupt_aborts() {
         let output = running.wait_with_output().await.expect("ran");
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
         assert!(said(&output).contains("aborting: web stays on node-28"), "{}", said(&output));
+        assert!(said(&output).contains("migrate  aborted"), "{}", said(&output));
         assert!(!cluster.world().on_destination);
         assert!(cluster.world().records.values().all(|record| record.ended.is_some()));
     }
@@ -136,7 +182,9 @@ async fn a_second_interrupt_leaves_at_once_and_says_how_to_go_on() {
     let last = told.next_line().await.expect("text").expect("more");
     let output = running.wait_with_output().await.expect("ran");
     assert_eq!(output.status.code(), Some(130));
-    assert!(last.contains("vmferry migrations show") && last.contains("vmferry migrations resolve"), "{last}");
+    for way in ["migrations show", "abort", "migrations resolve"] {
+        assert!(last.contains(&format!("vmferry {way} ")), "{last}");
+    }
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
     assert_eq!(document["exit_code"], 130);
 }
@@ -152,6 +200,84 @@ async fn an_abort_from_elsewhere_ends_the_coordinator_too() {
     cluster.vmferry(&format!("abort {id}")).await.success();
     let output = running.wait_with_output().await.expect("ran");
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("migrate  aborted"), "{}", said(&output));
+}
+
+/// The id of a migration whose coordinator was killed while the guest moved.
+async fn left_behind(cluster: &Cluster) -> String {
+    cluster.world().is_slow = true;
+    let mut running = cluster.start("migrate web --to node-31");
+    cluster.moving().await;
+    running.kill().await.expect("killed");
+    let (_, open) = cluster.json("migrations --active").await;
+    open["migrations"][0]["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn to_resolve_is_done_when_it_is_rolled_back() {
+    let cluster = Cluster::new().await;
+    let id = left_behind(&cluster).await;
+    cluster.world().fails = true;
+    let output = cluster.vmferry(&format!("migrations resolve {id}")).await.success().get_output().clone();
+    assert!(said(&output).contains("web was not moved to node-31"), "{}", said(&output));
+    assert!(!said(&output).contains("error:"), "{}", said(&output));
+
+    let (code, past) = cluster.json(&format!("migrations resolve {id}")).await;
+    let past = &past["migrations"][0];
+    assert_eq!((code, past["outcome"].as_str()), (0, Some("failed_rolled_back")));
+    assert!(past["message"].as_str().expect("text").contains("failed, rolled back (web stayed on node-28)"), "{past}");
+    let (code, past) = cluster.json(&format!("abort {id}")).await;
+    assert_eq!((code, past["outcome"].as_str()), (0, Some("failed_rolled_back")));
+    assert!(
+        past["runs_on"].is_null() && past["message"].as_str().expect("text").contains("has ended already"),
+        "{past}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_left_to_take_back_is_no_end() {
+    let cluster = Cluster::new().await;
+    let id = left_behind(&cluster).await;
+    cluster.world().fails = true;
+    cluster.world().leaves = true;
+    let (code, document) = cluster.json(&format!("migrations resolve {id}")).await;
+    assert_eq!((code, document["migrations"][0]["outcome"].as_str()), (1, Some("failed_rolled_back")), "{document}");
+    cluster.world().leaves = false;
+    // Both halves have ended, and yet there is something to do.
+    let (code, document) = cluster.json("migrations resolve").await;
+    assert_eq!((code, document["migrations"][0]["runs_on"].as_str()), (0, Some("node-28")), "{document}");
+    let (code, document) = cluster.json("migrations resolve").await;
+    assert_eq!((code, document["migrations"].as_array().map(Vec::len)), (0, Some(0)), "{document}");
+}
+
+#[tokio::test]
+async fn an_old_end_is_not_told_as_what_is() {
+    let cluster = Cluster::new().await;
+    let (_, done) = cluster.json("migrate web --to node-31").await;
+    let id = done["migration_id"].as_str().expect("an id");
+    // It was moved on since.
+    cluster.world().on_destination = false;
+    let output = cluster.vmferry(&format!("migrations resolve {id}")).await.success().get_output().clone();
+    for words in [&format!("migration {id} ended at 20"), ": completed (moved web from node-28 to node-31)"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    assert!(!said(&output).contains("runs on"), "{}", said(&output));
+    let (code, past) = cluster.json(&format!("migrations resolve {id}")).await;
+    let past = &past["migrations"][0];
+    assert_eq!((code, past["outcome"].as_str(), past["downtime_ms"].as_u64()), (0, Some("completed"), Some(74)));
+    assert!(past["runs_on"].is_null() && past["ended"].is_string(), "{past}");
+}
+
+#[tokio::test]
+async fn nothing_to_resolve_is_certain_only_if_all_were_asked() {
+    let mut cluster = Cluster::new().await;
+    cluster.stop(1).await;
+    let output = cluster.vmferry("migrations resolve").await.code(7).get_output().clone();
+    let words = "no migration is open on the hosts that answered; node-31 could not be asked";
+    assert!(said(&output).contains(words) && !said(&output).contains("nothing to resolve"), "{}", said(&output));
+    let (code, document) = cluster.json("migrations resolve").await;
+    assert_eq!((code, document["unreachable"][0]["host"].as_str()), (7, Some("node-31")));
+    assert_eq!(document["exit_code"], 7);
 }
 
 #[tokio::test]
@@ -197,7 +323,11 @@ async fn it_is_too_late_to_abort_what_is_done() {
     let (_, done) = cluster.json("migrate web --to node-31").await;
     let id = done["migration_id"].as_str().expect("an id");
     let output = cluster.vmferry(&format!("abort {id}")).await.code(1).get_output().clone();
-    assert!(said(&output).contains("too late to abort: web runs on node-31"), "{}", said(&output));
+    for words in ["too late to abort", "has ended already", "completed (moved web from node-28 to node-31)"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    let (code, document) = cluster.json(&format!("abort {id}")).await;
+    assert_eq!((code, document["error"]["reason"].as_str()), (1, Some("TOO_LATE_TO_ABORT")));
 }
 
 #[tokio::test]

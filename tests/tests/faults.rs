@@ -164,7 +164,9 @@ fn a_cable_that_stays_out_takes_the_move_back() -> Result<()> {
     testbed.host(DESTINATION)?.mend(Link::Underlay)?;
     until("the mended cable", SOON, || Ok(destination_answers(&testbed)?.then_some(())))?;
     ensure!(!active_migrations(&testbed)?.is_empty(), "the destination's half ended by itself");
-    vmferry(&testbed, &["migrations", "resolve", &id])?.assert_outcome_of_only("failed_rolled_back", SOURCE)?;
+    let answer = vmferry(&testbed, &["migrations", "resolve", &id])?;
+    answer.assert_outcome_of_only("failed_rolled_back", SOURCE)?;
+    ensure!(answer.exit == Some(0), "{answer:#?}");
     assert_unharmed_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }

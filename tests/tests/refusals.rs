@@ -39,10 +39,11 @@ fn an_unknown_instance_is_not_guessed() -> Result<()> {
     let answer = migrate(&testbed, "web-2", DESTINATION)?;
     answer.assert_ended(2, &["INSTANCE_NOT_FOUND"])?;
     answer.assert_error_says(&["no instance web-2", "vmferry instances"])?;
-    // Part of a name is not enough, but it is a hint.
+    // The beginning of a name is enough only where it is the beginning of one.
+    testbed.define(BootSectorGuest::new("web-3"), SOURCE)?;
     let answer = migrate(&testbed, "web", DESTINATION)?;
-    answer.assert_ended(2, &["INSTANCE_NOT_FOUND"])?;
-    answer.assert_error_says(&["did you mean web-1?"])?;
+    answer.assert_ended(2, &["INSTANCE_AMBIGUOUS"])?;
+    testbed.host(SOURCE)?.virsh(["undefine", "web-3"])?;
 
     assert_only_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])

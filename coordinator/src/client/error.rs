@@ -10,7 +10,20 @@ use crate::chain::chain;
 
 /// The agent's answer if it is one, else how the connection failed.
 pub(super) fn from_status(status: &Status, endpoint: &Endpoint) -> CallError {
-    vmferry_proto::status::to_call_error(status, &endpoint.host, |status| broken(status, endpoint))
+    about(vmferry_proto::status::to_call_error(status, &endpoint.host, |status| broken(status, endpoint)))
+}
+
+/// The same error with its host in the sentence, which an agent may think is known, and a remedy.
+fn about(mut error: CallError) -> CallError {
+    let is_of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let mut words = error.message.split(|letter| !is_of_name(letter));
+    if !words.any(|word| word.trim_end_matches('.') == error.host.as_str()) {
+        error.message = format!("{}: {}", error.host, error.message);
+    }
+    if error.reason == Reason::LibvirtFailed && !error.message.contains("libvirtd") {
+        error.message += "; see to libvirtd there (systemctl status libvirtd)";
+    }
+    error
 }
 
 /// Nothing came in time.
@@ -115,13 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_passes_unchanged() {
+    fn an_answer_that_names_its_host_passes_unchanged() {
         let refusal = CallError {
             host: "node-31".parse().expect("valid"),
             reason: Reason::PermissionDenied,
-            message: "a viewer may not call Pre".into(),
+            message: "a viewer may not call Pre on node-31.".into(),
         };
         assert_eq!(from_status(&from_call_error(&refusal), &endpoint()), refusal);
+    }
+
+    #[test]
+    fn an_answer_always_names_its_host_and_that_of_libvirt_a_remedy() {
+        let said = |reason, message: &str| {
+            let error = CallError { host: endpoint().host, reason, message: message.into() };
+            from_status(&from_call_error(&error), &endpoint()).message
+        };
+        assert_eq!(
+            said(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system"),
+            "node-31: libvirt cannot be reached at qemu:///system; see to libvirtd there (systemctl status libvirtd)"
+        );
+        assert_eq!(said(Reason::JournalFailed, "no space left"), "node-31: no space left");
+        // Another host's name that begins like this one's.
+        assert_eq!(said(Reason::TunnelFailed, "no way to node-310"), "node-31: no way to node-310");
+        assert_eq!(said(Reason::LibvirtFailed, "node-31: start libvirtd"), "node-31: start libvirtd");
     }
 
     #[test]

@@ -9,33 +9,29 @@ use super::{Session, drive};
 use crate::{
     cli,
     exit::{Exit, Failed},
-    render::{live::Live, migration::Report},
+    history::Migration,
+    render::{
+        live::Live,
+        migration::{Report, past, past_document},
+        unnamed,
+    },
 };
 
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
     session.may_coordinate()?;
-    let migration = session.migration(&args.id).await?;
+    let (migration, silent) = session.migration(&args.id).await?;
     let order = &migration.order;
-    let too_late = || {
-        let (name, destination) = (&order.instance_name, &order.destination.host);
-        format!("too late to abort: {name} runs on {destination}; to bring it back, migrate it back")
-    };
-    match migration.outcome().map(Exit::of_outcome) {
-        Some(Exit::Done) => return Err(Failed::because(Reason::TooLateToAbort, too_late())),
-        Some(_) => {
-            let outcome = migration.outcome().map(|outcome| outcome.to_string()).unwrap_or_default();
-            session.terminal.note(&format!("migration {} has ended already: {outcome}", order.id));
-        }
-        None => {}
+    if session.is_settled(&migration, &silent) {
+        return ended(session, &migration);
     }
 
     let hosts = session.pair(order)?;
-    let live = Live::begin(session.terminal, order);
+    let live = Live::resume(session.terminal, order);
     live.cancel();
     let insisting = async {
         if let Err(error) = drive::insist(&hosts.source, order.id).await {
-            live.say(&format!("cannot abort: {error}"));
+            live.say(&format!("{} cannot abort: {}", order.source.host, unnamed(&error)));
         }
         std::future::pending().await
     };
@@ -56,9 +52,23 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
     let statistics = result.as_ref().ok().and_then(|completed| completed.statistics);
     let report = Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases() };
     if result.is_ok() {
-        session.terminal.error(&too_late());
+        let (name, destination) = (&order.instance_name, &order.destination.host);
+        let message = format!("too late to abort: {name} runs on {destination}; to bring it back, migrate it back");
+        session.terminal.error(&message);
     }
     report.messages(session.terminal);
     session.terminal.show(|| report.text(), &report.document())?;
     Ok(exit)
+}
+
+/// What has ended is not ended again: the guest may have gone elsewhere since.
+fn ended(session: &Session, migration: &Migration) -> Result<Exit, Failed> {
+    let message = format!("migration {} has ended already, {}", migration.order.id, past(migration));
+    if migration.outcome().map(Exit::of_outcome) == Some(Exit::Done) {
+        let message = format!("too late to abort: {message}; to bring it back, migrate it back");
+        return Err(Failed::because(Reason::TooLateToAbort, message));
+    }
+    session.terminal.note(&message);
+    session.terminal.show(String::new, &past_document(migration, Exit::Done, &message))?;
+    Ok(Exit::Done)
 }

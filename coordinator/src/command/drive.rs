@@ -16,7 +16,7 @@ use crate::{
     client::RemoteAgent,
     exit::{Exit, Failed},
     interrupt::Interrupts,
-    render::live::Live,
+    render::{live::Live, unnamed},
 };
 
 /// How often the source is asked to end a job that has not begun yet.
@@ -39,13 +39,14 @@ pub(super) async fn abortable(
         () = interrupts.next() => {}
     }
     live.cancel();
+    live.clear();
     let (name, source) = (&order.instance_name, &order.source.host);
     live.say(&format!(
         "aborting: {name} stays on {source}; press Ctrl-C again to leave at once, the agents then go on without you"
     ));
     let aborted = async {
         if let Err(error) = insist(&hosts.source, order.id).await {
-            live.say(&format!("cannot abort: {error}"));
+            live.say(&format!("{source} cannot abort: {}", unnamed(&error)));
         }
         std::future::pending().await
     };
@@ -73,8 +74,8 @@ fn left(order: &Order, live: &Live) -> Failed {
     let Order { id, instance_name: name, .. } = order;
     live.leave();
     let message = format!(
-        "interrupted: the migration of {name} goes on without a coordinator; follow it with vmferry migrations show {id}, \
-         end it with vmferry migrations resolve {id}"
+        "interrupted: the migration of {name} goes on without a coordinator; vmferry migrations show {id} shows it, \
+         vmferry abort {id} aborts it, vmferry migrations resolve {id} waits for its end"
     );
     Failed { exit: Exit::Interrupted, ..Failed::usage(message) }
 }

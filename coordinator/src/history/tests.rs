@@ -109,3 +109,20 @@ fn finds_by_id_and_unique_prefix() {
     assert_eq!((failed.exit, failed.reason), (Exit::Usage, Some(Reason::MigrationNotFound)));
     assert_eq!(find(all, &[silence()], "ffff").expect_err("none").exit, Exit::Unreachable);
 }
+
+#[test]
+fn a_migration_is_settled_once_both_hosts_have_nothing_left_to_do() {
+    let done = Some((2, Outcome::Completed));
+    let [source, destination] = [Side::Source, Side::Destination].map(|side| half(side, FIRST, 0, done));
+    let of = |halves: Vec<Record>, answered: bool| merge(halves).remove(0).is_settled(|_| answered);
+    assert!(of(vec![source.clone(), destination.clone()], false));
+    // The other host has no half, or was not asked.
+    assert!(of(vec![source.clone()], true));
+    assert!(!of(vec![source.clone()], false));
+    let open = half(Side::Destination, FIRST, 0, None);
+    assert!(!of(vec![source.clone(), open], true));
+    let left = Record { pending: vec!["remove its sockets".into()], ..destination };
+    assert!(!of(vec![source, left], true));
+    let held = half(Side::Source, FIRST, 0, Some((2, Outcome::Held)));
+    assert!(!of(vec![held], true));
+}

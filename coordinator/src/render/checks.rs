@@ -9,20 +9,28 @@ use vmferry_core::{
     migration::Order,
 };
 
-use super::{Paint, Terminal, table::table, units::bytes};
+use super::{
+    Paint, Terminal,
+    table::table,
+    units::{bytes, count},
+};
 use crate::exit::Exit;
 
 /// What would be done, and every check with its outcome.
 pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
     let guest = &plan.leaving.instance;
     let verdict = if plan.is_refused() { "cannot move" } else { "can move" };
-    let steps =
-        "check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)";
+    let steps = match plan.is_refused() {
+        true => "",
+        false => {
+            "steps: check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)\n"
+        }
+    };
     format!(
-        "{} ({}, {} vCPUs, {} of memory) {verdict} from {} to {}\nsteps: {steps}\n\n{}",
+        "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}\n{}",
         order.instance_name,
         order.instance,
-        guest.vcpus,
+        count(guest.vcpus, "vCPU"),
         bytes(guest.memory),
         order.source.host,
         order.destination.host,

@@ -1,7 +1,7 @@
 //! A migration as it goes on, on stderr: one line that changes on a terminal, a line per event elsewhere.
 
 use std::{
-    borrow::Cow,
+    io::{self, Write},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,25 +9,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmferry_core::{
     flow::{Completed, Failure, Plan, Watch},
     migration::{Order, Phase, Progress},
+    reason::Reason,
 };
 
 use super::{
     Paint, Terminal,
-    progress::{Verdict, checked, finished, heading, moving_bar, moving_line, percent, running},
+    progress::{Verdict, checked, finished, heading, known_as, moving_bar, moving_line, percent, running},
 };
 
 /// How often a line is written where lines stay.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// What the line that changes leaves free at its right: the terminal writes `^C` there, and must not begin a new line.
+const MARGIN: usize = 4;
+/// Of a terminal that does not tell its width.
+const USUAL_WIDTH: usize = 80;
 
 /// Watches the flow for the user. Also where the user's wish to end it is kept.
 #[derive(Debug)]
 pub(crate) struct Live {
     terminal: Terminal,
-    bar: Option<ProgressBar>,
+    /// What is to be said when pre begins, and not before.
+    name: Option<String>,
     cancelled: AtomicBool,
     began: Instant,
     trail: Mutex<Trail>,
@@ -37,34 +42,49 @@ pub(crate) struct Live {
 struct Trail {
     current: Option<(Phase, Instant)>,
     detail: String,
+    /// What led to cleanup. Only the flow's end tells whether it failed or was aborted.
+    unsaid: Option<Ended>,
+    /// The line that changes, while it stands there.
+    drawn: Option<String>,
     percent: u8,
     last_line: Option<Instant>,
     phases: Vec<(Phase, Duration)>,
 }
 
+/// A phase that is over.
+#[derive(Debug)]
+struct Ended {
+    phase: Phase,
+    detail: String,
+    took: Duration,
+}
+
 impl Live {
-    /// Says what moves where.
+    /// Says what moves where, of a migration that is to be: its id is told once the hosts know it.
     pub(crate) fn begin(terminal: Terminal, order: &Order) -> Self {
-        let live = Self::quiet(terminal);
+        let live = Self { name: Some(known_as(order)), ..Self::quiet(terminal) };
         live.say(&heading(order));
+        live
+    }
+
+    /// The same of a migration that the hosts know.
+    pub(crate) fn resume(terminal: Terminal, order: &Order) -> Self {
+        let live = Self::quiet(terminal);
+        live.say(&format!("{}  {}", heading(order), known_as(order)));
         live
     }
 
     /// For what is no migration yet.
     pub(crate) fn quiet(terminal: Terminal) -> Self {
-        let bar = terminal.live.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            // What does not fit the terminal is cut off, else it could not be drawn over.
-            bar.with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self { terminal, bar, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
+        Self { terminal, name: None, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
     }
 
     /// A line that stays, above the one that changes.
     pub(crate) fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| self.terminal.note(line)),
-            None => self.terminal.note(line),
+        let trail = self.trail();
+        self.terminal.note(&staying(trail.drawn.as_deref(), line));
+        if let Some(drawn) = &trail.drawn {
+            write(drawn);
         }
     }
 
@@ -75,6 +95,9 @@ impl Live {
 
     /// The flow is over: ends the last phase's line and clears what changes.
     pub(crate) fn finish(&self, result: &Result<Completed, Failure>) {
+        let is_abort =
+            matches!(result, Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted);
+        self.own_up(is_abort);
         self.end(match result {
             Ok(completed) if completed.warnings.is_empty() => Verdict::Ok,
             Ok(_) => Verdict::Warnings,
@@ -88,8 +111,14 @@ impl Live {
 
     /// Clears what changes, without a word on how it ended.
     pub(crate) fn leave(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        self.own_up(self.is_cancelled());
+        self.clear();
+    }
+
+    /// Clears what changes, until it changes again.
+    pub(crate) fn clear(&self) {
+        if self.trail().drawn.take().is_some() {
+            write(CLEAR);
         }
     }
 
@@ -104,28 +133,49 @@ impl Live {
     }
 
     fn end(&self, verdict: Verdict) {
-        let line = {
-            let mut trail = self.trail();
-            let Some((phase, began)) = trail.current.take() else { return };
-            let took = began.elapsed();
-            trail.phases.push((phase, took));
-            let detail = std::mem::take(&mut trail.detail);
-            finished(phase, verdict, &detail, took, |word| {
-                let paint = match verdict {
-                    Verdict::Ok => Paint::Green,
-                    Verdict::Warnings => Paint::Yellow,
-                    Verdict::Refused | Verdict::Failed => Paint::Red,
-                };
-                self.terminal.paint(paint, word)
-            })
-        };
-        self.say(&line);
+        if let Some(ended) = self.over() {
+            self.tell(&ended, verdict);
+        }
     }
 
-    fn draw(&self, line: impl Into<Cow<'static, str>>) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(line);
+    /// Ends the phase without a word.
+    fn over(&self) -> Option<Ended> {
+        let mut trail = self.trail();
+        let (phase, began) = trail.current.take()?;
+        let took = began.elapsed();
+        trail.phases.push((phase, took));
+        Some(Ended { phase, detail: std::mem::take(&mut trail.detail), took })
+    }
+
+    /// Tells of the phase that led to cleanup.
+    fn own_up(&self, is_abort: bool) {
+        let unsaid = self.trail().unsaid.take();
+        if let Some(ended) = unsaid {
+            self.tell(&ended, if is_abort { Verdict::Aborted } else { Verdict::Failed });
         }
+    }
+
+    fn tell(&self, Ended { phase, detail, took }: &Ended, verdict: Verdict) {
+        let paint = match verdict {
+            Verdict::Ok => Paint::Green,
+            Verdict::Warnings | Verdict::Aborted => Paint::Yellow,
+            Verdict::Refused | Verdict::Failed => Paint::Red,
+        };
+        self.say(&finished(*phase, verdict, detail, *took, |word| self.terminal.paint(paint, word)));
+    }
+
+    /// Draws the line that changes, where there is one.
+    fn draw(&self, line: impl FnOnce(usize) -> String) {
+        if !self.terminal.live {
+            return;
+        }
+        let width = terminal_size::terminal_size_of(io::stderr()).map_or(USUAL_WIDTH, |(width, _)| width.0.into());
+        let room = width.saturating_sub(MARGIN);
+        let line: String = line(room).chars().take(room).collect();
+        let drawn = format!("{CLEAR}{line}");
+        let mut trail = self.trail();
+        write(&drawn);
+        trail.drawn = Some(drawn);
     }
 
     fn trail(&self) -> MutexGuard<'_, Trail> {
@@ -136,9 +186,18 @@ impl Live {
 impl Watch for Live {
     fn phase(&self, phase: Phase) {
         // The flow turns to cleanup only if what came before did not succeed.
-        self.end(if phase == Phase::Cleanup { Verdict::Failed } else { Verdict::Ok });
+        match phase {
+            Phase::Cleanup => {
+                let ended = self.over();
+                self.trail().unsaid = ended;
+            }
+            _ => self.end(Verdict::Ok),
+        }
+        if let Some(name) = self.name.as_ref().filter(|_| phase == Phase::Pre) {
+            self.say(name);
+        }
         self.trail().current = Some((phase, Instant::now()));
-        self.draw(running(phase));
+        self.draw(|_| running(phase));
     }
 
     fn checked(&self, plan: &Plan) {
@@ -155,14 +214,64 @@ impl Watch for Live {
             }
             (trail.percent, is_due)
         };
-        match &self.bar {
-            Some(_) => self.draw(moving_bar(percent, &sample)),
-            None if is_due => self.terminal.note(&moving_line(percent, &sample)),
-            None => {}
+        match self.terminal.live {
+            true => self.draw(|room| moving_bar(percent, &sample, room)),
+            false if is_due => self.terminal.note(&moving_line(percent, &sample)),
+            false => {}
         }
     }
 
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Back to the line's beginning, and the line is empty.
+const CLEAR: &str = "\r\x1b[K";
+
+/// A line that stays, in the place of the one that changes.
+fn staying(drawn: Option<&str>, line: &str) -> String {
+    format!("{}{line}", drawn.map_or("", |_| CLEAR))
+}
+
+/// To stderr, without an end of line. A terminal that went away must not end a migration.
+fn write(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::Output;
+
+    fn live() -> Live {
+        Live::quiet(Terminal { output: Output::Text, color: false, live: false })
+    }
+
+    fn unsaid(live: &Live) -> Option<Phase> {
+        live.trail().unsaid.as_ref().map(|ended| ended.phase)
+    }
+
+    #[test]
+    fn what_led_to_cleanup_is_told_when_it_is_known_why() {
+        let live = live();
+        live.phase(Phase::Migrate);
+        live.phase(Phase::Cleanup);
+        assert_eq!(unsaid(&live), Some(Phase::Migrate));
+        live.own_up(true);
+        assert_eq!(unsaid(&live), None);
+        assert_eq!(live.phases().iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::Migrate]);
+
+        // Nothing comes before the cleanup of what was left behind.
+        let live = self::live();
+        live.phase(Phase::Cleanup);
+        assert_eq!(unsaid(&live), None);
+    }
+
+    #[test]
+    fn what_stays_takes_the_place_of_what_changes() {
+        assert_eq!(staying(None, "aborting"), "aborting");
+        assert_eq!(staying(Some("migrate  61 %"), "aborting"), "\r\x1b[Kaborting");
     }
 }

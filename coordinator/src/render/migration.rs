@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     flow::{Completed, Failure},
@@ -12,10 +13,12 @@ use vmferry_core::{
 use super::{
     Terminal, checks,
     checks::CheckDocument,
+    migrations::moment,
+    once,
     table::facts,
-    units::{bytes, milliseconds, time},
+    units::{bytes, count, milliseconds, time},
 };
-use crate::exit::Exit;
+use crate::{exit::Exit, history::Migration};
 
 /// A migration that this coordinator ran to its end, and how long that took.
 #[derive(Debug)]
@@ -66,6 +69,41 @@ pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> St
     }
 }
 
+/// How a migration ended some time ago. Says nothing of where the guest is now: it may have gone elsewhere since.
+pub(crate) fn past(migration: &Migration) -> String {
+    let Order { instance_name: name, source, destination, .. } = &migration.order;
+    let (source, destination) = (&source.host, &destination.host);
+    let outcome = migration.outcome();
+    let how = match outcome.map(Exit::of_outcome) {
+        Some(Exit::Done) if outcome == Some(Outcome::CompletedWithWarnings) => {
+            format!("completed with warnings (moved {name} from {source} to {destination})")
+        }
+        Some(Exit::Done) => format!("completed (moved {name} from {source} to {destination})"),
+        Some(Exit::Aborted) => format!("aborted, rolled back ({name} stayed on {source})"),
+        _ => match migration.cause() {
+            Some(cause) => format!("failed, rolled back ({name} stayed on {source}): {}", cause_text(cause)),
+            None => format!("failed, rolled back ({name} stayed on {source})"),
+        },
+    };
+    match migration.ended() {
+        Some(ended) => format!("at {}: {how}", moment(ended)),
+        None => how,
+    }
+}
+
+/// The document of a migration that ended some time ago, as it stands in the records.
+pub(crate) fn past_document(migration: &Migration, exit: Exit, message: &str) -> impl Serialize {
+    let order = &migration.order;
+    let statistics = migration.statistics();
+    Document {
+        cause: migration.cause().cloned(),
+        warnings: migration.warnings(),
+        ended: migration.ended(),
+        message: message.to_owned(),
+        ..Document::new(order, migration.outcome(), exit, statistics.as_ref())
+    }
+}
+
 fn cause_text(cause: &Cause) -> String {
     format!("{} [{} on {}]", cause.message, cause.reason, cause.host)
 }
@@ -98,12 +136,13 @@ impl Report<'_> {
         }
     }
 
-    fn warnings(&self) -> &[String] {
-        match self.result {
-            Ok(completed) => &completed.warnings,
+    fn warnings(&self) -> Vec<String> {
+        let warnings = match self.result {
+            Ok(completed) => completed.warnings.as_slice(),
             Err(Failure::RolledBack { leftovers, .. }) => leftovers,
             Err(_) => &[],
-        }
+        };
+        warnings.iter().map(|warning| once(warning)).collect()
     }
 
     /// All that took time besides the job.
@@ -120,13 +159,15 @@ impl Report<'_> {
                 terminal.error(&sentence);
                 terminal.note(checks::refusals(terminal, plan).trim_end());
             }
-            Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted => {
+            Err(Failure::RolledBack { cause, .. })
+                if cause.reason == Reason::MigrationAborted || self.exit == Exit::Done =>
+            {
                 terminal.note(&sentence);
             }
             Err(_) => terminal.error(&sentence),
         }
         for warning in self.warnings() {
-            terminal.warn(warning);
+            terminal.warn(&warning);
         }
         if matches!(self.result, Err(Failure::RolledBack { leftovers, .. }) if !leftovers.is_empty()) {
             let id = self.order.id;
@@ -145,7 +186,7 @@ impl Report<'_> {
             rows.extend([
                 ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
                 ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
-                ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
+                ("transferred", format!("{} in {}", bytes(statistics.transferred), count(statistics.rounds, "round"))),
             ]);
         }
         rows.push(("wall time", time(self.wall)));
@@ -163,26 +204,15 @@ impl Report<'_> {
             _ => &[],
         };
         Document {
-            migration_id: self.order.id.to_string(),
-            instance: &self.order.instance_name,
-            instance_id: self.order.instance.to_string(),
-            source: self.order.source.host.as_str(),
-            destination: self.order.destination.host.as_str(),
-            outcome: self.outcome(),
-            exit_code: self.exit.code(),
             runs_on: self.runs_on(),
             wall_ms: milliseconds(self.wall),
             overhead_ms: self.overhead().map(milliseconds),
-            total_time_ms: self.statistics.map(|statistics| milliseconds(statistics.total_time)),
-            downtime_ms: self.statistics.map(|statistics| milliseconds(statistics.downtime)),
-            transferred_bytes: self.statistics.map(|statistics| statistics.transferred.as_u64()),
-            total_bytes: self.statistics.map(|statistics| statistics.total.as_u64()),
-            rounds: self.statistics.map(|statistics| statistics.rounds),
             phases: self.phases.iter().map(|(phase, took)| Span { phase: *phase, ms: milliseconds(*took) }).collect(),
             warnings: self.warnings(),
             cause: self.cause(),
             refusals: refusals.iter().filter(|check| check.refusal().is_some()).map(Into::into).collect(),
             message: sentence(self.order, self.result),
+            ..Document::new(self.order, self.outcome(), self.exit, self.statistics.as_ref())
         }
     }
 }
@@ -208,10 +238,42 @@ struct Document<'a> {
     total_bytes: Option<u64>,
     rounds: Option<u32>,
     phases: Vec<Span>,
-    warnings: &'a [String],
+    warnings: Vec<String>,
     cause: Option<Cause>,
     refusals: Vec<CheckDocument<'a>>,
     message: String,
+    /// Only of one that had ended before: nothing was done, and `runs_on` is `null`, for the guest may have gone on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<Timestamp>,
+}
+
+impl<'a> Document<'a> {
+    /// What is known of every migration.
+    fn new(order: &'a Order, outcome: Option<Outcome>, exit: Exit, statistics: Option<&Statistics>) -> Self {
+        Self {
+            migration_id: order.id.to_string(),
+            instance: &order.instance_name,
+            instance_id: order.instance.to_string(),
+            source: order.source.host.as_str(),
+            destination: order.destination.host.as_str(),
+            outcome,
+            exit_code: exit.code(),
+            runs_on: None,
+            wall_ms: 0,
+            overhead_ms: None,
+            total_time_ms: statistics.map(|statistics| milliseconds(statistics.total_time)),
+            downtime_ms: statistics.map(|statistics| milliseconds(statistics.downtime)),
+            transferred_bytes: statistics.map(|statistics| statistics.transferred.as_u64()),
+            total_bytes: statistics.map(|statistics| statistics.total.as_u64()),
+            rounds: statistics.map(|statistics| statistics.rounds),
+            phases: vec![],
+            warnings: vec![],
+            cause: None,
+            refusals: vec![],
+            message: String::new(),
+            ended: None,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -10,7 +10,7 @@ use vmferry_core::{
 use super::{
     Unreachable,
     table::{facts, table},
-    units::{bytes, milliseconds, time},
+    units::{bytes, count, milliseconds, time},
 };
 use crate::history::Migration;
 
@@ -46,13 +46,17 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
             "outcome",
             match migration.outcome() {
                 Some(outcome) => outcome.to_string(),
-                None => {
-                    format!("open, in phase {}; to end it: vmferry migrations resolve {}", migration.phase(), order.id)
-                }
+                None => format!("open, in phase {}", migration.phase()),
             },
         ),
         ("duration", time(migration.duration(now))),
     ];
+    if migration.is_open() {
+        rows.extend([
+            ("to finish it", format!("vmferry migrations resolve {}", order.id)),
+            ("to abort it", format!("vmferry abort {}", order.id)),
+        ]);
+    }
     if let Some(cause) = migration.cause() {
         rows.push(("cause", cause.to_string()));
     }
@@ -60,7 +64,7 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         rows.extend([
             ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
             ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
-            ("transferred", format!("{} in {} rounds", bytes(statistics.transferred), statistics.rounds)),
+            ("transferred", format!("{} in {}", bytes(statistics.transferred), count(statistics.rounds, "round"))),
         ]);
     }
     let half = |side: Side, record: &Option<Record>| match record {
@@ -99,7 +103,7 @@ fn half_text(record: &Record) -> String {
 }
 
 /// UTC, to the second.
-fn moment(time: Timestamp) -> String {
+pub(super) fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

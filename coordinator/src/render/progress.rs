@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Refused,
     /// It did, but something needs a look.
     Warnings,
+    /// It was to end before it was over, and it did.
+    Aborted,
     /// It did not.
     Failed,
 }
@@ -31,6 +33,7 @@ impl Verdict {
             Self::Ok => "ok",
             Self::Refused => "refused",
             Self::Warnings => "warning",
+            Self::Aborted => "aborted",
             Self::Failed => "failed",
         }
     }
@@ -38,7 +41,12 @@ impl Verdict {
 
 /// What moves where.
 pub(crate) fn heading(order: &Order) -> String {
-    format!("{}  {} → {}  (migration {})", order.instance_name, order.source.host, order.destination.host, order.id)
+    format!("{}  {} → {}", order.instance_name, order.source.host, order.destination.host)
+}
+
+/// By which id it is known; before that the hosts know nothing of it.
+pub(crate) fn known_as(order: &Order) -> String {
+    format!("(migration {})", order.id)
 }
 
 /// A phase that is over. `verdict` is its word, perhaps coloured.
@@ -85,18 +93,30 @@ pub(crate) fn percent(previous: u8, sample: &Progress) -> u8 {
     u8::try_from(done).unwrap_or(0).max(previous).min(99)
 }
 
-/// A job that goes on, with a bar for those who see it move. What a narrow terminal may cut off comes last.
-pub(crate) fn moving_bar(percent: u8, sample: &Progress) -> String {
+/// A job that goes on, with a bar for those who see it move, in at most `width` columns: what matters least comes last
+/// and is left out first.
+pub(crate) fn moving_bar(percent: u8, sample: &Progress, width: usize) -> String {
     let full = usize::from(percent) * BAR_WIDTH / 100;
     let bar = "█".repeat(full) + &" ".repeat(BAR_WIDTH - full);
-    format!(
-        "{:<8} ▕{bar}▏ {percent:>2} %  {} left  {}  {}  round {}",
-        Phase::Migrate,
-        bytes(sample.remaining),
-        speeds(sample),
-        time(sample.elapsed),
-        sample.round.max(1)
-    )
+    let mut fields =
+        vec![format!("{:<8} ▕{bar}▏ {percent:>2} %", Phase::Migrate), format!("{} left", bytes(sample.remaining))];
+    fields.extend(speeds(sample));
+    fields.extend([time(sample.elapsed), format!("round {}", sample.round.max(1))]);
+    fit(&fields, width)
+}
+
+/// As many fields as there is room for, and never a part of one.
+fn fit(fields: &[String], width: usize) -> String {
+    let mut line = String::new();
+    for field in fields {
+        let gap = if line.is_empty() { "" } else { "  " };
+        // No letter of ours is wider than a column.
+        if line.chars().count() + gap.len() + field.chars().count() > width {
+            break;
+        }
+        line = line + gap + field;
+    }
+    line
 }
 
 /// The same as a line of a log.
@@ -107,19 +127,23 @@ pub(crate) fn moving_line(percent: u8, sample: &Progress) -> String {
         sample.round.max(1),
         bytes(sample.remaining),
         bytes(sample.total),
-        speeds(sample),
+        speeds(sample).join("  "),
         time(sample.elapsed),
     )
 }
 
-fn speeds(sample: &Progress) -> String {
+/// How fast memory is sent and written again, and what follows from that. libvirt measures the second at a round's end.
+fn speeds(sample: &Progress) -> Vec<String> {
+    if sample.round < 2 {
+        return vec![rate(sample.rate), "dirty ?".into()];
+    }
     let eta = match sample.eta() {
         Some(eta) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
         Some(eta) => format!("ETA {}", about(eta)),
         None if sample.rate.as_u64() == 0 => "ETA unknown".into(),
         None => "not converging".into(),
     };
-    format!("{}  dirty {}  {eta}", rate(sample.rate), rate(sample.dirty_rate))
+    vec![rate(sample.rate), format!("dirty {}", rate(sample.dirty_rate)), eta]
 }
 
 #[cfg(test)]
@@ -146,12 +170,37 @@ mod tests {
         let sample = sample(98 << 20, 256 << 20);
         let percent = percent(0, &sample);
         insta::assert_snapshot!(
-            format!("{}\n{}", moving_bar(percent, &sample), moving_line(percent, &sample)),
+            format!("{}\n{}", moving_bar(percent, &sample, 200), moving_line(percent, &sample)),
             @"
         migrate  ▕████    ▏ 61 %  98.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms  round 2
         migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms
         "
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_fields_but_whole_ones() {
+        let sample = sample(98 << 20, 256 << 20);
+        let whole = moving_bar(61, &sample, 200);
+        for width in 0..200 {
+            let line = moving_bar(61, &sample, width);
+            assert!(line.chars().count() <= width, "{width}: {line}");
+            let rest = whole.strip_prefix(line.as_str()).expect("the same, as far as it goes");
+            assert!(line.is_empty() || rest.is_empty() || rest.starts_with("  "), "{width}: {line}");
+        }
+        insta::assert_snapshot!(moving_bar(61, &sample, 76), @"migrate  ▕████    ▏ 61 %  98.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s");
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_the_first_round_does_not_tell() {
+        for round in [0, 1] {
+            let first = Progress { dirty_rate: ByteSize::b(0), round, ..sample(98 << 20, 256 << 20) };
+            for line in [moving_bar(10, &first, 200), moving_line(10, &first)] {
+                assert!(line.contains("110.0 MiB/s  dirty ?  800 ms") && !line.contains("ETA"), "{line}");
+            }
+        }
+        let second = Progress { dirty_rate: ByteSize::b(0), ..sample(98 << 20, 256 << 20) };
+        assert!(moving_line(10, &second).contains("dirty 0 B/s  ETA < 1 s"), "{}", moving_line(10, &second));
     }
 
     #[test]

@@ -34,6 +34,12 @@ pub(crate) fn about(duration: Duration) -> String {
     }
 }
 
+/// `1 vCPU`, `2 vCPUs`
+pub(crate) fn count(number: u32, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// Whole milliseconds, for documents.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -54,5 +60,6 @@ mod tests {
         assert_eq!(of(273_600_000), "3 d 4 h");
         assert_eq!(bytes(ByteSize::mib(256)), "256.0 MiB");
         assert_eq!(rate(ByteSize::b(17)), "17 B/s");
+        assert_eq!([0, 1, 2].map(|number| count(number, "vCPU")), ["0 vCPUs", "1 vCPU", "2 vCPUs"]);
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct World {
     pub(crate) is_deaf: bool,
     /// The job fails.
     pub(crate) fails: bool,
+    /// The destination cannot take back what it did.
+    pub(crate) leaves: bool,
+    /// What libvirt's edge says instead of the hosts' facts.
+    pub(crate) is_without_libvirt: bool,
 }
 
 #[derive(Clone)]
@@ -188,6 +192,9 @@ fn order(order: Option<v1::Order>) -> Order {
 #[async_trait]
 impl v1::host_service_server::HostService for Agent {
     async fn get_host(&self, _: Request<v1::GetHostRequest>) -> Result<Response<v1::GetHostResponse>, Status> {
+        if self.world().is_without_libvirt && self.name == "node-28" {
+            return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
+        }
         let host = Host {
             name: self.name.parse().expect("valid"),
             zone: if self.name == "node-31" { "nova2" } else { "nova" }.into(),
@@ -294,7 +301,10 @@ impl v1::migration_service_server::MigrationService for Agent {
         let cause: Cause = vmferry_proto::convert::required(request.cause, "cause").expect("a coordinator of ours");
         self.begin(id, Phase::Cleanup)?;
         self.end(id, vmferry_core::flow::rolled_back(&cause), Some(cause))?;
-        Ok(Response::new(v1::CleanupResponse { leftovers: vec![] }))
+        let leaves = self.name == "node-31" && self.world().leaves;
+        let left = |what: &str| if leaves { vec![what.to_owned()] } else { vec![] };
+        self.record(id, |record| record.pending = left("remove its sockets"))?;
+        Ok(Response::new(v1::CleanupResponse { leftovers: left("node-31: could not remove its sockets: busy") }))
     }
 
     async fn locate(&self, _: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {

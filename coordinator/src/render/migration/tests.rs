@@ -152,7 +152,6 @@ fn a_completed_migration_in_figures() {
 fn a_dry_run_shows_every_check() {
     insta::assert_snapshot!(checks::plan(&order(), &plan()), @"
     web (ed831ace-39ef-4960-8bae-a035d292c305, 2 vCPUs, 256.0 MiB of memory) cannot move from node-28 to node-31
-    steps: check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)
 
     HOST     CHECK                  OUTCOME                  DETAIL
     node-28  state                  ok                       ACTIVE

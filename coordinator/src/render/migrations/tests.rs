@@ -133,12 +133,14 @@ fn one_with_both_halves() {
 fn an_open_one_says_how_to_end_it() {
     let (migrations, now) = all();
     insta::assert_snapshot!(show(&migrations[1], now), @"
-    migration  0190f600-0000-7a00-8abc-012345678902
-    instance   web (ed831ace-39ef-4960-8bae-a035d292c305)
-    from       node-28 (192.0.2.10:7443)
-    to         node-31 (192.0.2.11:7443)
-    outcome    open, in phase migrate; to end it: vmferry migrations resolve 0190f600-0000-7a00-8abc-012345678902
-    duration   1 min 30 s
+    migration     0190f600-0000-7a00-8abc-012345678902
+    instance      web (ed831ace-39ef-4960-8bae-a035d292c305)
+    from          node-28 (192.0.2.10:7443)
+    to            node-31 (192.0.2.11:7443)
+    outcome       open, in phase migrate
+    duration      1 min 30 s
+    to finish it  vmferry migrations resolve 0190f600-0000-7a00-8abc-012345678902
+    to abort it   vmferry abort 0190f600-0000-7a00-8abc-012345678902
 
     source: node-28
       asked by  vmferry://example/coordinator/ops
