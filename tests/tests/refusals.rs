@@ -40,7 +40,7 @@ fn an_unknown_instance_is_not_guessed() -> Result<()> {
     answer.assert_ended(2, &["INSTANCE_NOT_FOUND"])?;
     answer.assert_error_says(&["no instance web-2", "vmferry instances"])?;
     // The beginning of a name is enough only where it is the beginning of one.
-    testbed.define(BootSectorGuest::new("web-3"), SOURCE)?;
+    testbed.define(writer("web-3"), SOURCE)?;
     let answer = migrate(&testbed, "web", DESTINATION)?;
     answer.assert_ended(2, &["INSTANCE_AMBIGUOUS"])?;
     testbed.host(SOURCE)?.virsh(["undefine", "web-3"])?;
