@@ -25,6 +25,9 @@ use vmferry_agent::{
 /// How often the certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long probe files lie beside disks if nobody says that they were seen. A check takes less.
+const PROBE_LIFE: Duration = Duration::from_secs(60);
+
 /// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
 /// on its source.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -103,7 +106,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&grants),
     );
     let oldest = Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
-    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest)?;
+    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest, PROBE_LIFE)?;
     let migrations = Arc::new(migrations);
     tokio::spawn({
         let migrations = Arc::clone(&migrations);

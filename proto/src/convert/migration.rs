@@ -2,6 +2,7 @@ use bytesize::ByteSize;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
+    disk::Shown,
     domain_xml::Definition,
     migration::{Cause, Endpoint, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
 };
@@ -76,6 +77,8 @@ impl From<Leaving> for v1::Leaving {
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            files: leaving.shown.files.into_iter().map(Into::into).collect(),
+            probes: leaving.shown.probes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -89,6 +92,12 @@ impl TryFrom<v1::Leaving> for Leaving {
             definition: Definition::parse(&leaving.domain_xml).map_err(invalid("leaving.domain_xml"))?,
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            shown: Shown {
+                files: leaving.files.into_iter().map(Into::into).collect(),
+                probes: leaving.probes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                // The source has told the coordinator.
+                problems: Vec::new(),
+            },
         })
     }
 }
