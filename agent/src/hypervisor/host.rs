@@ -118,15 +118,6 @@ impl LibvirtHost {
         }
     }
 
-    /// The definition of a guest that can move, as it stands and read.
-    async fn migratable(&self, instance: InstanceId) -> Result<(String, Definition), Fault> {
-        let xml = self.libvirt.migratable_xml(instance).await?;
-        let definition = Definition::parse(&xml).map_err(|error| {
-            Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {instance}: {error}"))
-        })?;
-        Ok((xml, definition))
-    }
-
     /// What is here of the files that the guest's disks lie in.
     async fn look_for(&self, leaving: &Leaving) -> Result<Vec<Seen>, Fault> {
         let look = |path: String| async move {
@@ -161,7 +152,12 @@ impl Hypervisor for LibvirtHost {
     async fn leaving(&self, order: &Order) -> Result<(SourceFacts, Leaving), Fault> {
         let domain = self.domain(order).await?;
         let host = self.libvirt.host().await?;
-        let (domain_xml, definition) = self.migratable(order.instance).await?;
+        let domain_xml = self.libvirt.migratable_xml(order.instance).await?;
+        let mut definition = Definition::parse(&domain_xml).map_err(|error| {
+            Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", domain.name))
+        })?;
+        // The migratable definition leaves out the images below a disk's own.
+        definition.disks.clone_from(&domain.definition.disks);
         let shown = show(&definition.disks).await;
         let facts = SourceFacts {
             host: self.name.clone(),
@@ -225,7 +221,8 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn disks(&self, instance: InstanceId) -> Result<Vec<DiskDefinition>, Fault> {
-        Ok(self.migratable(instance).await?.1.disks)
+        let domain = self.libvirt.domain(&instance.to_string()).await?;
+        Ok(domain.map_or_else(Vec::new, |domain| domain.definition.disks))
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {

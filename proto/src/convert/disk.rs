@@ -1,4 +1,8 @@
-use vmferry_core::disk::{File, Probe};
+use vmferry_core::{
+    disk::{File, Probe},
+    domain_xml::DiskDefinition,
+    instance::DiskSource,
+};
 
 use super::Invalid;
 use crate::v1;
@@ -45,6 +49,27 @@ impl TryFrom<v1::Probe> for Probe {
     }
 }
 
+/// The files below those of the disks. Disks with anything else below are refused where they are.
+pub(super) fn backing(disks: &[DiskDefinition]) -> Vec<v1::BackingFile> {
+    let of = |disk: &DiskDefinition| {
+        let target = disk.disk.target.clone();
+        let files = disk.backing.iter().filter_map(|layer| match layer {
+            DiskSource::File { path } => Some(v1::BackingFile { target: target.clone(), path: path.clone() }),
+            _ => None,
+        });
+        files.collect::<Vec<_>>()
+    };
+    disks.iter().flat_map(of).collect()
+}
+
+/// The reverse.
+pub(super) fn set_backing(disks: &mut [DiskDefinition], backing: Vec<v1::BackingFile>) {
+    for disk in disks {
+        let below = backing.iter().filter(|file| file.target == disk.disk.target);
+        disk.backing = below.map(|file| DiskSource::File { path: file.path.clone() }).collect();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +81,20 @@ mod tests {
         for name in ["", "shadow", "../.vmferry-probe-1-0", ".vmferry-probe-/../shadow"] {
             assert!(named(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_images_below_arrive_with_their_disks() {
+        let domain = "<domain><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid><memory>1</memory>
+            <vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+            <disk type='file'><source file='/a'/><target dev='vda'/>
+              <backingStore type='file'><source file='/b'/><backingStore type='file'><source file='/c'/></backingStore>
+              </backingStore></disk>
+            <disk type='file'><source file='/d'/><target dev='vdb'/></disk></devices></domain>";
+        let disks = vmferry_core::domain_xml::Definition::parse(domain).expect("valid").disks;
+        let mut bare = disks.clone();
+        bare[0].backing.clear();
+        set_backing(&mut bare, backing(&disks));
+        assert_eq!(bare, disks);
     }
 }
