@@ -3,6 +3,7 @@
 //! [`Hypervisor`] has one implementation for real hosts, [`host::LibvirtHost`], and one in the flow's tests, for
 //! faults that a real host cannot be made to have.
 
+mod files;
 mod host;
 
 use std::{future::Future, sync::Arc};
@@ -11,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts},
-    domain_xml::Definition,
+    disk::{Probe, Sharing},
+    domain_xml::DiskDefinition,
     id::{HostName, InstanceId, MigrationId},
     migration::{Order, Progress, Statistics},
     reason::Reason,
@@ -47,12 +49,21 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn name(&self) -> &HostName;
 
     /// What the source must know to judge whether an instance may leave, and what it tells the destination.
-    /// `migration` is left for the caller to fill in.
+    /// `migration` and the probes are left for the caller to fill in.
     fn leaving(&self, order: &Order) -> impl Future<Output = Result<(SourceFacts, Leaving), Fault>> + Send;
 
     /// What the destination must know to judge whether it can take the instance. Claims are not deducted, and
     /// `migration` is left for the caller to fill in.
-    fn arriving(&self, definition: &Definition) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
+    fn arriving(&self, leaving: &Leaving) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
+
+    /// Source: writes a probe file, of which there is none yet. Returns its device number.
+    fn place_probe(&self, probe: &Probe) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Source: removes a probe file.
+    fn remove_probe(&self, probe: &Probe) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Source: the guest's disks as they are now.
+    fn disks(&self, instance: InstanceId) -> impl Future<Output = Result<Vec<DiskDefinition>, Fault>> + Send;
 
     /// What is to be seen of the instance now. A libvirt that does not answer is a fault, never an absence.
     fn sighting(&self, instance: InstanceId) -> impl Future<Output = Result<Sighting, Fault>> + Send;
@@ -72,10 +83,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Destination: lets nobody in any more, and cuts the streams that are open.
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
 
-    /// Source: runs libvirt's job to its end.
+    /// Source: runs libvirt's job to its end. Where the checks have proved that disks are shared, libvirt is not asked
+    /// for its opinion.
     fn migrate(
         &self,
         order: &Order,
+        sharing: Sharing,
         progress: OnProgress,
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;

@@ -53,6 +53,8 @@ pub enum Entry {
     Step(Undo),
     /// A step was taken back, or made final.
     Struck(Undo),
+    /// The files of disks that the destination has seen to be shared.
+    Proven(Vec<String>),
     /// The job finished.
     Measured(Statistics),
     /// Something failed.
@@ -82,6 +84,8 @@ pub struct State {
     record: Record,
     /// Steps to take back, oldest first.
     pub pending: Vec<Undo>,
+    /// The files of disks that the destination has seen to be shared; the source has it.
+    pub proven: Vec<String>,
 }
 
 impl State {
@@ -100,7 +104,7 @@ impl State {
             pending: Vec::new(),
             warnings: Vec::new(),
         };
-        Some(Self { record, pending: Vec::new() })
+        Some(Self { record, pending: Vec::new(), proven: Vec::new() })
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -115,6 +119,7 @@ impl State {
             }
             Entry::Step(undo) => self.pending.push(undo),
             Entry::Struck(undo) => self.pending.retain(|pending| *pending != undo),
+            Entry::Proven(files) => self.proven = files,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),

@@ -14,5 +14,6 @@ pub mod migration;
 pub mod migrations;
 pub mod network;
 pub mod phase;
+pub mod probes;
 pub mod serve;
 pub mod tunnel;

@@ -32,6 +32,9 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often records that have been kept long enough are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// How long probe files lie beside disks if nobody says that they were seen. A check takes less.
+const PROBE_LIFE: Duration = Duration::from_secs(60);
+
 /// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
 /// on its source.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -116,7 +119,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&grants),
     );
     let oldest = move || Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
-    let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest())?);
+    let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE)?);
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
         async move {

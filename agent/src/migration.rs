@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 use vmferry_core::{
-    agent::{CallError, Leaving, Sighting},
+    agent::{CallError, Half, Sighting},
     flow::rolled_back,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
@@ -42,7 +42,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
 enum Command {
-    Pre(Option<Box<Leaving>>, Reply<()>),
+    Pre(Half, Reply<()>),
     Migrate(Reply<Statistics>),
     Post(Reply<Vec<String>>),
     Cleanup(Cause, Reply<Vec<String>>),
@@ -83,9 +83,8 @@ impl Migration {
     }
 
     /// Gets this host ready.
-    pub async fn pre(&self, leaving: Option<&Leaving>) -> Result<(), CallError> {
-        let leaving = leaving.cloned().map(Box::new);
-        self.ask(|reply| Command::Pre(leaving, reply)).await
+    pub async fn pre(&self, half: &Half) -> Result<(), CallError> {
+        self.ask(|reply| Command::Pre(half.clone(), reply)).await
     }
 
     /// Moves the guest.
@@ -177,7 +176,7 @@ impl<H: Hypervisor> Task<H> {
             };
             // A reply that nobody waits for any more is no failure: the next call gets the same.
             match command {
-                Some(Command::Pre(leaving, reply)) => _ = reply.send(self.pre(leaving.as_deref()).await),
+                Some(Command::Pre(half, reply)) => _ = reply.send(self.pre(&half).await),
                 Some(Command::Migrate(reply)) => _ = reply.send(self.migrate().await),
                 Some(Command::Post(reply)) => _ = reply.send(self.post().await),
                 Some(Command::Cleanup(cause, reply)) => _ = reply.send(self.cleanup(cause).await),
@@ -186,24 +185,18 @@ impl<H: Hypervisor> Task<H> {
         }
     }
 
-    async fn pre(&mut self, leaving: Option<&Leaving>) -> Result<(), CallError> {
+    async fn pre(&mut self, half: &Half) -> Result<(), CallError> {
         let state = self.journal.state();
         if state.has_done(Phase::Pre) && state.outcome().is_none() {
             return Ok(());
         }
         self.refuse_if_over()?;
-        let (order, side) = (state.order().clone(), state.side());
+        let order = state.order().clone();
         let begun = self.begin(Phase::Pre)?;
         let mut steps = Steps::new(&mut self.journal);
-        let ready = match (side, leaving) {
-            (Side::Source, _) => phase::pre::source(&*self.host, &order, &mut steps).await,
-            (Side::Destination, Some(leaving)) => {
-                phase::pre::destination(&*self.host, &order, leaving, &mut steps).await
-            }
-            (Side::Destination, None) => Err(Fault::new(
-                Reason::InvalidRequest,
-                "pre on the destination needs what the source said of the guest",
-            )),
+        let ready = match half {
+            Half::Source { proven } => phase::pre::source(&*self.host, &order, proven, &mut steps).await,
+            Half::Destination { leaving } => phase::pre::destination(&*self.host, &order, leaving, &mut steps).await,
         };
         match ready {
             Ok(()) => self.done(begun),
@@ -220,11 +213,11 @@ impl<H: Hypervisor> Task<H> {
         if state.side() != Side::Source || !state.has_done(Phase::Pre) {
             return Err(self.out_of_order("the guest can move only from the source, after pre"));
         }
-        let order = state.order().clone();
+        let (order, proven) = (state.order().clone(), state.proven.clone());
         let begun = self.begin(Phase::Migrate)?;
         let sender = Arc::clone(&self.progress);
         let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
-        let moved = phase::migrate::source(&*self.host, &order, progress, self.cancel.clone()).await;
+        let moved = phase::migrate::source(&*self.host, &order, &proven, progress, self.cancel.clone()).await;
         self.progress.send_replace(None);
         match moved {
             Ok(statistics) => {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytesize::ByteSize;
@@ -23,6 +24,7 @@ use crate::{
     journal::{self, Journal, State},
     migration::Migration,
     phase,
+    probes::Probes,
 };
 
 /// This host's halves of migrations, running and ended.
@@ -30,21 +32,29 @@ use crate::{
 pub struct Migrations<H> {
     host: Arc<H>,
     directory: PathBuf,
+    probes: Arc<Probes<H>>,
     halves: Mutex<HashMap<MigrationId, Migration>>,
 }
 
 impl<H: Hypervisor> Migrations<H> {
-    /// Takes up what the journals tell; forgets what ended before `oldest`.
+    /// Takes up what the journals tell; forgets what ended before `oldest`. Probe files live no longer than `probe_life`.
     ///
     /// A journal that cannot be read is an error: its guest may be in flight, and its lock would be lost.
-    pub fn start(host: Arc<H>, state_directory: &Path, oldest: Timestamp) -> Result<Self, journal::Error> {
+    pub fn start(
+        host: Arc<H>,
+        state_directory: &Path,
+        oldest: Timestamp,
+        probe_life: Duration,
+    ) -> Result<Self, journal::Error> {
+        let probes = Probes::start(Arc::clone(&host), state_directory, probe_life)
+            .map_err(|source| journal::Error::Io { action: "read", path: state_directory.join("probes"), source })?;
         let directory = state_directory.join("journal");
         let mut halves = HashMap::new();
         for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
             let id = journal.state().order().id;
             halves.insert(id, Migration::take_up(Arc::clone(&host), journal));
         }
-        Ok(Self { host, directory, halves: Mutex::new(halves) })
+        Ok(Self { host, directory, probes, halves: Mutex::new(halves) })
     }
 
     /// The host.
@@ -57,7 +67,7 @@ impl<H: Hypervisor> Migrations<H> {
         self.judge_address(order, side)?;
         let other = self.active_of(order.instance).filter(|id| *id != order.id);
         let checked = match (side, leaving) {
-            (Side::Source, _) => phase::check::source(&*self.host, order, other).await,
+            (Side::Source, _) => phase::check::source(&*self.host, &self.probes, order, other).await,
             (Side::Destination, Some(leaving)) => {
                 phase::check::destination(&*self.host, leaving, other, self.claimed(Some(order.id))).await
             }
@@ -67,6 +77,12 @@ impl<H: Hypervisor> Migrations<H> {
             )),
         };
         checked.map_err(|fault| self.call_error(fault))
+    }
+
+    /// Removes the probe files of the source's check.
+    pub async fn end_check(&self, order: &Order) -> Result<(), CallError> {
+        self.judge_address(order, Side::Source)?;
+        self.probes.remove(order.id).await.map_err(|fault| self.call_error(fault))
     }
 
     /// The migration with the order's id: opened here, journaled, and the only one of its instance.

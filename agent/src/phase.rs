@@ -40,6 +40,11 @@ impl<'a> Steps<'a> {
         step.await
     }
 
+    /// Journals which files are known to be shared.
+    fn remember_proven(&mut self, proven: &[String]) -> Result<(), Fault> {
+        write(self.journal, Entry::Proven(proven.to_vec()))
+    }
+
     /// Makes a step final: it will not be taken back.
     fn keep(&mut self, undo: &Undo) -> Result<(), Fault> {
         write(self.journal, Entry::Struck(undo.clone()))

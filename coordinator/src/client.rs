@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Leaving, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
     host::Host,
     id::{HostName, MigrationId},
     instance::Instance,
@@ -197,15 +197,21 @@ impl Agent for RemoteAgent {
         Ok(CheckReport {
             checks: answer.checks.into_iter().map(|check| self.read(Some(check))).collect::<Result<_, _>>()?,
             leaving: answer.leaving.map(|leaving| self.read(Some(leaving))).transpose()?,
+            proven: answer.proven,
         })
     }
 
-    async fn pre(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<(), CallError> {
-        let request = v1::PreRequest {
-            order: Some(order.clone().into()),
-            side: wire(side),
-            leaving: leaving.cloned().map(Into::into),
+    async fn end_check(&self, order: &Order) -> Result<(), CallError> {
+        let request = v1::EndCheckRequest { order: Some(order.clone().into()) };
+        self.within(LOOK, self.phases().end_check(request)).await.map(drop)
+    }
+
+    async fn pre(&self, order: &Order, half: &Half) -> Result<(), CallError> {
+        let (leaving, proven) = match half.clone() {
+            Half::Source { proven } => (None, proven),
+            Half::Destination { leaving } => (Some((*leaving).into()), Vec::new()),
         };
+        let request = v1::PreRequest { order: Some(order.clone().into()), side: wire(half.side()), leaving, proven };
         let pre = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move { client.pre(request).await }

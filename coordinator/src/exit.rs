@@ -81,6 +81,11 @@ impl Exit {
             | R::SnapshotsPresent
             | R::HostDevice
             | R::DiskNotShared
+            | R::DiskKindUnsupported
+            | R::DiskCacheUnsafe
+            | R::DiskUsedTwice
+            | R::DiskDiffers
+            | R::ProbeFailed
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use crate::{
     compatibility::Check,
+    disk::Shown,
     domain_xml::Definition,
     id::HostName,
     instance::Instance,
@@ -13,13 +14,14 @@ use crate::{
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.
 ///
-/// Every call but `check`, `locate` and `abort` is a phase: idempotent by the order's id. A repeat returns what the
+/// Every call but `check`, `end_check`, `locate` and `record` is a phase: idempotent by the order's id. A repeat returns what the
 /// first returned, or joins it.
 pub trait Agent: Sync {
     /// The host's name.
     fn host(&self) -> &HostName;
 
-    /// Asks this host's half of the checks. Changes nothing.
+    /// Asks this host's half of the checks. Changes nothing, but that the source puts probe files beside disks that are
+    /// written to, until [`Agent::end_check`].
     ///
     /// The destination needs what the source answered.
     fn check(
@@ -29,13 +31,11 @@ pub trait Agent: Sync {
         leaving: Option<&Leaving>,
     ) -> impl Future<Output = Result<CheckReport, CallError>> + Send;
 
+    /// Source only: the probe files have been seen, or will not be. Removes them.
+    fn end_check(&self, order: &Order) -> impl Future<Output = Result<(), CallError>> + Send;
+
     /// Gets this host ready. The source takes the instance's migration lock.
-    fn pre(
-        &self,
-        order: &Order,
-        side: Side,
-        leaving: Option<&Leaving>,
-    ) -> impl Future<Output = Result<(), CallError>> + Send;
+    fn pre(&self, order: &Order, half: &Half) -> impl Future<Output = Result<(), CallError>> + Send;
 
     /// Source only: moves the guest. Returns when libvirt's job is over, well or not.
     fn migrate(
@@ -78,6 +78,33 @@ pub struct CheckReport {
     pub checks: Vec<Check>,
     /// From the source: what the destination must know.
     pub leaving: Option<Leaving>,
+    /// From the destination: the files of disks that it has seen to be shared.
+    pub proven: Vec<String>,
+}
+
+/// What a host must know to get ready for its half.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Half {
+    /// The guest leaves.
+    Source {
+        /// The files of disks that the destination has seen to be shared.
+        proven: Vec<String>,
+    },
+    /// The guest arrives.
+    Destination {
+        /// What the source said of it.
+        leaving: Box<Leaving>,
+    },
+}
+
+impl Half {
+    /// Whose half it is.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Source { .. } => Side::Source,
+            Self::Destination { .. } => Side::Destination,
+        }
+    }
 }
 
 /// The instance as it leaves the source.
@@ -91,6 +118,8 @@ pub struct Leaving {
     pub definition: Definition,
     /// The source's QEMU version, libvirt's number.
     pub qemu_version: u64,
+    /// What the source shows of the files that its disks lie in.
+    pub shown: Shown,
 }
 
 /// What a host sees of an instance.

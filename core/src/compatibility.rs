@@ -6,9 +6,11 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agent::Leaving,
+    disk::{Disks, Seen, Shown},
     domain_xml::{Definition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
-    instance::{DiskSource, InstanceState, VifAttachment},
+    instance::{InstanceState, VifAttachment},
     reason::Reason,
 };
 
@@ -73,6 +75,8 @@ pub struct SourceFacts {
     pub snapshots: u32,
     /// The definition.
     pub definition: Definition,
+    /// What this host shows of its disks.
+    pub shown: Shown,
 }
 
 /// May the instance leave for `destination`?
@@ -152,21 +156,10 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
         );
     }
 
+    let shown = &facts.shown;
+    let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, seen: &[] };
     for disk in &definition.disks {
-        let subject = format!("disk {}", disk.target);
-        let movable = match &disk.source {
-            DiskSource::Empty => true,
-            DiskSource::File { .. } => disk.read_only,
-            _ => false,
-        };
-        checks.ask(&subject, movable, format!("{}, read-only", disk.source), || Refusal {
-            reason: Reason::DiskNotShared,
-            message: format!(
-                "disk {} of {name} ({}) can be written to, and nothing proves that {destination} sees the same bytes",
-                disk.target, disk.source
-            ),
-            remedy: "this version moves guests whose disks are read-only files that both hosts have".into(),
-        });
+        checks.answer(&format!("disk {}", disk.disk.target), disks.leaving(disk));
     }
     checks.done()
 }
@@ -194,14 +187,31 @@ pub struct DestinationFacts {
     pub bridges: Vec<String>,
     /// libvirt networks that are active.
     pub networks: Vec<String>,
-    /// Of the files that the guest's disks name, and of its emulator, those the host does not have.
-    pub missing_files: Vec<String>,
+    /// Whether the host does not have the emulator that the definition names.
+    pub lacks_emulator: bool,
+    /// Of the files that the guest's disks name, those the host has.
+    pub seen: Vec<Seen>,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
 }
 
-/// Can the host take the instance, which now runs under QEMU `source_qemu_version`?
-pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_version: u64) -> Vec<Check> {
+impl DestinationFacts {
+    /// The guest's disks, as both hosts see them.
+    pub fn disks<'a>(&'a self, leaving: &'a Leaving) -> Disks<'a> {
+        Disks {
+            guest: &leaving.definition.name,
+            disks: &leaving.definition.disks,
+            source: &leaving.instance.host,
+            destination: &self.host,
+            shown: &leaving.shown,
+            seen: &self.seen,
+        }
+    }
+}
+
+/// Can the host take the instance?
+pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
+    let Leaving { definition, qemu_version: source_qemu_version, .. } = leaving;
     let host = &facts.host;
     let name = &definition.name;
     let mut checks = Checks::of(host);
@@ -236,7 +246,7 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
     });
 
     let (arch, virt, machine) = (&definition.architecture, &definition.virt_type, &definition.machine);
-    let emulator = definition.emulator.as_ref().filter(|path| facts.missing_files.contains(path));
+    let emulator = definition.emulator.as_ref().filter(|_| facts.lacks_emulator);
     let offered = emulator.is_none() && facts.capabilities.offers(arch, virt);
     checks.ask("virtualisation", offered, format!("{virt} for {arch}"), || Refusal {
         reason: Reason::VirtTypeMissing,
@@ -283,13 +293,13 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
         ),
     }
     // Without an emulator there is no version to compare; that is refused above.
-    let new_enough = !offered || facts.qemu_version >= source_qemu_version;
+    let new_enough = !offered || facts.qemu_version >= *source_qemu_version;
     checks.ask("QEMU version", new_enough, version_text(facts.qemu_version), || Refusal {
         reason: Reason::HypervisorTooOld,
         message: format!(
             "{host} has QEMU {}, older than {} under which {name} runs",
             version_text(facts.qemu_version),
-            version_text(source_qemu_version)
+            version_text(*source_qemu_version)
         ),
         remedy: format!("upgrade QEMU on {host}; guests move from older to newer"),
     });
@@ -320,14 +330,11 @@ pub fn arriving(facts: &DestinationFacts, definition: &Definition, source_qemu_v
         });
     }
 
+    let disks = facts.disks(leaving);
     for disk in &definition.disks {
-        let DiskSource::File { path } = &disk.source else { continue };
-        let subject = format!("disk {}", disk.target);
-        checks.ask(&subject, !facts.missing_files.contains(path), path.clone(), || Refusal {
-            reason: Reason::DiskMissing,
-            message: format!("disk {} of {name}, {path}, does not exist on {host}", disk.target),
-            remedy: format!("mount the file system that holds it on {host}, or copy the file there"),
-        });
+        if let Some(answer) = disks.arriving(disk) {
+            checks.answer(&format!("disk {}", disk.disk.target), answer.map(|resolution| resolution.to_string()));
+        }
     }
     checks.done()
 }
@@ -371,6 +378,13 @@ impl<'a> Checks<'a> {
     fn refuse(&mut self, subject: &str, refusal: Refusal) {
         let finding = Finding::Refused(refusal);
         self.checks.push(Check { host: self.host.clone(), subject: subject.to_owned(), finding });
+    }
+
+    fn answer(&mut self, subject: &str, answer: Result<String, Refusal>) {
+        match answer {
+            Ok(detail) => self.pass(subject, &detail),
+            Err(refusal) => self.refuse(subject, refusal),
+        }
     }
 
     fn done(self) -> Vec<Check> {

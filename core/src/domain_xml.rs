@@ -2,9 +2,11 @@
 
 mod capabilities;
 mod definition;
+mod disk;
 
 pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, Obstacle};
+pub use disk::DiskDefinition;
 
 /// A document from libvirt that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

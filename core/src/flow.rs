@@ -16,7 +16,7 @@
 mod standing;
 
 use crate::{
-    agent::{Agent, CallError, CheckReport, Leaving, Pair, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Sighting},
     compatibility::Check,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
@@ -43,6 +43,8 @@ pub struct Plan {
     pub leaving: Leaving,
     /// Every rule, of both hosts, with its outcome.
     pub checks: Vec<Check>,
+    /// The files of disks that the destination has seen to be shared.
+    pub proven: Vec<String>,
 }
 
 impl Plan {
@@ -118,7 +120,7 @@ pub async fn run<S: Agent, D: Agent>(
     order: &Order,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
-    // Reads only. Both hosts report every refusal they have, not the first.
+    // Leaves nothing behind. Both hosts report every refusal they have, not the first.
     let plan = check(hosts, order, watch).await.map_err(Failure::NotStarted)?;
     if plan.is_refused() {
         return Err(Failure::Refused(Box::new(plan)));
@@ -161,6 +163,16 @@ pub async fn check<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Plan, CallError> {
     watch.phase(Phase::Check);
+    let asked = ask_both(hosts, order).await;
+    // Whatever they said, nobody needs the probe files any more. An agent that does not hear this removes them by
+    // itself, so that a failure here is nobody's.
+    _ = hosts.source.end_check(order).await;
+    let plan = asked?;
+    watch.checked(&plan);
+    Ok(plan)
+}
+
+async fn ask_both<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Result<Plan, CallError> {
     let source = hosts.source.check(order, Side::Source, None).await?;
     let Some(leaving) = source.leaving else {
         return Err(CallError {
@@ -169,14 +181,13 @@ pub async fn check<S: Agent, D: Agent>(
             message: format!("{} checked {} without describing it", hosts.source.host(), order.instance_name),
         });
     };
-    let mut checks = source.checks;
+    let mut plan = Plan { leaving, checks: source.checks, proven: Vec::new() };
     if order.source.host != order.destination.host {
-        let CheckReport { checks: arriving, .. } =
-            hosts.destination.check(order, Side::Destination, Some(&leaving)).await?;
-        checks.extend(arriving);
+        let CheckReport { checks, proven, .. } =
+            hosts.destination.check(order, Side::Destination, Some(&plan.leaving)).await?;
+        plan.checks.extend(checks);
+        plan.proven = proven;
     }
-    let plan = Plan { leaving, checks };
-    watch.checked(&plan);
     Ok(plan)
 }
 
@@ -189,9 +200,10 @@ async fn pre<S: Agent, D: Agent>(
 ) -> Result<(), CallError> {
     go_on(order, watch)?;
     watch.phase(Phase::Pre);
-    hosts.source.pre(order, Side::Source, None).await?;
+    hosts.source.pre(order, &Half::Source { proven: plan.proven.clone() }).await?;
     go_on(order, watch)?;
-    hosts.destination.pre(order, Side::Destination, Some(&plan.leaving)).await?;
+    let leaving = Box::new(plan.leaving.clone());
+    hosts.destination.pre(order, &Half::Destination { leaving }).await?;
     go_on(order, watch)
 }
 

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod compatibility;
+pub mod disk;
 pub mod domain_xml;
 pub mod flow;
 pub mod host;

@@ -45,8 +45,14 @@ reasons! {
     SnapshotsPresent = "SNAPSHOTS_PRESENT",
     /// The guest holds a device or a resource of its host.
     HostDevice = "HOST_DEVICE",
-    /// A disk that the destination would not see.
-    DiskNotShared = "DISK_NOT_SHARED",
+    /// A disk of a kind that this version does not move.
+    DiskKindUnsupported = "DISK_KIND_UNSUPPORTED",
+    /// A disk that is written to through a cache that only its host sees.
+    DiskCacheUnsafe = "DISK_CACHE_UNSAFE",
+    /// Two disks of the guest write to one file.
+    DiskUsedTwice = "DISK_USED_TWICE",
+    /// The source cannot write the file that would prove a disk to be shared.
+    ProbeFailed = "PROBE_FAILED",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 
@@ -67,6 +73,10 @@ reasons! {
     HypervisorTooOld = "HYPERVISOR_TOO_OLD",
     /// A bridge or network that the guest needs is missing.
     NetworkMissing = "NETWORK_MISSING",
+    /// A disk that is written to is not the same file there.
+    DiskNotShared = "DISK_NOT_SHARED",
+    /// A disk that is only read has another size there.
+    DiskDiffers = "DISK_DIFFERS",
     /// A disk that the guest needs is missing.
     DiskMissing = "DISK_MISSING",
 

@@ -56,6 +56,11 @@ impl Console {
         Ok(lines(&self.text()?).filter_map(heartbeat).collect())
     }
 
+    /// The numbers that a Linux guest has on its second disk, by its own word.
+    pub fn acknowledged(&self) -> Result<Vec<u64>> {
+        Ok(lines(&self.text()?).filter_map(|line| line.strip_prefix("ACK ")?.parse().ok()).collect())
+    }
+
     /// All heartbeats of a boot-sector guest.
     pub fn ticks(&self) -> Result<Vec<Tick>> {
         Ok(lines(&self.text()?).filter_map(tick).collect())

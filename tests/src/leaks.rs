@@ -16,6 +16,10 @@ const LOOKS: &[(&str, &str)] = &[
     ("qemu process", "pgrep -a qemu-system | grep -o 'guest=[^,]*' || true"),
     // The directory of directories stays; one of a migration does not.
     ("file", "find /run/vmferry -mindepth 1 ! -path /run/vmferry/migrations -printf '%p %y\\n' 2>/dev/null || true"),
+    (
+        "probe file",
+        "find /srv /var/lib/vmferry/probes -name '.vmferry-probe-*' -o -path '*/vmferry/probes/*' 2>/dev/null || true",
+    ),
     // Records of ended migrations are kept on purpose.
     (
         "open journal",

@@ -8,4 +8,5 @@ mod python;
 mod refusals;
 mod rig;
 mod security;
+mod shared_storage;
 mod unfit_hosts;

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
@@ -13,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, version_text},
-    domain_xml::Definition,
+    disk::{Probe, Problem, Seen, Sharing, Shown},
+    domain_xml::{Definition, DiskDefinition},
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    instance::{DiskSource, Instance},
+    instance::Instance,
     migration::{Order, Statistics},
     reason::Reason,
 };
 
-use super::{Fault, Hypervisor, OnProgress};
+use super::{Fault, Hypervisor, OnProgress, files};
 use crate::{
     libvirt::{self, DomainReading, JobError, JobOrder, Libvirt},
     network,
@@ -110,7 +112,7 @@ impl LibvirtHost {
             memory: domain.definition.memory,
             vcpus: domain.definition.vcpus,
             persistent: domain.persistent,
-            disks: domain.definition.disks,
+            disks: domain.definition.disks.into_iter().map(|disk| disk.disk).collect(),
             vifs: domain.definition.vifs,
             migration: None,
         }
@@ -121,6 +123,21 @@ impl LibvirtHost {
         make_directory(&directory, group).map_err(|error| {
             Fault::new(Reason::TunnelFailed, format!("cannot make {} on {}: {error}", directory.display(), self.name))
         })
+    }
+
+    /// What is here of the files that the guest's disks lie in.
+    async fn look_for(&self, leaving: &Leaving) -> Result<Vec<Seen>, Fault> {
+        let look = |path: String| async move {
+            let shown = leaving.shown.files.iter().find(|file| file.path == path).cloned();
+            let probe = leaving.shown.probe_beside(&path).cloned();
+            let asked = path.clone();
+            let seen = files::within_limit(move || files::see(&path, shown.as_ref(), probe.as_ref())).await;
+            seen.map_err(|error| {
+                Fault::new(Reason::ProbeFailed, format!("cannot look at {asked} on {}: {error}", self.name))
+            })
+        };
+        let seen = futures::future::try_join_all(paths(&leaving.definition.disks).into_iter().map(look)).await?;
+        Ok(seen.into_iter().flatten().collect())
     }
 
     async fn domain(&self, order: &Order) -> Result<DomainReading, Fault> {
@@ -143,9 +160,12 @@ impl Hypervisor for LibvirtHost {
         let domain = self.domain(order).await?;
         let host = self.libvirt.host().await?;
         let domain_xml = self.libvirt.migratable_xml(order.instance).await?;
-        let definition = Definition::parse(&domain_xml).map_err(|error| {
+        let mut definition = Definition::parse(&domain_xml).map_err(|error| {
             Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", domain.name))
         })?;
+        // The migratable definition leaves out the images below a disk's own.
+        definition.disks.clone_from(&domain.definition.disks);
+        let shown = show(&definition.disks).await;
         let facts = SourceFacts {
             host: self.name.clone(),
             state: domain.state,
@@ -153,31 +173,29 @@ impl Hypervisor for LibvirtHost {
             job: domain.job.clone(),
             snapshots: domain.snapshots,
             definition: definition.clone(),
+            shown: shown.clone(),
         };
         let instance = self.instance_of(domain);
-        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version }))
+        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version, shown }))
     }
 
-    async fn arriving(&self, definition: &Definition) -> Result<DestinationFacts, Fault> {
+    async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
+        let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, bridges) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, seen, bridges) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
             async { Ok(self.libvirt.domain_capabilities(definition).await?) },
             async { Ok::<_, Fault>(self.libvirt.compare_cpu(definition).await?) },
             async { Ok(self.libvirt.active_networks().await?) },
+            self.look_for(leaving),
             async {
                 network::bridges().await.map_err(|error| {
                     Fault::new(Reason::Internal, format!("cannot list the bridges of {}: {error}", self.name))
                 })
             },
         )?;
-        let of_disks = definition.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::File { path } => Some(path),
-            _ => None,
-        });
-        let missing_files = of_disks.chain(&definition.emulator).filter(|path| !Path::new(path).exists());
         Ok(DestinationFacts {
             host: self.name.clone(),
             migration: None,
@@ -189,9 +207,29 @@ impl Hypervisor for LibvirtHost {
             cpu,
             bridges,
             networks,
-            missing_files: missing_files.cloned().collect(),
+            lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
+            seen,
             qemu_version: host.qemu_version,
         })
+    }
+
+    async fn place_probe(&self, probe: &Probe) -> Result<u64, Fault> {
+        let probe = probe.clone();
+        let placed = files::within_limit(move || files::place(&probe)).await;
+        placed.map_err(|error| Fault::new(Reason::ProbeFailed, error.to_string()))
+    }
+
+    async fn remove_probe(&self, probe: &Probe) -> Result<(), Fault> {
+        let owned = probe.clone();
+        files::within_limit(move || files::remove(&owned)).await.map_err(|error| {
+            let Probe { directory, file_name, .. } = probe;
+            Fault::new(Reason::ProbeFailed, format!("cannot remove {directory}/{file_name} on {}: {error}", self.name))
+        })
+    }
+
+    async fn disks(&self, instance: InstanceId) -> Result<Vec<DiskDefinition>, Fault> {
+        let domain = self.libvirt.domain(&instance.to_string()).await?;
+        Ok(domain.map_or_else(Vec::new, |domain| domain.definition.disks))
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
@@ -240,6 +278,7 @@ impl Hypervisor for LibvirtHost {
     async fn migrate(
         &self,
         order: &Order,
+        sharing: Sharing,
         progress: OnProgress,
         cancel: CancellationToken,
     ) -> Result<Statistics, Fault> {
@@ -247,6 +286,7 @@ impl Hypervisor for LibvirtHost {
             instance: order.instance,
             libvirt_socket: tunnel::libvirt_socket(order.id),
             memory_socket: tunnel::memory_socket(order.id),
+            sharing,
         };
         let name = &order.instance_name;
         let to = &order.destination.host;
@@ -291,6 +331,24 @@ impl From<libvirt::Error> for Fault {
         }
         Self::new(Reason::LibvirtFailed, message)
     }
+}
+
+/// Every file that these disks lie in, once.
+fn paths(disks: &[DiskDefinition]) -> BTreeSet<String> {
+    disks.iter().flat_map(DiskDefinition::files).map(str::to_owned).collect()
+}
+
+/// What this host can show of its disks; without probes.
+async fn show(disks: &[DiskDefinition]) -> Shown {
+    let mut shown = Shown::default();
+    for place in paths(disks) {
+        let path = place.clone();
+        match files::within_limit(move || files::look_at(&path)).await {
+            Ok(file) => shown.files.push(file),
+            Err(error) => shown.problems.push(Problem { place, why: error.to_string() }),
+        }
+    }
+    shown
 }
 
 /// For root alone, or also for the group as which QEMU makes its socket here.

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
+    disk::Sharing,
     id::InstanceId,
     migration::{Progress, Statistics},
 };
@@ -58,6 +59,19 @@ pub struct JobOrder {
     pub libvirt_socket: PathBuf,
     /// Where the destination's QEMU takes the guest's memory. It has the same path there, so it must be used once only.
     pub memory_socket: PathBuf,
+    /// Who answers for its disks.
+    pub sharing: Sharing,
+}
+
+impl JobOrder {
+    /// libvirt calls a move unsafe if a disk that is written to lies on a file system of which it does not know that hosts
+    /// share it. Where that was proved, it is told not to ask; nowhere else.
+    fn flags(&self) -> sys::virDomainMigrateFlags {
+        match self.sharing {
+            Sharing::Unneeded => FLAGS,
+            Sharing::Proved => FLAGS | sys::VIR_MIGRATE_UNSAFE,
+        }
+    }
 }
 
 /// A job that did not end well.
@@ -218,7 +232,7 @@ fn in_thread(
     };
     let libvirt_uri = format!("qemu+unix:///system?socket={}", uri_path(&order.libvirt_socket));
     let memory_uri = format!("unix://{}", uri_path(&order.memory_socket));
-    let call = match ffi::migrate(&domain, &libvirt_uri, &memory_uri, FLAGS) {
+    let call = match ffi::migrate(&domain, &libvirt_uri, &memory_uri, order.flags()) {
         Ok(()) => Call::Succeeded,
         Err(fault) if is_alive(connection) => Call::Failed(fault),
         Err(fault) => Call::Lost(fault),

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
-use vmferry_core::instance::InstanceState;
+use vmferry_core::{disk::Sharing, instance::InstanceState};
 
 use super::{
     event::{self, Event},
@@ -136,7 +136,12 @@ async fn events_of_a_domain_arrive_while_subscribed() {
 async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     let host = host();
     // The job has a connection of its own, so this is about its own copy of the file's domain.
-    let order = JobOrder { instance: id(WEB), libvirt_socket: "/l".into(), memory_socket: "/m".into() };
+    let order = JobOrder {
+        instance: id(WEB),
+        libvirt_socket: "/l".into(),
+        memory_socket: "/m".into(),
+        sharing: Sharing::Unneeded,
+    };
     let refused = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
@@ -144,7 +149,12 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 #[tokio::test]
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
-    let order = JobOrder { instance: id(ABSENT), libvirt_socket: "/l".into(), memory_socket: "/m".into() };
+    let order = JobOrder {
+        instance: id(ABSENT),
+        libvirt_socket: "/l".into(),
+        memory_socket: "/m".into(),
+        sharing: Sharing::Unneeded,
+    };
     let absent = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();

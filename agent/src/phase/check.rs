@@ -1,21 +1,44 @@
-//! check: may it leave, can it be taken? Reads only.
+//! check: may it leave, can it be taken? Reads only, but for the source's probe files.
+
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use vmferry_core::{
     agent::{CheckReport, Leaving},
     compatibility,
+    disk::{Disks, Need},
     id::MigrationId,
     migration::Order,
 };
 
-use crate::hypervisor::{Fault, Hypervisor};
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    probes::Probes,
+};
 
 /// The source's half. `other` is a migration of the same instance that has not ended.
-pub async fn source(host: &impl Hypervisor, order: &Order, other: Option<MigrationId>) -> Result<CheckReport, Fault> {
-    let (mut facts, leaving) = host.leaving(order).await?;
+pub async fn source<H: Hypervisor>(
+    host: &H,
+    probes: &Arc<Probes<H>>,
+    order: &Order,
+    other: Option<MigrationId>,
+) -> Result<CheckReport, Fault> {
+    let (mut facts, mut leaving) = host.leaving(order).await?;
     facts.migration = other;
+    let directories = to_be_proved(order, &leaving);
+    probes.place(order.id, &directories, &mut leaving.shown).await?;
+    facts.shown = leaving.shown.clone();
     let checks = compatibility::leaving(&facts, &order.destination.host);
-    Ok(CheckReport { checks, leaving: Some(leaving) })
+    Ok(CheckReport { checks, leaving: Some(leaving), proven: Vec::new() })
+}
+
+/// The directories of the disks that are written to, each once.
+fn to_be_proved(order: &Order, leaving: &Leaving) -> Vec<String> {
+    let Leaving { definition, shown, .. } = leaving;
+    let (source, destination) = (&order.source.host, &order.destination.host);
+    let disks = Disks { guest: &definition.name, disks: &definition.disks, source, destination, shown, seen: &[] };
+    let written = definition.disks.iter().filter(|disk| disks.need(disk) == Ok(Need::Proof));
+    shown.directories(written.flat_map(|disk| disk.files())).into_iter().map(str::to_owned).collect()
 }
 
 /// The destination's half. `other` is as for the source, `claimed` is memory that other incoming migrations have claimed.
@@ -25,9 +48,9 @@ pub async fn destination(
     other: Option<MigrationId>,
     claimed: ByteSize,
 ) -> Result<CheckReport, Fault> {
-    let mut facts = host.arriving(&leaving.definition).await?;
+    let mut facts = host.arriving(leaving).await?;
     facts.migration = other;
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
-    let checks = compatibility::arriving(&facts, &leaving.definition, leaving.qemu_version);
-    Ok(CheckReport { checks, leaving: None })
+    let checks = compatibility::arriving(&facts, leaving);
+    Ok(CheckReport { checks, leaving: None, proven: facts.disks(leaving).proven() })
 }

@@ -5,8 +5,15 @@ use vmferry_core::{agent::Leaving, migration::Order, undo::Undo};
 use super::Steps;
 use crate::hypervisor::{Fault, Hypervisor};
 
-/// The source's half: the way to the destination is open.
-pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>) -> Result<(), Fault> {
+/// The source's half: the way to the destination is open. `proven` are the files that are known to be shared: the job
+/// will need to know them, whichever process of this agent runs it.
+pub async fn source(
+    host: &impl Hypervisor,
+    order: &Order,
+    proven: &[String],
+    steps: &mut Steps<'_>,
+) -> Result<(), Fault> {
+    steps.remember_proven(proven)?;
     steps.take(Undo::RemoveSockets, host.open_sockets(order)).await
 }
 

@@ -37,6 +37,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/Locate", READERS),
     ("/vmferry.agent.v1.MigrationService/Check", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/EndCheck", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Pre", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Migrate", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Post", COORDINATORS),
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "Pre", "Migrate", "Post", "Cleanup", "Abort"] {
+        for call in ["Check", "EndCheck", "Pre", "Migrate", "Post", "Cleanup", "Abort"] {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
-    agent::{CallError, CheckReport, Leaving},
+    agent::{CallError, CheckReport, Half, Leaving},
     id::MigrationId,
     identity::Identity,
     migration::{Order, Side},
@@ -71,20 +71,32 @@ impl MigrationService for Service {
         let side = self.side(request.side())?;
         let leaving = self.leaving(request.leaving)?;
         let order = self.order(request.order)?;
-        let CheckReport { checks, leaving } =
+        let CheckReport { checks, leaving, proven } =
             self.migrations.check(&order, side, leaving.as_ref()).await.map_err(status)?;
         let checks = checks.into_iter().map(Into::into).collect();
-        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into) }))
+        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into), proven }))
+    }
+
+    async fn end_check(&self, request: Request<v1::EndCheckRequest>) -> Result<Response<v1::EndCheckResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        self.migrations.end_check(&order).await.map_err(status)?;
+        Ok(Response::new(v1::EndCheckResponse {}))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
         let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
         let request = request.into_inner();
         let side = self.side(request.side())?;
-        let leaving = self.leaving(request.leaving)?;
+        let half = match side {
+            Side::Source => Half::Source { proven: request.proven },
+            Side::Destination => {
+                let leaving = required(request.leaving, "leaving").map_err(|invalid| self.invalid(invalid))?;
+                Half::Destination { leaving: Box::new(leaving) }
+            }
+        };
         let order = self.order(request.order)?;
         let migration = self.migrations.open(&order, side, requested_by).map_err(status)?;
-        migration.pre(leaving.as_ref()).await.map_err(status)?;
+        migration.pre(&half).await.map_err(status)?;
         Ok(Response::new(v1::PreResponse {}))
     }
 

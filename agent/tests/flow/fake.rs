@@ -16,9 +16,10 @@ use vmferry_agent::{
     migrations::Migrations,
 };
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Leaving, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts},
-    domain_xml::{Definition, HostCapabilities},
+    disk::{File, Probe, Seen, SeenProbe, Sharing, Shown},
+    domain_xml::{Definition, DiskDefinition, HostCapabilities},
     id::{HostName, InstanceId, MigrationId},
     instance::{Instance, InstanceState},
     migration::{Cause, Order, Progress, Record, Side, Statistics},
@@ -29,7 +30,8 @@ pub(crate) const INSTANCE: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 
 const DOMAIN_XML: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
   <memory unit='MiB'>256</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
-  <devices/></domain>";
+  <devices><disk type='file'><driver cache='none'/><source file='/srv/web.img'/><target dev='vda'/></disk></devices>
+  </domain>";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Trouble {
@@ -80,6 +82,8 @@ struct Facts {
     directories: BTreeSet<(&'static str, MigrationId)>,
     listening: BTreeSet<(&'static str, MigrationId)>,
     granted: BTreeMap<MigrationId, HostName>,
+    /// In the one directory that both hosts see, by name.
+    probes: BTreeMap<String, Probe>,
 }
 
 /// Everything that outlives an agent's process.
@@ -101,6 +105,7 @@ impl World {
             directories: BTreeSet::new(),
             listening: BTreeSet::new(),
             granted: BTreeMap::new(),
+            probes: BTreeMap::new(),
         };
         Arc::new(Self { journals: journals.to_owned(), facts: Mutex::new(facts), death: Arc::default() })
     }
@@ -135,7 +140,10 @@ impl World {
         let directories = facts.directories.iter().map(|left| format!("directory {left:?}"));
         let listening = facts.listening.iter().map(|left| format!("listener {left:?}"));
         let granted = facts.granted.iter().map(|left| format!("grant {left:?}"));
-        directories.chain(listening).chain(granted).collect()
+        let probes = facts.probes.keys().map(|left| format!("probe {left}"));
+        let lists = fs::read_dir(self.journals.join("source/probes")).expect("the agent made it").flatten();
+        let lists = lists.map(|left| format!("list {}", left.path().display()));
+        directories.chain(listening).chain(granted).chain(probes).chain(lists).collect()
     }
 
     /// Listeners and grants live in the process; so does the data path of a guest that is arriving.
@@ -163,6 +171,11 @@ impl World {
         let running = facts.domains.values().filter(|(sighting, _)| *sighting == Sighting::Running).count();
         assert!(running <= 1, "I1: the guest runs {running} times");
     }
+}
+
+/// The guest's disk, as both hosts see it.
+fn image() -> File {
+    File { path: "/srv/web.img".into(), directory: "/srv".into(), size: 1 << 20, inode: 7, device: 1 }
 }
 
 /// One host at the edge.
@@ -212,7 +225,11 @@ impl Fake {
 
     /// I5: what is about to be done stands in the journal on disk.
     fn assert_journaled(&self, undo: &str) {
-        let directory = self.world.journals.join(self.name).join("journal");
+        self.assert_on_disk("journal", undo);
+    }
+
+    fn assert_on_disk(&self, directory: &str, undo: &str) {
+        let directory = self.world.journals.join(self.name).join(directory);
         let files = fs::read_dir(directory).expect("the agent made it");
         let journaled =
             files.flatten().any(|file| fs::read_to_string(file.path()).is_ok_and(|text| text.contains(undo)));
@@ -227,6 +244,7 @@ impl Hypervisor for Fake {
 
     async fn leaving(&self, _: &Order) -> Result<(SourceFacts, Leaving), Fault> {
         let definition = Definition::parse(DOMAIN_XML).expect("valid");
+        let shown = Shown { files: vec![image()], ..Shown::default() };
         let facts = SourceFacts {
             host: self.host.clone(),
             state: InstanceState::Active,
@@ -234,6 +252,7 @@ impl Hypervisor for Fake {
             job: None,
             snapshots: 0,
             definition: definition.clone(),
+            shown: shown.clone(),
         };
         let instance = Instance {
             id: definition.id,
@@ -247,11 +266,15 @@ impl Hypervisor for Fake {
             vifs: Vec::new(),
             migration: None,
         };
-        let leaving = Leaving { instance, domain_xml: DOMAIN_XML.into(), definition, qemu_version: 7_002_000 };
+        let leaving = Leaving { instance, domain_xml: DOMAIN_XML.into(), definition, qemu_version: 7_002_000, shown };
         self.step("reading the guest", || (facts, leaving)).await
     }
 
-    async fn arriving(&self, _: &Definition) -> Result<DestinationFacts, Fault> {
+    async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
+        let probe = leaving.shown.probe_beside(&image().path).and_then(|probe| {
+            let found = self.world.facts().probes.get(&probe.file_name)?.token.clone();
+            Some(SeenProbe { token: found, device: 1 })
+        });
         let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
         let facts = DestinationFacts {
             host: self.host.clone(),
@@ -264,10 +287,25 @@ impl Hypervisor for Fake {
             cpu: None,
             bridges: Vec::new(),
             networks: Vec::new(),
-            missing_files: Vec::new(),
+            lacks_emulator: false,
+            seen: vec![Seen { file: image(), probe }],
             qemu_version: 7_002_000,
         };
         self.step("reading the host", || facts).await
+    }
+
+    async fn place_probe(&self, probe: &Probe) -> Result<u64, Fault> {
+        self.assert_on_disk("probes", &probe.file_name);
+        let place = || _ = self.world.facts().probes.insert(probe.file_name.clone(), probe.clone());
+        self.step("placing a probe", place).await.map(|()| 1)
+    }
+
+    async fn remove_probe(&self, probe: &Probe) -> Result<(), Fault> {
+        self.step("removing a probe", || _ = self.world.facts().probes.remove(&probe.file_name)).await
+    }
+
+    async fn disks(&self, _: InstanceId) -> Result<Vec<DiskDefinition>, Fault> {
+        self.step("reading the disks", || Definition::parse(DOMAIN_XML).expect("valid").disks).await
     }
 
     async fn sighting(&self, _: InstanceId) -> Result<Sighting, Fault> {
@@ -309,7 +347,14 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
-    async fn migrate(&self, order: &Order, _: OnProgress, _: CancellationToken) -> Result<Statistics, Fault> {
+    async fn migrate(
+        &self,
+        order: &Order,
+        sharing: Sharing,
+        _: OnProgress,
+        _: CancellationToken,
+    ) -> Result<Statistics, Fault> {
+        assert_eq!(sharing, Sharing::Proved, "libvirt cannot know it");
         {
             let facts = self.world.facts();
             assert!(facts.listening.contains(&("source", order.id)), "the way out is open");
@@ -408,9 +453,13 @@ impl Agent for Local<'_> {
         self.call("check", self.migrations.check(order, side, leaving)).await
     }
 
-    async fn pre(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<(), CallError> {
-        let pre =
-            async { self.migrations.open(order, side, "vmferry://test/coordinator/flow".into())?.pre(leaving).await };
+    async fn end_check(&self, order: &Order) -> Result<(), CallError> {
+        self.call("end_check", self.migrations.end_check(order)).await
+    }
+
+    async fn pre(&self, order: &Order, half: &Half) -> Result<(), CallError> {
+        let by = "vmferry://test/coordinator/flow".to_owned();
+        let pre = async { self.migrations.open(order, half.side(), by)?.pre(half).await };
         self.call("pre", pre).await
     }
 

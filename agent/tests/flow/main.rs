@@ -12,11 +12,14 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
-    agent::{Agent as _, Pair, Sighting},
+    agent::{Agent as _, Half, Pair, Sighting},
     flow::{self, Completed, Failure, Watch},
     migration::{Endpoint, Order, Outcome, Phase, Progress, Side},
     reason::Reason,
 };
+
+/// Longer than any check takes here, and short enough to be waited for.
+const PROBE_LIFE: Duration = Duration::from_secs(1);
 
 /// Two agents and the world they act on.
 struct Rig {
@@ -61,6 +64,32 @@ impl Rig {
 
     async fn run(&self) -> Result<Completed, Failure> {
         flow::run(&self.hosts(), &self.order, &Unwatched).await
+    }
+
+    /// What each half needs for its pre.
+    async fn check(&self) -> (Half, Half) {
+        let plan = flow::check(&self.hosts(), &self.order, &Unwatched).await.expect("checked");
+        assert!(!plan.is_refused(), "{plan:#?}");
+        assert_eq!(self.world.leftovers(), Vec::<String>::new(), "a check leaves nothing");
+        (Half::Source { proven: plan.proven }, Half::Destination { leaving: Box::new(plan.leaving) })
+    }
+
+    /// Probe files that nobody said to remove go by themselves, soon; so does what a restarted agent finds.
+    async fn quiet(&self) {
+        for _ in 0..300 {
+            if !self.is_unfinished() && self.world.leftovers().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Check and pre, well done.
+    async fn get_ready(&self) {
+        let hosts = self.hosts();
+        let (source_half, destination_half) = self.check().await;
+        hosts.source.pre(&self.order, &source_half).await.expect("ready");
+        hosts.destination.pre(&self.order, &destination_half).await.expect("ready");
     }
 
     /// As `vmferry migrations resolve` does, after the faults have stopped.
@@ -116,7 +145,8 @@ impl Rig {
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
-    Migrations::start(Arc::new(Fake::new(host, Arc::clone(world))), &directory, Timestamp::MIN).expect("readable")
+    Migrations::start(Arc::new(Fake::new(host, Arc::clone(world))), &directory, Timestamp::MIN, PROBE_LIFE)
+        .expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +178,7 @@ async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind(
                 // What failed once is asked for again, as by `migrations resolve`.
                 _ = rig.resolve().await;
             }
+            rig.quiet().await;
             rig.assert_invariants(&case);
         }
     }
@@ -168,6 +199,7 @@ async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behin
             if rig.is_unfinished() {
                 _ = rig.resolve().await;
             }
+            rig.quiet().await;
             rig.assert_invariants(&case);
         }
     }
@@ -201,12 +233,7 @@ async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
             };
             tokio::time::timeout(Duration::from_secs(5), settled).await.expect("I3: it settles");
             // A restarted agent unwinds by itself, without being asked.
-            for _ in 0..50 {
-                if !rig.is_unfinished() && rig.world.leftovers().is_empty() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            rig.quiet().await;
             rig.assert_invariants(&case);
         }
     }
@@ -217,13 +244,13 @@ async fn the_repeat_of_each_phase_is_a_no_op() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
+    let (source_half, destination_half) = rig.check().await;
     for _ in 0..2 {
-        hosts.source.pre(order, Side::Source, None).await.expect("source is ready");
-        hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("destination is ready");
+        hosts.source.pre(order, &source_half).await.expect("source is ready");
+        hosts.destination.pre(order, &destination_half).await.expect("destination is ready");
         let before = rig.world.steps();
-        hosts.source.pre(order, Side::Source, None).await.expect("source is still ready");
-        hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("destination is still ready");
+        hosts.source.pre(order, &source_half).await.expect("source is still ready");
+        hosts.destination.pre(order, &destination_half).await.expect("destination is still ready");
         assert_eq!(rig.world.steps(), before, "a second pre takes no step");
     }
     let first = hosts.source.migrate(order, &|_| {}).await.expect("moved");
@@ -244,9 +271,7 @@ async fn the_repeat_of_cleanup_is_a_no_op_and_a_late_post_is_refused() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
-    hosts.source.pre(order, Side::Source, None).await.expect("ready");
-    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    rig.get_ready().await;
     let cause = vmferry_core::migration::Cause {
         reason: Reason::MigrationAborted,
         host: order.source.host.clone(),
@@ -271,9 +296,7 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
-    hosts.source.pre(order, Side::Source, None).await.expect("ready");
-    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    rig.get_ready().await;
     hosts.source.migrate(order, &|_| {}).await.expect("moved");
     let cause = vmferry_core::migration::Cause {
         reason: Reason::MigrationFailed,
@@ -289,10 +312,11 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
 async fn an_instance_has_at_most_one_migration() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
-    hosts.source.pre(&rig.order, Side::Source, None).await.expect("ready");
+    let (half, _) = rig.check().await;
+    hosts.source.pre(&rig.order, &half).await.expect("ready");
     let mut second = rig.order.clone();
     second.id = "0197a000-0000-7000-8000-000000000002".parse().expect("valid");
-    let refused = hosts.source.pre(&second, Side::Source, None).await.expect_err("one at a time");
+    let refused = hosts.source.pre(&second, &half).await.expect_err("one at a time");
     assert_eq!(refused.reason, Reason::InstanceMigrating);
     let report = hosts.source.check(&second, Side::Source, None).await.expect("checked");
     assert!(report.checks.iter().any(|check| check.refusal().is_some_and(|no| no.reason == Reason::InstanceMigrating)));
@@ -303,9 +327,7 @@ async fn a_refused_phase_leaves_the_record_as_it_was() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
-    hosts.source.pre(order, Side::Source, None).await.expect("ready");
-    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    rig.get_ready().await;
     let records = || [rig.source.records(false), rig.destination.records(false)];
     let before = records();
     for (host, side) in [(&hosts.source, Side::Source), (&hosts.destination, Side::Destination)] {
@@ -323,9 +345,7 @@ async fn a_migration_that_was_resolved_starts_no_job_any_more() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
-    hosts.source.pre(order, Side::Source, None).await.expect("ready");
-    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    rig.get_ready().await;
     _ = rig.resolve().await.expect_err("somebody else ends it before it moves");
     hosts.source.migrate(order, &|_| {}).await.expect_err("its first coordinator is too late");
     assert_eq!(rig.world.sees("source"), Sighting::Running);
@@ -337,9 +357,7 @@ async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
     let rig = Rig::new(Faults::none());
     let hosts = rig.hosts();
     let order = &rig.order;
-    let leaving = hosts.source.check(order, Side::Source, None).await.expect("checked").leaving;
-    hosts.source.pre(order, Side::Source, None).await.expect("ready");
-    hosts.destination.pre(order, Side::Destination, leaving.as_ref()).await.expect("ready");
+    rig.get_ready().await;
     hosts.source.migrate(order, &|_| {}).await.expect("moved");
     let cause = vmferry_core::migration::Cause {
         reason: Reason::CoordinatorLost,

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, async_trait, transport::Server};
 use vmferry_core::{
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
+    disk::Shown,
     domain_xml::Definition,
     host::Host,
     id::MigrationId,
@@ -251,8 +252,17 @@ impl v1::migration_service_server::MigrationService for Agent {
             domain_xml: DOMAIN.into(),
             definition: Definition::parse(DOMAIN).expect("valid"),
             qemu_version: 7_002_022,
+            shown: Shown::default(),
         });
-        Ok(Response::new(v1::CheckResponse { checks: vec![check.into()], leaving: leaving.map(Into::into) }))
+        Ok(Response::new(v1::CheckResponse {
+            checks: vec![check.into()],
+            leaving: leaving.map(Into::into),
+            proven: vec![],
+        }))
+    }
+
+    async fn end_check(&self, _: Request<v1::EndCheckRequest>) -> Result<Response<v1::EndCheckResponse>, Status> {
+        Ok(Response::new(v1::EndCheckResponse {}))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{disk::File, instance::Instance};
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
   <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
@@ -19,7 +20,30 @@ fn source() -> SourceFacts {
         job: None,
         snapshots: 0,
         definition: definition(),
+        shown: Shown { files: vec![image()], ..Shown::default() },
     }
+}
+
+fn image() -> File {
+    File { path: "/srv/web.img".into(), directory: "/srv".into(), size: 1 << 20, inode: 7, device: 1 }
+}
+
+/// What the source says.
+fn leaving_guest() -> Leaving {
+    let SourceFacts { host, definition, shown, .. } = source();
+    let instance = Instance {
+        id: definition.id,
+        name: definition.name.clone(),
+        state: InstanceState::Active,
+        host,
+        memory: definition.memory,
+        vcpus: definition.vcpus,
+        persistent: true,
+        disks: Vec::new(),
+        vifs: Vec::new(),
+        migration: None,
+    };
+    Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_000, shown }
 }
 
 fn destination() -> DestinationFacts {
@@ -39,7 +63,8 @@ fn destination() -> DestinationFacts {
         cpu: Some(Ok(())),
         bridges: vec!["br0".into()],
         networks: Vec::new(),
-        missing_files: Vec::new(),
+        lacks_emulator: false,
+        seen: vec![Seen { file: image(), probe: None }],
         qemu_version: 7_002_000,
     }
 }
@@ -63,7 +88,7 @@ fn refused(checks: &[Check]) -> Vec<Reason> {
 #[test]
 fn a_plain_guest_may_leave_and_arrive() {
     assert_eq!(refused(&leaving(&source(), &host("node-31"))), []);
-    assert_eq!(refused(&arriving(&destination(), &definition(), 7_002_000)), []);
+    assert_eq!(refused(&arriving(&destination(), &leaving_guest())), []);
 }
 
 #[test]
@@ -80,7 +105,7 @@ fn each_obstacle_on_the_source_has_its_reason() {
             |facts| facts.definition.obstacles = vec![Obstacle::HostDevice { description: "pci 0000:3b:00.0".into() }],
             Reason::HostDevice,
         ),
-        (|facts| facts.definition.disks[0].read_only = false, Reason::DiskNotShared),
+        (|facts| facts.definition.disks[0].disk.read_only = false, Reason::DiskCacheUnsafe),
     ];
     for (change, reason) in cases {
         let mut facts = source();
@@ -95,7 +120,7 @@ fn each_lack_of_the_destination_has_its_reason() {
     type Change = fn(&mut DestinationFacts);
     let cases: [(Change, Reason); 11] = [
         (|facts| facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok(), Reason::InstanceMigrating),
-        (|facts| facts.missing_files = vec!["/usr/bin/qemu-system-x86_64".into()], Reason::VirtTypeMissing),
+        (|facts| facts.lacks_emulator = true, Reason::VirtTypeMissing),
         (|facts| facts.same_id = Some(("web".into(), InstanceState::Shutoff)), Reason::DomainExists),
         (|facts| facts.same_name = true, Reason::DomainExists),
         (|facts| facts.memory_available = ByteSize::mib(255), Reason::MemoryShort),
@@ -110,33 +135,36 @@ fn each_lack_of_the_destination_has_its_reason() {
         ),
         (|facts| facts.capabilities.machines.clear(), Reason::VirtTypeMissing),
         (|facts| facts.bridges.clear(), Reason::NetworkMissing),
-        (|facts| facts.missing_files = vec!["/srv/web.img".into()], Reason::DiskMissing),
+        (|facts| facts.seen.clear(), Reason::DiskMissing),
     ];
     for (change, reason) in cases {
         let mut facts = destination();
         change(&mut facts);
-        assert_eq!(refused(&arriving(&facts, &definition(), 7_002_000)), [reason]);
+        assert_eq!(refused(&arriving(&facts, &leaving_guest())), [reason]);
     }
-    assert_eq!(refused(&arriving(&destination(), &definition(), 8_000_000)), [Reason::HypervisorTooOld]);
+    assert_eq!(
+        refused(&arriving(&destination(), &Leaving { qemu_version: 8_000_000, ..leaving_guest() })),
+        [Reason::HypervisorTooOld]
+    );
 }
 
 #[test]
 fn no_refusal_hides_another() {
     let mut facts = source();
     facts.snapshots = 1;
-    facts.definition.disks[0].read_only = false;
+    facts.definition.disks[0].disk.read_only = false;
     facts.definition.obstacles = vec![Obstacle::LaunchSecurity, Obstacle::SharedMemory { name: "shm".into() }];
     let reasons = refused(&leaving(&facts, &host("node-28")));
     assert_eq!(
         reasons,
-        [Reason::SameHost, Reason::SnapshotsPresent, Reason::HostDevice, Reason::HostDevice, Reason::DiskNotShared]
+        [Reason::SameHost, Reason::SnapshotsPresent, Reason::HostDevice, Reason::HostDevice, Reason::DiskCacheUnsafe]
     );
 
     let mut facts = destination();
     facts.memory_available = ByteSize::b(0);
     facts.bridges.clear();
     facts.cpu = Some(Err("another vendor".into()));
-    let reasons = refused(&arriving(&facts, &definition(), 7_002_000));
+    let reasons = refused(&arriving(&facts, &leaving_guest()));
     assert_eq!(reasons, [Reason::MemoryShort, Reason::CpuIncompatible, Reason::NetworkMissing]);
 }
 

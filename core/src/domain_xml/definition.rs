@@ -1,10 +1,14 @@
 use bytesize::ByteSize;
 use roxmltree::Node;
 
-use super::{Error, child, parse, text};
+use super::{
+    Error, child,
+    disk::{DiskDefinition, disk},
+    parse, text,
+};
 use crate::{
     id::InstanceId,
-    instance::{Disk, DiskDevice, DiskSource, Vif, VifAttachment},
+    instance::{Vif, VifAttachment},
 };
 
 /// What a move needs to know of a domain's definition.
@@ -29,7 +33,7 @@ pub struct Definition {
     /// The `<cpu>` element as it stands, to be compared with a host.
     pub cpu: Option<String>,
     /// Its disks.
-    pub disks: Vec<Disk>,
+    pub disks: Vec<DiskDefinition>,
     /// Its vifs.
     pub vifs: Vec<Vif>,
     /// What ties the guest to its host.
@@ -109,32 +113,6 @@ fn memory(domain: Node<'_, '_>) -> Option<ByteSize> {
     number.checked_mul(unit).map(ByteSize::b)
 }
 
-fn disk(node: Node<'_, '_>) -> Option<Disk> {
-    let source = child(node, "source");
-    let attribute = |name| source.and_then(|source| source.attribute(name)).map(str::to_owned);
-    let kind = node.attribute("type").unwrap_or("file");
-    let source = match kind {
-        "file" => attribute("file").map(|path| DiskSource::File { path }),
-        "block" => attribute("dev").map(|path| DiskSource::Block { path }),
-        "network" => Some(DiskSource::Network {
-            protocol: attribute("protocol").unwrap_or_default(),
-            name: attribute("name").unwrap_or_default(),
-        }),
-        _ => Some(DiskSource::Other { kind: kind.to_owned() }),
-    };
-    Some(Disk {
-        target: child(node, "target")?.attribute("dev")?.to_owned(),
-        device: match node.attribute("device").unwrap_or("disk") {
-            "cdrom" => DiskDevice::Cdrom,
-            "floppy" => DiskDevice::Floppy,
-            "lun" => DiskDevice::Lun,
-            _ => DiskDevice::Disk,
-        },
-        source: source.unwrap_or(DiskSource::Empty),
-        read_only: child(node, "readonly").is_some(),
-    })
-}
-
 fn vif(node: Node<'_, '_>) -> Vif {
     let source = |name| child(node, "source").and_then(|source| source.attribute(name)).unwrap_or_default().to_owned();
     let of = |name, attribute| child(node, name).and_then(|n| n.attribute(attribute)).unwrap_or_default().to_owned();
@@ -193,6 +171,7 @@ fn describe_host_device(device: Node<'_, '_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::DiskSource;
 
     const DOMAIN: &str = r"
 <domain type='qemu' id='1'>
@@ -224,9 +203,9 @@ mod tests {
         assert_eq!(definition.machine, "pc-q35-7.2");
         assert_eq!(definition.cpu.as_deref(), Some("<cpu mode='custom' match='exact'><model>qemu64</model></cpu>"));
         assert_eq!(definition.disks.len(), 3);
-        assert!(definition.disks[0].read_only);
-        assert_eq!(definition.disks[1].source, DiskSource::Empty);
-        assert_eq!(definition.disks[2].source.to_string(), "rbd:vms/web");
+        assert!(definition.disks[0].disk.read_only);
+        assert_eq!(definition.disks[1].disk.source, DiskSource::Empty);
+        assert_eq!(definition.disks[2].disk.source.to_string(), "rbd:vms/web");
         assert_eq!(definition.vifs[0].attachment, VifAttachment::Bridge { bridge: "br0".into() });
         assert_eq!(
             definition.obstacles,

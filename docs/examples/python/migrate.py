@@ -57,13 +57,17 @@ def list_instances(agent):
 
 
 def check(source, destination, order):
-    """Every refusal of both hosts, and what the source says of the guest."""
+    """Every refusal of both hosts, what the source says of the guest, and which of its disks are proved to be shared."""
     asked = migration_pb2.CheckRequest(order=order, side=migration_pb2.SIDE_SOURCE)
-    leaving = source.migrations.Check(asked)
-    asked = migration_pb2.CheckRequest(order=order, side=migration_pb2.SIDE_DESTINATION, leaving=leaving.leaving)
-    arriving = destination.migrations.Check(asked)
+    try:
+        leaving = source.migrations.Check(asked)
+        asked = migration_pb2.CheckRequest(order=order, side=migration_pb2.SIDE_DESTINATION, leaving=leaving.leaving)
+        arriving = destination.migrations.Check(asked)
+    finally:
+        source.migrations.EndCheck(migration_pb2.EndCheckRequest(order=order))
     checks = [*leaving.checks, *arriving.checks]
-    return leaving.leaving, [check.refused for check in checks if check.WhichOneof("finding") == "refused"]
+    refusals = [check.refused for check in checks if check.WhichOneof("finding") == "refused"]
+    return leaving.leaving, list(arriving.proven), refusals
 
 
 def move(source, destination, name):
@@ -75,13 +79,14 @@ def move(source, destination, name):
         source=source.endpoint,
         destination=destination.endpoint,
     )
-    leaving, refusals = check(source, destination, order)
+    leaving, proven, refusals = check(source, destination, order)
     if refusals:
         for refusal in refusals:
             print(f"{refusal.reason}: {refusal.message}; {refusal.remedy}", file=sys.stderr)
         return 3
     try:
-        source.migrations.Pre(migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_SOURCE))
+        asked = migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_SOURCE, proven=proven)
+        source.migrations.Pre(asked)
         asked = migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_DESTINATION, leaving=leaving)
         destination.migrations.Pre(asked)
         for event in source.migrations.Migrate(migration_pb2.MigrateRequest(order=order)):

@@ -2,11 +2,12 @@ use bytesize::ByteSize;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
+    disk::Shown,
     domain_xml::Definition,
     migration::{Cause, Endpoint, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
 };
 
-use super::{Invalid, duration, invalid, required, timestamp, wire_duration, wire_timestamp};
+use super::{Invalid, disk, duration, invalid, required, timestamp, wire_duration, wire_timestamp};
 use crate::v1::{self, check};
 
 impl From<Order> for v1::Order {
@@ -72,10 +73,14 @@ impl TryFrom<v1::Side> for Side {
 
 impl From<Leaving> for v1::Leaving {
     fn from(leaving: Leaving) -> Self {
+        let backing = disk::backing(&leaving.definition.disks);
         Self {
+            backing,
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            files: leaving.shown.files.into_iter().map(Into::into).collect(),
+            probes: leaving.shown.probes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -84,11 +89,19 @@ impl TryFrom<v1::Leaving> for Leaving {
     type Error = Invalid;
 
     fn try_from(leaving: v1::Leaving) -> Result<Self, Invalid> {
+        let mut definition = Definition::parse(&leaving.domain_xml).map_err(invalid("leaving.domain_xml"))?;
+        disk::set_backing(&mut definition.disks, leaving.backing);
         Ok(Self {
             instance: required(leaving.instance, "leaving.instance")?,
-            definition: Definition::parse(&leaving.domain_xml).map_err(invalid("leaving.domain_xml"))?,
+            definition,
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            shown: Shown {
+                files: leaving.files.into_iter().map(Into::into).collect(),
+                probes: leaving.probes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                // The source has told the coordinator.
+                problems: Vec::new(),
+            },
         })
     }
 }

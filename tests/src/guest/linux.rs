@@ -1,4 +1,5 @@
-//! A guest with Debian's kernel and one shell script: it answers pings and prints `HB <number> <uptime>` every 100 ms.
+//! A guest with Debian's kernel and one shell script: it answers pings and prints `HB <number> <uptime>` every 100 ms. To a
+//! second disk it writes each number into the 4 KiB block of that number, and prints `ACK <number>` when that is stable.
 
 use std::{
     fs::{self, File},

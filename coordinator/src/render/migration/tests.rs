@@ -3,6 +3,7 @@ use vmferry_core::{
     agent::CallError,
     agent::Leaving,
     compatibility::{Check, Finding, Refusal},
+    disk::Shown,
     domain_xml::Definition,
     flow::Plan,
     id::HostName,
@@ -50,7 +51,14 @@ fn plan() -> Plan {
         finding: Finding::Refused(Refusal { reason, message: message.into(), remedy: remedy.into() }),
     };
     Plan {
-        leaving: Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_022 },
+        leaving: Leaving {
+            instance,
+            domain_xml: DOMAIN.into(),
+            definition,
+            qemu_version: 7_002_022,
+            shown: Shown::default(),
+        },
+        proven: vec![],
         checks: vec![
             Check {
                 host: host("node-28"),
