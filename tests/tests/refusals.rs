@@ -42,7 +42,8 @@ fn an_unknown_instance_is_not_guessed() -> Result<()> {
     // The beginning of a name is enough only where it is the beginning of one.
     testbed.define(writer("web-3"), SOURCE)?;
     let answer = migrate(&testbed, "web", DESTINATION)?;
-    answer.assert_ended(2, &["INSTANCE_AMBIGUOUS"])?;
+    answer.assert_ended(2, &["INSTANCE_NOT_FOUND"])?;
+    answer.assert_error_says(&["did you mean web-1 or web-3?"])?;
     testbed.host(SOURCE)?.virsh(["undefine", "web-3"])?;
 
     assert_only_on(&testbed, &guest, SOURCE)?;
