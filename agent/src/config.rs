@@ -14,6 +14,10 @@ use vmferry_transport::CertificateFiles;
 /// Where the packages put it.
 pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
 
+/// All there are.
+const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvirt.uri, libvirt.socket, libvirt.qemu_group, \
+                    state_directory, keep_records";
+
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -59,20 +63,19 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct File {
     name: Option<String>,
     zone: Option<String>,
     listen: Option<String>,
-    tls: Option<Tls>,
+    #[serde(default)]
+    tls: Tls,
     #[serde(default)]
     libvirt: Libvirt,
     state_directory: Option<PathBuf>,
     keep_records: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
 struct Tls {
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
@@ -80,7 +83,6 @@ struct Tls {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Libvirt {
     uri: Option<String>,
     socket: Option<PathBuf>,
@@ -98,8 +100,14 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let file: File = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
         let mut problems = Vec::new();
+        // Not serde's `deny_unknown_fields`: that stops at the first.
+        let unknown = |key: serde_ignored::Path<'_>| {
+            problems.push(format!("{key}: is unknown; remove it, or write one of {KEYS}"));
+        };
+        let file: File = toml::Deserializer::parse(text)
+            .and_then(|deserializer| serde_ignored::deserialize(deserializer, unknown))
+            .map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
 
         let name = check(&mut problems, file.name, "name", "this host's name, e.g. \"node-28\"", |name| {
             name.parse::<HostName>().map_err(|error| error.to_string())
@@ -111,7 +119,6 @@ impl Config {
         let listen = check(&mut problems, Some(listen), "listen", "ADDRESS:PORT, e.g. \"0.0.0.0:7443\"", |listen| {
             listen.parse::<SocketAddr>().map_err(|error| error.to_string())
         });
-        let tls = file.tls.unwrap_or(Tls { ca: None, certificate: None, key: None });
         let mut pem = |path: Option<PathBuf>, key, default: &str| {
             check(&mut problems, Some(path.unwrap_or_else(|| default.into())), key, "the path of a PEM file", |path| {
                 match fs::metadata(&path) {
@@ -121,9 +128,9 @@ impl Config {
                 }
             })
         };
-        let ca = pem(tls.ca, "tls.ca", "/etc/vmferry/pki/ca.pem");
-        let certificate = pem(tls.certificate, "tls.certificate", "/etc/vmferry/pki/cert.pem");
-        let key = pem(tls.key, "tls.key", "/etc/vmferry/pki/key.pem");
+        let ca = pem(file.tls.ca, "tls.ca", "/etc/vmferry/pki/ca.pem");
+        let certificate = pem(file.tls.certificate, "tls.certificate", "/etc/vmferry/pki/cert.pem");
+        let key = pem(file.tls.key, "tls.key", "/etc/vmferry/pki/key.pem");
         let qemu_group = match file.libvirt.qemu_group {
             Some(group) => check(&mut problems, Some(group), "libvirt.qemu_group", "a group of this host", |group| {
                 if has_group(&group) { Ok(group) } else { Err(format!("there is no group `{group}`")) }
@@ -146,6 +153,7 @@ impl Config {
         });
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records) {
+            _ if !problems.is_empty() => Err(problems),
             (
                 Some(name),
                 Some(zone),
@@ -203,8 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let problems = Config::parse("name = 'a'\nzoen = 'b'").expect_err("unknown key");
-        assert!(problems[0].contains("zoen") && problems[0].contains("line 2"), "{problems:?}");
+    fn every_unknown_key_is_named_with_those_that_are_known() {
+        let problems = Config::parse("name = 'a'\nzoen = 'b'\n[tls]\ncert = 'c'").expect_err("unknown keys");
+        for key in ["zoen:", "tls.cert:", "zone:"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key} in {problems:#?}");
+        }
+        for key in KEYS.split(", ") {
+            assert!(problems[0].contains(key), "{key} in {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_toml_is_shown_with_its_line() {
+        let problems = Config::parse("name = 'a'\nzone = ").expect_err("no TOML");
+        assert!(problems[0].contains("line 2"), "{problems:?}");
     }
 }
