@@ -264,18 +264,16 @@ impl<H: Hypervisor> Task<H> {
             Some(_) => return Err(self.out_of_order("it was completed")),
             None => {}
         }
-        match phase::cleanup::judge(&*self.host, state).await {
-            Ok(()) => {}
-            Err(fault) if fault.reason == Reason::PhaseOutOfOrder => return Err(self.call_error(fault)),
-            // It is decided and cannot be done now: it will be tried again, from here.
-            Err(fault) => {
-                self.append(Entry::Failed(cause))?;
-                self.begin(Phase::Cleanup)?;
-                return Err(self.call_error(fault));
-            }
+        let judged = phase::cleanup::judge(&*self.host, state).await.map_err(|fault| self.call_error(fault));
+        if let Err(error) = &judged
+            && error.reason == Reason::PhaseOutOfOrder
+        {
+            return judged.map(|()| Vec::new());
         }
         self.append(Entry::Failed(cause))?;
         let begun = self.begin(Phase::Cleanup)?;
+        // Decided, and perhaps not to be done now: it will be tried again, from here.
+        judged?;
         let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
         self.done(begun)?;
         let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);

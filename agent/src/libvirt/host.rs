@@ -1,6 +1,5 @@
 //! What the host is and what its hypervisor can give to a guest.
 
-use bytesize::ByteSize;
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::domain_xml::{Capabilities, Definition, HostCapabilities};
@@ -14,8 +13,6 @@ pub struct HostReading {
     pub capabilities: HostCapabilities,
     /// Logical CPUs that are on.
     pub cpus: u32,
-    /// Memory of the host.
-    pub memory_total: ByteSize,
     /// libvirt's version, libvirt's number: 9.0.0 is 9000000.
     pub libvirt_version: u64,
     /// QEMU's version, libvirt's number: 7.2.22 is 7002022. 0: the host has none for its own architecture.
@@ -45,8 +42,6 @@ impl Libvirt {
         Ok(HostReading {
             capabilities,
             cpus: node.cpus,
-            // libvirt says "kilobytes" and means KiB.
-            memory_total: ByteSize::kib(node.memory),
             libvirt_version: libvirt_version.into(),
             qemu_version: qemu_version.into(),
         })

@@ -14,7 +14,7 @@ use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Sighting},
     flow::{self, Completed, Failure, Watch},
-    migration::{Endpoint, Order, Outcome, Phase, Progress, Side},
+    migration::{Cause, Endpoint, Order, Outcome, Phase, Progress, Side},
     reason::Reason,
 };
 
@@ -142,6 +142,11 @@ impl Rig {
             assert_eq!(self.world.sees("destination"), Sighting::Absent, "I2, {case}");
         }
     }
+}
+
+/// A cause as a coordinator would give it.
+fn because(order: &Order, reason: Reason) -> Cause {
+    Cause { reason, host: order.source.host.clone(), message: "for the test's own reasons".into() }
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
@@ -272,11 +277,7 @@ async fn the_repeat_of_cleanup_is_a_no_op_and_a_late_post_is_refused() {
     let hosts = rig.hosts();
     let order = &rig.order;
     rig.get_ready().await;
-    let cause = vmferry_core::migration::Cause {
-        reason: Reason::MigrationAborted,
-        host: order.source.host.clone(),
-        message: "enough".into(),
-    };
+    let cause = because(order, Reason::MigrationAborted);
     hosts.destination.cleanup(order, Side::Destination, &cause).await.expect("undone");
     hosts.source.cleanup(order, Side::Source, &cause).await.expect("undone");
     let before = rig.world.steps();
@@ -298,11 +299,7 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
     let order = &rig.order;
     rig.get_ready().await;
     hosts.source.migrate(order, &|_| {}).await.expect("moved");
-    let cause = vmferry_core::migration::Cause {
-        reason: Reason::MigrationFailed,
-        host: order.source.host.clone(),
-        message: "somebody is mistaken".into(),
-    };
+    let cause = because(order, Reason::MigrationFailed);
     let refused = hosts.destination.cleanup(order, Side::Destination, &cause).await.expect_err("I1");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
     assert_eq!(rig.world.sees("destination"), Sighting::Running);
@@ -359,11 +356,7 @@ async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
     let order = &rig.order;
     rig.get_ready().await;
     hosts.source.migrate(order, &|_| {}).await.expect("moved");
-    let cause = vmferry_core::migration::Cause {
-        reason: Reason::CoordinatorLost,
-        host: order.source.host.clone(),
-        message: "somebody is mistaken".into(),
-    };
+    let cause = because(order, Reason::CoordinatorLost);
     let refused = hosts.source.cleanup(order, Side::Source, &cause).await.expect_err("it has moved");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
     rig.resolve().await.expect("forward");
