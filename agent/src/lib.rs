@@ -16,4 +16,5 @@ pub mod network;
 pub mod phase;
 pub mod probes;
 pub mod serve;
+pub mod storage;
 pub mod tunnel;
