@@ -63,6 +63,7 @@ impl Tool {
     }
 
     /// The same as a command that can be started; it dies with its handle.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
