@@ -15,3 +15,4 @@ pub mod instance;
 pub mod migration;
 pub mod reason;
 pub mod undo;
+pub mod volume;
