@@ -4,8 +4,8 @@ use std::future::Future;
 
 use crate::{
     compatibility::Check,
-    disk::Shown,
-    domain_xml::Definition,
+    disk::{Resolved, Shown},
+    domain_xml::{Definition, Relocation},
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
@@ -34,13 +34,16 @@ pub trait Agent: Sync {
     /// Source only: the probe files have been seen, or will not be. Removes them.
     fn end_check(&self, order: &Order) -> impl Future<Output = Result<(), CallError>> + Send;
 
-    /// Gets this host ready. The source takes the instance's migration lock.
-    fn pre(&self, order: &Order, half: &Half) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Gets this host ready. The source takes the instance's migration lock. The destination returns which disks the guest
+    /// finds elsewhere there.
+    fn pre(&self, order: &Order, half: &Half) -> impl Future<Output = Result<Vec<Relocation>, CallError>> + Send;
 
-    /// Source only: moves the guest. Returns when libvirt's job is over, well or not.
+    /// Source only: moves the guest, whose disks are where `relocations` say. Returns when libvirt's job is over, well or
+    /// not.
     fn migrate(
         &self,
         order: &Order,
+        relocations: &[Relocation],
         progress: &(dyn Fn(Progress) + Sync),
     ) -> impl Future<Output = Result<Statistics, CallError>> + Send;
 
@@ -78,8 +81,8 @@ pub struct CheckReport {
     pub checks: Vec<Check>,
     /// From the source: what the destination must know.
     pub leaving: Option<Leaving>,
-    /// From the destination: the files of disks that it has seen to be shared.
-    pub proven: Vec<String>,
+    /// From the destination: how each disk gets there.
+    pub resolved: Vec<Resolved>,
 }
 
 /// What a host must know to get ready for its half.
@@ -87,13 +90,15 @@ pub struct CheckReport {
 pub enum Half {
     /// The guest leaves.
     Source {
-        /// The files of disks that the destination has seen to be shared.
-        proven: Vec<String>,
+        /// How each disk gets to the destination.
+        resolved: Vec<Resolved>,
     },
     /// The guest arrives.
     Destination {
         /// What the source said of it.
         leaving: Box<Leaving>,
+        /// How each disk gets here.
+        resolved: Vec<Resolved>,
     },
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Leaving,
-    disk::{Disks, Seen, Shown},
+    disk::{Disks, Shown, Sight, space},
     domain_xml::{Definition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
     instance::{InstanceState, VifAttachment},
@@ -157,7 +157,8 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     }
 
     let shown = &facts.shown;
-    let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, seen: &[] };
+    let sight = Sight::default();
+    let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, sight: &sight };
     for disk in &definition.disks {
         checks.answer(&format!("disk {}", disk.disk.target), disks.leaving(disk));
     }
@@ -189,8 +190,8 @@ pub struct DestinationFacts {
     pub networks: Vec<String>,
     /// Whether the host does not have the emulator that the definition names.
     pub lacks_emulator: bool,
-    /// Of the files that the guest's disks name, those the host has.
-    pub seen: Vec<Seen>,
+    /// What the host sees of the guest's disks.
+    pub sight: Sight,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
 }
@@ -204,7 +205,7 @@ impl DestinationFacts {
             source: &leaving.instance.host,
             destination: &self.host,
             shown: &leaving.shown,
-            seen: &self.seen,
+            sight: &self.sight,
         }
     }
 }
@@ -335,6 +336,9 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         if let Some(answer) = disks.arriving(disk) {
             checks.answer(&format!("disk {}", disk.disk.target), answer.map(|resolution| resolution.to_string()));
         }
+    }
+    for (directory, answer) in space(&disks, &disks.resolved()) {
+        checks.answer(&format!("room in {directory}"), answer);
     }
     checks.done()
 }

@@ -18,6 +18,8 @@ mod standing;
 use crate::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Sighting},
     compatibility::Check,
+    disk::Resolved,
+    domain_xml::Relocation,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
 };
@@ -43,8 +45,8 @@ pub struct Plan {
     pub leaving: Leaving,
     /// Every rule, of both hosts, with its outcome.
     pub checks: Vec<Check>,
-    /// The files of disks that the destination has seen to be shared.
-    pub proven: Vec<String>,
+    /// How each disk gets to the destination.
+    pub resolved: Vec<Resolved>,
 }
 
 impl Plan {
@@ -126,11 +128,12 @@ pub async fn run<S: Agent, D: Agent>(
         return Err(Failure::Refused(Box::new(plan)));
     }
 
-    // No job was started: the guest is where it was.
-    if let Err(error) = pre(hosts, order, &plan, watch).await {
-        return Err(cleanup(hosts, order, error.into(), watch).await);
-    }
-    let moved = migrate(hosts, order, watch).await;
+    let relocations = match pre(hosts, order, &plan, watch).await {
+        Ok(relocations) => relocations,
+        // No job was started: the guest is where it was.
+        Err(error) => return Err(cleanup(hosts, order, error.into(), watch).await),
+    };
+    let moved = migrate(hosts, order, &relocations, watch).await;
     settle(hosts, order, moved, watch).await
 }
 
@@ -149,7 +152,8 @@ pub async fn resolve<S: Agent, D: Agent>(
         Standing::Completed(statistics) => post(hosts, order, statistics, watch).await,
         Standing::RolledBack(cause) => Err(cleanup(hosts, order, cause, watch).await),
         Standing::Moving => {
-            let moved = migrate(hosts, order, watch).await;
+            // The job runs: what it was told at its begin stands.
+            let moved = migrate(hosts, order, &[], watch).await;
             settle(hosts, order, moved, watch).await
         }
         Standing::Undecided(error) => settle(hosts, order, Err(error), watch).await,
@@ -181,12 +185,12 @@ async fn ask_both<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Resu
             message: format!("{} checked {} without describing it", hosts.source.host(), order.instance_name),
         });
     };
-    let mut plan = Plan { leaving, checks: source.checks, proven: Vec::new() };
+    let mut plan = Plan { leaving, checks: source.checks, resolved: Vec::new() };
     if order.source.host != order.destination.host {
-        let CheckReport { checks, proven, .. } =
+        let CheckReport { checks, resolved, .. } =
             hosts.destination.check(order, Side::Destination, Some(&plan.leaving)).await?;
         plan.checks.extend(checks);
-        plan.proven = proven;
+        plan.resolved = resolved;
     }
     Ok(plan)
 }
@@ -197,24 +201,27 @@ async fn pre<S: Agent, D: Agent>(
     order: &Order,
     plan: &Plan,
     watch: &impl Watch,
-) -> Result<(), CallError> {
+) -> Result<Vec<Relocation>, CallError> {
     go_on(order, watch)?;
     watch.phase(Phase::Pre);
-    hosts.source.pre(order, &Half::Source { proven: plan.proven.clone() }).await?;
+    let Plan { leaving, resolved, .. } = plan.clone();
+    hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
     go_on(order, watch)?;
-    let leaving = Box::new(plan.leaving.clone());
-    hosts.destination.pre(order, &Half::Destination { leaving }).await?;
-    go_on(order, watch)
+    let relocations =
+        hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
+    go_on(order, watch)?;
+    Ok(relocations)
 }
 
 /// A repeated call joins the job that runs, or returns what it returned.
 async fn migrate<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
+    relocations: &[Relocation],
     watch: &impl Watch,
 ) -> Result<Statistics, CallError> {
     watch.phase(Phase::Migrate);
-    hosts.source.migrate(order, &|progress| watch.progress(progress)).await
+    hosts.source.migrate(order, relocations, &|progress| watch.progress(progress)).await
 }
 
 /// Takes a migration from where the job was left to its one outcome.

@@ -49,9 +49,19 @@ reasons! {
     DiskKindUnsupported = "DISK_KIND_UNSUPPORTED",
     /// A disk that is written to through a cache that only its host sees.
     DiskCacheUnsafe = "DISK_CACHE_UNSAFE",
+    /// A volume cannot be reached.
+    VolumeUnreachable = "VOLUME_UNREACHABLE",
+    /// The storage system does not accept the user or the secret.
+    VolumeLoginRefused = "VOLUME_LOGIN_REFUSED",
+    /// The storage system does not have the volume.
+    VolumeMissing = "VOLUME_MISSING",
+    /// A host does not have the secret that opens a volume.
+    VolumeSecretMissing = "VOLUME_SECRET_MISSING",
+    /// A host does not have a program that storage needs.
+    StorageToolMissing = "STORAGE_TOOL_MISSING",
     /// Two disks of the guest write to one file.
     DiskUsedTwice = "DISK_USED_TWICE",
-    /// The source cannot write the file that would prove a disk to be shared.
+    /// The source's agent cannot look at a disk's file.
     ProbeFailed = "PROBE_FAILED",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
@@ -75,10 +85,14 @@ reasons! {
     NetworkMissing = "NETWORK_MISSING",
     /// A disk that is written to is not the same file there.
     DiskNotShared = "DISK_NOT_SHARED",
-    /// A disk that is only read has another size there.
+    /// An image that nobody writes to is another there.
     DiskDiffers = "DISK_DIFFERS",
-    /// A disk that the guest needs is missing.
-    DiskMissing = "DISK_MISSING",
+    /// There is no room for the disks that would be copied.
+    DiskSpaceShort = "DISK_SPACE_SHORT",
+    /// A volume is another there, or of another size.
+    VolumeDiffers = "VOLUME_DIFFERS",
+    /// Another domain has the volume there.
+    VolumeInUse = "VOLUME_IN_USE",
 
     // Errors of calls.
     /// No instance has this name or UUID.
@@ -103,6 +117,10 @@ reasons! {
     LibvirtFailed = "LIBVIRT_FAILED",
     /// The journal cannot be written or read.
     JournalFailed = "JOURNAL_FAILED",
+    /// A disk could not be made or copied.
+    CopyFailed = "COPY_FAILED",
+    /// A volume could not be connected or disconnected.
+    VolumeConnectFailed = "VOLUME_CONNECT_FAILED",
     /// The tunnel could not be opened.
     TunnelFailed = "TUNNEL_FAILED",
     /// The migration job failed before the guest was handed over.

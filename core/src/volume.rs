@@ -93,6 +93,35 @@ pub struct Found {
     pub identity: String,
 }
 
+impl Connection {
+    /// Where it is reached, for people.
+    pub fn addresses(&self) -> String {
+        match self {
+            Self::Rbd(Rbd { monitors, .. }) if monitors.is_empty() => "the monitors that Ceph's configuration names".into(),
+            Self::Rbd(Rbd { monitors, .. }) => monitors.join(", "),
+            Self::Iscsi(Iscsi { portals, .. }) => portals.join(", "),
+        }
+    }
+
+    /// Who opens it.
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Rbd(rbd) => rbd.login.as_ref(),
+            Self::Iscsi(iscsi) => iscsi.login.as_ref(),
+        }
+    }
+
+    /// Whether both lead to one volume, by whatever way and as whomever. Two clusters with an image of the same name are
+    /// told apart by what is [`Found`] there.
+    pub fn is_same_volume(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rbd(one), Self::Rbd(other)) => one.image == other.image && one.snapshot == other.snapshot,
+            (Self::Iscsi(one), Self::Iscsi(other)) => one.target == other.target && one.lun == other.lun,
+            (Self::Rbd(_), Self::Iscsi(_)) | (Self::Iscsi(_), Self::Rbd(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

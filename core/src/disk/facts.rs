@@ -1,8 +1,11 @@
-//! What a host can say of the files that disks lie in.
+//! What a host can say of the files and volumes that disks lie in.
 
 use std::collections::BTreeSet;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+
+use crate::{compatibility::Refusal, volume::Found};
 
 /// A file as one host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +16,25 @@ pub struct File {
     pub directory: String,
     /// Its size in bytes.
     pub size: u64,
+    /// How many bytes of it take up room; holes do not.
+    pub allocated: u64,
     /// Its inode number, the same on every host that shares its file system.
     pub inode: u64,
     /// Its device number, which means something on this host only.
     pub device: u64,
+}
+
+/// An image that the guest writes to, as QEMU's tools read it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Image {
+    /// The path in the disk's definition.
+    pub path: String,
+    /// Its format as the definition names it; never guessed from what the guest wrote.
+    pub format: String,
+    /// What the guest sees.
+    pub virtual_size: ByteSize,
+    /// What its file takes up now.
+    pub allocated: ByteSize,
 }
 
 /// A file that the source writes beside disks, for the destination to see.
@@ -46,13 +64,26 @@ pub struct Problem {
     pub why: String,
 }
 
+/// What a host finds where a disk's volume should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSight {
+    /// The disk.
+    pub target: String,
+    /// The volume, or why it cannot be reached from there.
+    pub found: Result<Found, Refusal>,
+}
+
 /// What the source shows of a guest's disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
     /// Every file of every disk that can be looked at.
     pub files: Vec<File>,
+    /// Those that the guest writes to.
+    pub images: Vec<Image>,
     /// The probes that were written.
     pub probes: Vec<Probe>,
+    /// Every volume.
+    pub volumes: Vec<VolumeSight>,
     /// What could not be looked at or written.
     pub problems: Vec<Problem>,
 }
@@ -67,8 +98,13 @@ impl Shown {
 
     /// The name and token of the probe that the source has put beside this file.
     pub fn probe_beside(&self, path: &str) -> Option<&Probe> {
-        let file = self.files.iter().find(|file| file.path == path)?;
+        let file = self.file(path)?;
         self.probes.iter().find(|probe| probe.directory == file.directory)
+    }
+
+    /// A file, by its path in the definition.
+    pub fn file(&self, path: &str) -> Option<&File> {
+        self.files.iter().find(|file| file.path == path)
     }
 }
 
@@ -79,6 +115,9 @@ pub struct Seen {
     pub file: File,
     /// The probe in that file's directory, as the destination itself finds that directory.
     pub probe: Option<SeenProbe>,
+    /// SHA-256 of its contents, where they must be the source's: nobody writes to it, it has the same size, and it is not the
+    /// same file.
+    pub digest: Option<String>,
 }
 
 /// A probe file as the destination reads it.
@@ -88,4 +127,45 @@ pub struct SeenProbe {
     pub token: String,
     /// Its device number on the destination.
     pub device: u64,
+}
+
+/// Where the destination would put a file that it does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// The path in the disk's definition.
+    pub path: String,
+    /// The nearest directory above it that is there.
+    pub directory: String,
+    /// That directory's device number.
+    pub device: u64,
+    /// What can be written there.
+    pub available: ByteSize,
+}
+
+/// What the destination sees of a guest's disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The files that it has.
+    pub files: Vec<Seen>,
+    /// Room for those that it does not have.
+    pub rooms: Vec<Room>,
+    /// Every volume.
+    pub volumes: Vec<VolumeSight>,
+    /// Volumes that domains of this host use.
+    pub used: Vec<VolumeUse>,
+    /// Whether images may promise their guests more than there is room for.
+    pub overcommit: bool,
+}
+
+/// A volume that a domain of the destination uses already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// The domain's name.
+    pub guest: String,
+    /// The volume's disk in it.
+    pub target: String,
+    /// How it is reached.
+    pub connection: crate::volume::Connection,
+    /// Whether that disk may be shared.
+    pub shareable: bool,
 }

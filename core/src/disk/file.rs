@@ -1,0 +1,221 @@
+//! Disks that lie in files.
+
+use bytesize::ByteSize;
+
+use super::{Disks, File, Presence, Probe, Resolution, Seen, StaticImage};
+use crate::{compatibility::Refusal, domain_xml::DiskDefinition, instance::DiskSource, reason::Reason};
+
+/// How the destination sees a file of the source.
+enum Look<'a> {
+    /// It has none.
+    Absent,
+    /// It has the very same.
+    Same,
+    /// It has one, and this is why it is not known to be the same.
+    Other { seen: &'a Seen, why: String },
+}
+
+impl Disks<'_> {
+    /// What the source alone can refuse.
+    pub(super) fn leaving_files(&self, disk: &DiskDefinition) -> Result<(), Refusal> {
+        if let Some(layer) = disk.layers().find(|layer| !matches!(layer, DiskSource::File { .. })) {
+            let what = format!("lies on {}", kind(layer));
+            let remedy = match layer {
+                DiskSource::Block { .. } => format!(
+                    "if it is a volume, say how hosts reach it: vmferry volumes set {} {} --help",
+                    self.guest, disk.disk.target
+                ),
+                _ => "this version moves guests whose disks are files, and RBD and iSCSI volumes".to_owned(),
+            };
+            return Err(self.unsupported(disk, &what, &remedy));
+        }
+        if let Some(other) = self.rival(disk).filter(|_| !disk.disk.read_only) {
+            let (guest, target) = (self.guest, &disk.disk.target);
+            return Err(Refusal {
+                reason: Reason::DiskUsedTwice,
+                message: format!("disks {target} and {other} of {guest} both write to {}", disk.disk.source),
+                remedy: "detach one of them, or mark both as <shareable/>".into(),
+            });
+        }
+        disk.files().try_for_each(|path| self.file(disk, path).map(drop))
+    }
+
+    pub(super) fn arriving_files(&self, disk: &DiskDefinition) -> Result<Resolution, Refusal> {
+        let own = disk.disk.source.to_string();
+        if disk.disk.read_only {
+            return Ok(Resolution::Medium { layers: self.static_images(disk, 0)? });
+        }
+        match self.look(disk, &own)? {
+            Look::Same => {
+                self.is_uncached(disk)?;
+                Ok(Resolution::Shared { path: own, below: self.static_images(disk, 1)? })
+            }
+            Look::Absent if disk.shareable => Err(Refusal {
+                reason: Reason::DiskNotShared,
+                message: format!(
+                    "disk {} of {}, {own}, may be written to by several guests, and {} does not see it",
+                    disk.disk.target, self.guest, self.destination
+                ),
+                remedy: self.mount_it(),
+            }),
+            Look::Absent => {
+                let image = self.shown.images.iter().find(|image| image.path == own).cloned();
+                let image = image.ok_or_else(|| self.unreadable(disk, &own))?;
+                Ok(Resolution::Copied { image, below: self.static_images(disk, 1)? })
+            }
+            Look::Other { why, .. } => Err(Refusal {
+                reason: Reason::DiskNotShared,
+                message: format!(
+                    "disk {} of {}, {own}, is not the same file on {}: {why}",
+                    disk.disk.target, self.guest, self.destination
+                ),
+                remedy: format!("{}; or, to have it copied, remove the file that is there", self.mount_it()),
+            }),
+        }
+    }
+
+    /// Whether its contents must be known: nobody writes to it, it is as large as the source's and not the same file.
+    pub fn needs_digest(&self, path: &str) -> bool {
+        let is_static = |disk: &DiskDefinition| {
+            disk.volume.is_none() && disk.files().skip(usize::from(!disk.disk.read_only)).any(|layer| layer == path)
+        };
+        let Some(disk) = self.disks.iter().find(|disk| is_static(disk)) else { return false };
+        let Ok(Look::Other { seen, .. }) = self.look(disk, path) else { return false };
+        self.shown.file(path).is_some_and(|file| file.size == seen.file.size)
+    }
+
+    fn static_images(&self, disk: &DiskDefinition, skip: usize) -> Result<Vec<StaticImage>, Refusal> {
+        let below = disk.images().skip(skip).map(|(source, format)| self.static_image(disk, &source.to_string(), format));
+        below.collect()
+    }
+
+    fn static_image(&self, disk: &DiskDefinition, path: &str, format: &str) -> Result<StaticImage, Refusal> {
+        let here = self.file(disk, path)?;
+        let presence = match self.look(disk, path)? {
+            Look::Same => Presence::Shared,
+            Look::Absent => Presence::Absent,
+            Look::Other { seen: Seen { file, digest, .. }, .. } => match digest {
+                Some(digest) if file.size == here.size => Presence::Present { digest: digest.clone() },
+                _ => return Err(self.differs(disk, path, here.size, file.size)),
+            },
+        };
+        let (size, allocated) = (ByteSize::b(here.size), ByteSize::b(here.allocated));
+        Ok(StaticImage { path: path.to_owned(), format: format.to_owned(), size, allocated, presence })
+    }
+
+    fn differs(&self, disk: &DiskDefinition, path: &str, here: u64, there: u64) -> Refusal {
+        Refusal {
+            reason: Reason::DiskDiffers,
+            message: format!(
+                "disk {} of {}, {path}, has {here} bytes on {} and {there} on {}",
+                disk.disk.target, self.guest, self.source, self.destination
+            ),
+            remedy: format!("remove the file of {} to have it copied", self.destination),
+        }
+    }
+
+    /// How the destination sees a file.
+    fn look(&self, disk: &DiskDefinition, path: &str) -> Result<Look<'_>, Refusal> {
+        let here = self.file(disk, path)?;
+        let Some(seen) = self.sight.files.iter().find(|seen| seen.file.path == path) else { return Ok(Look::Absent) };
+        let why = match self.probe(here) {
+            Ok(probe) => difference(self, seen, here, probe),
+            Err(why) => Some(why),
+        };
+        Ok(why.map_or(Look::Same, |why| Look::Other { seen, why }))
+    }
+
+    /// Only `cache='none'` and `directsync` keep nothing in the host's page cache, so only they let two hosts hand a file
+    /// over: libvirt's own rule. How QEMU does its I/O (`io=`) does not matter for that.
+    fn is_uncached(&self, disk: &DiskDefinition) -> Result<(), Refusal> {
+        let (guest, target, source) = (self.guest, &disk.disk.target, &disk.disk.source);
+        if matches!(disk.cache.as_str(), "none" | "directsync") {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: Reason::DiskCacheUnsafe,
+            message: format!(
+                "disk {target} of {guest} ({source}) has cache mode {}: what {} keeps in its cache, {} would not see",
+                disk.cache, self.source, self.destination
+            ),
+            remedy: format!("set cache='none' in the <driver> of {target} (virsh edit {guest}), stop and start it"),
+        })
+    }
+
+    /// A file as the source sees it.
+    fn file(&self, disk: &DiskDefinition, path: &str) -> Result<&File, Refusal> {
+        self.shown.file(path).ok_or_else(|| self.unreadable(disk, path))
+    }
+
+    fn unreadable(&self, disk: &DiskDefinition, path: &str) -> Refusal {
+        let (target, guest, source) = (&disk.disk.target, self.guest, self.source);
+        let why = self.problem(path);
+        Refusal {
+            reason: Reason::ProbeFailed,
+            message: format!("disk {target} of {guest}: the agent of {source} cannot look at {path}: {why}"),
+            remedy: "keep disks where the agent sees them: not in /tmp, /var/tmp, /home or /root".into(),
+        }
+    }
+
+    /// The probe beside a file, or why there is none that proves anything.
+    fn probe(&self, file: &File) -> Result<&Probe, String> {
+        let source = self.source;
+        let directory = &file.directory;
+        let Some(probe) = self.shown.probes.iter().find(|probe| probe.directory == *directory) else {
+            let why = self.problem(directory);
+            return Err(format!("nothing proves it, since {source} cannot write a probe file to {directory}: {why}"));
+        };
+        if probe.device == file.device { Ok(probe) } else { Err(format!("it is a mount of its own on {source}")) }
+    }
+
+    fn mount_it(&self) -> String {
+        format!("mount the file system that holds it on {} at the same path", self.destination)
+    }
+
+    /// Another disk of the guest that writes to the same file, unless both are meant to.
+    fn rival(&self, disk: &DiskDefinition) -> Option<&str> {
+        let file = |disk: &DiskDefinition| {
+            let path = disk.files().next()?;
+            // Two paths may lead to one file.
+            Some(self.shown.file(path).map_or_else(
+                || (path.to_owned(), 0, 0),
+                |file| (String::new(), file.device, file.inode),
+            ))
+        };
+        let others = self.disks.iter().filter(|other| other.disk.target != disk.disk.target && !other.disk.read_only);
+        let mut rivals = others.filter(|other| !(other.shareable && disk.shareable) && file(other) == file(disk));
+        rivals.next().map(|other| other.disk.target.as_str())
+    }
+
+    fn problem(&self, place: &str) -> &str {
+        self.shown.problems.iter().find(|problem| problem.place == place).map_or("unknown", |problem| &problem.why)
+    }
+}
+
+/// Why what is seen is not what is here; `None` if it is.
+fn difference(disks: &Disks<'_>, seen: &Seen, here: &File, probe: &Probe) -> Option<String> {
+    let directory = &seen.file.directory;
+    match &seen.probe {
+        Some(found) if found.token != probe.token => Some(format!("the probe file in {directory} is another")),
+        Some(found) if found.device != seen.file.device => Some("the file there is a mount of its own".to_owned()),
+        Some(_) if seen.file.inode != here.inode => {
+            Some(format!("the file there is another (inode {}, not {})", seen.file.inode, here.inode))
+        }
+        // The guest may make its image larger at any time; never smaller.
+        Some(_) if seen.file.size < here.size => {
+            Some(format!("the file there is smaller ({} bytes, not {})", seen.file.size, here.size))
+        }
+        Some(_) => None,
+        None => Some(format!("the probe file that {} wrote is not in {directory} there", disks.source)),
+    }
+}
+
+fn kind(source: &DiskSource) -> &'static str {
+    match source {
+        DiskSource::Empty => "nothing",
+        DiskSource::File { .. } => "a file",
+        DiskSource::Block { .. } => "a block device",
+        DiskSource::Network { .. } => "network storage",
+        DiskSource::Other { .. } => "storage of another kind",
+    }
+}

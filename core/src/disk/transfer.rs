@@ -1,0 +1,63 @@
+//! What the source has to do for the disks, once the destination has said how each of them gets there.
+
+use std::collections::BTreeSet;
+
+use super::{Presence, Resolution, Resolved, StaticImage};
+use crate::{domain_xml::DiskDefinition, instance::DiskSource};
+
+/// Who answers for the disks while the guest moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody: no file that the guest writes to stays where it is.
+    Unneeded,
+    /// The checks did: what libvirt thinks of the file systems does not matter.
+    Proved,
+}
+
+/// What libvirt's job is told of the disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Who answers for those that stay where they are.
+    pub sharing: Sharing,
+    /// The disks that the job copies.
+    pub copied: Vec<String>,
+}
+
+/// What the job is told, if the guest's disks are still those that were resolved.
+///
+/// A disk that was attached or exchanged since then was never judged; its target is the error.
+pub fn transfer(disks: &[DiskDefinition], resolved: &[Resolved]) -> Result<Transfer, String> {
+    let mut transfer = Transfer { sharing: Sharing::Unneeded, copied: Vec::new() };
+    for disk in disks {
+        let target = &disk.disk.target;
+        let resolution = resolved.iter().find(|resolved| resolved.target == *target).map(|resolved| &resolved.resolution);
+        match resolution.filter(|resolution| is_of(resolution, disk)).ok_or_else(|| target.clone())? {
+            Resolution::Shared { .. } => transfer.sharing = Sharing::Proved,
+            Resolution::Copied { .. } => transfer.copied.push(target.clone()),
+            Resolution::Empty | Resolution::Medium { .. } | Resolution::Volume { .. } => {}
+        }
+    }
+    Ok(transfer)
+}
+
+/// Whether it says how the disk as it is now gets there.
+fn is_of(resolution: &Resolution, disk: &DiskDefinition) -> bool {
+    let below = |images: &[StaticImage], skip: usize| {
+        disk.layers().skip(skip).map(DiskSource::to_string).eq(images.iter().map(|image| image.path.clone()))
+    };
+    let own = disk.disk.source.to_string();
+    match resolution {
+        Resolution::Empty => disk.disk.source == DiskSource::Empty,
+        Resolution::Shared { path, below: images } => !disk.disk.read_only && *path == own && below(images, 1),
+        Resolution::Copied { image, below: images } => !disk.disk.read_only && image.path == own && below(images, 1),
+        Resolution::Medium { layers } => disk.disk.read_only && disk.volume.is_none() && below(layers, 0),
+        Resolution::Volume { volume, .. } => disk.volume.as_ref() == Some(volume),
+    }
+}
+
+/// The images that are sent before the guest moves, in the order in which both hosts number them: those below come first.
+pub fn sent(resolved: &[Resolved]) -> Vec<&StaticImage> {
+    let mut known = BTreeSet::new();
+    let images = resolved.iter().flat_map(|resolved| resolved.resolution.static_images().iter().rev());
+    images.filter(|image| image.presence == Presence::Absent && known.insert(&image.path)).collect()
+}

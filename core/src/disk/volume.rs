@@ -1,0 +1,79 @@
+//! Disks that are volumes.
+
+use super::{Disks, Resolution, VolumeSight};
+use crate::{
+    compatibility::Refusal,
+    domain_xml::DiskDefinition,
+    reason::Reason,
+    volume::{Attachment, Found, Volume},
+};
+
+impl Disks<'_> {
+    /// The volume as the source finds it.
+    pub(super) fn shown_volume(&self, disk: &DiskDefinition, volume: &Volume) -> Result<&Found, Refusal> {
+        if volume.attachment == Attachment::ByHost && !matches!(disk.cache.as_str(), "none" | "directsync") {
+            let (guest, target, cache) = (self.guest, &disk.disk.target, &disk.cache);
+            return Err(Refusal {
+                reason: Reason::DiskCacheUnsafe,
+                message: format!(
+                    "disk {target} of {guest} ({}) has cache mode {cache}: what {} keeps in its cache, another host would \
+                     not see",
+                    volume.connection, self.source
+                ),
+                remedy: format!("set cache='none' in the <driver> of {target} (virsh edit {guest}), stop and start it"),
+            });
+        }
+        self.sighted(disk, &self.shown.volumes)
+    }
+
+    pub(super) fn arriving_volume(&self, disk: &DiskDefinition, volume: &Volume) -> Result<Resolution, Refusal> {
+        let here = self.shown_volume(disk, volume)?;
+        let there = self.sighted(disk, &self.sight.volumes)?;
+        let (guest, target, source, destination) = (self.guest, &disk.disk.target, self.source, self.destination);
+        let connection = &volume.connection;
+        if here.identity != there.identity {
+            return Err(Refusal {
+                reason: Reason::VolumeDiffers,
+                message: format!(
+                    "disk {target} of {guest}: {connection} is {} on {source} and {} on {destination}: two volumes",
+                    here.identity, there.identity
+                ),
+                remedy: format!("see that both hosts reach the same storage system at {}", connection.addresses()),
+            });
+        }
+        if here.size != there.size {
+            return Err(Refusal {
+                reason: Reason::VolumeDiffers,
+                message: format!(
+                    "disk {target} of {guest}: {connection} has {} on {source} and {} on {destination}",
+                    here.size.as_u64(),
+                    there.size.as_u64()
+                ),
+                remedy: format!("if it was resized, rescan it on the host that sees the old size, {source} or {destination}"),
+            });
+        }
+        let mut users = self.sight.used.iter().filter(|used| used.connection.is_same_volume(connection));
+        if let Some(user) = users.find(|used| !(used.shareable && disk.shareable)) {
+            return Err(Refusal {
+                reason: Reason::VolumeInUse,
+                message: format!(
+                    "disk {target} of {guest}: {connection} is already disk {} of {} on {destination}",
+                    user.target, user.guest
+                ),
+                remedy: "detach it from one of the two, or mark both as <shareable/>".into(),
+            });
+        }
+        Ok(Resolution::Volume { volume: volume.clone(), found: there.clone() })
+    }
+
+    fn sighted<'a>(&self, disk: &DiskDefinition, sights: &'a [VolumeSight]) -> Result<&'a Found, Refusal> {
+        match sights.iter().find(|sight| sight.target == disk.disk.target) {
+            Some(sight) => sight.found.as_ref().map_err(Clone::clone),
+            None => Err(Refusal {
+                reason: Reason::Internal,
+                message: format!("disk {} of {} was not looked for", disk.disk.target, self.guest),
+                remedy: "see that both agents are of the same version".into(),
+            }),
+        }
+    }
+}
