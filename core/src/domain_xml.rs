@@ -3,10 +3,11 @@
 mod capabilities;
 mod definition;
 mod disk;
+mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, Obstacle};
-pub use disk::DiskDefinition;
+pub use disk::{DiskDefinition, Layer};
 
 /// A document from libvirt that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -40,8 +40,11 @@ pub enum Connection {
 /// An image in a Ceph cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rbd {
-    /// `address:port` each. None: the host's `/etc/ceph/ceph.conf` names them.
+    /// `address:port` each. None: the host's `configuration` names them.
     pub monitors: Vec<String>,
+    /// The path of Ceph's configuration on the host. None: `/etc/ceph/ceph.conf`.
+    #[serde(default)]
+    pub configuration: Option<String>,
     /// `pool/image` or `pool/namespace/image`.
     pub image: String,
     /// A snapshot of it, which can only be read.

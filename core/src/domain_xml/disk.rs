@@ -1,15 +1,25 @@
 use roxmltree::Node;
 
-use super::child;
-use crate::instance::{Disk, DiskDevice, DiskSource};
+use super::{child, volume};
+use crate::{
+    instance::{Disk, DiskDevice, DiskSource},
+    volume::Volume,
+};
+
+/// libvirt's own default; it never looks into an image to find out.
+const RAW: &str = "raw";
 
 /// A disk as its domain defines it: what people see of it, and what a move must know besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskDefinition {
     /// What people see.
     pub disk: Disk,
+    /// The format of its own image, in libvirt's word: `raw`, `qcow2`.
+    pub format: String,
     /// The images below its own, nearest first; the guest's writes never reach them.
-    pub backing: Vec<DiskSource>,
+    pub backing: Vec<Layer>,
+    /// The volume that it is, if its bytes are on network storage and how to reach them is known.
+    pub volume: Option<Volume>,
     /// How the host caches it, in libvirt's word; `default` where the definition names none.
     pub cache: String,
     /// Whether several guests may write to it at once.
@@ -18,10 +28,25 @@ pub struct DiskDefinition {
     pub transient: bool,
 }
 
+/// An image below a disk's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Where its bytes are.
+    pub source: DiskSource,
+    /// In libvirt's word; `raw` where the definition says nothing.
+    pub format: String,
+}
+
 impl DiskDefinition {
     /// Its images, its own first.
     pub fn layers(&self) -> impl Iterator<Item = &DiskSource> {
-        std::iter::once(&self.disk.source).chain(&self.backing)
+        self.images().map(|(source, _)| source)
+    }
+
+    /// Its images and their formats, its own first.
+    pub fn images(&self) -> impl Iterator<Item = (&DiskSource, &str)> {
+        let below = self.backing.iter().map(|layer| (&layer.source, layer.format.as_str()));
+        std::iter::once((&self.disk.source, self.format.as_str())).chain(below)
     }
 
     /// The files it lies in, its own first.
@@ -43,9 +68,12 @@ pub(super) fn disk(node: Node<'_, '_>) -> Option<DiskDefinition> {
         source: source(node),
         read_only: child(node, "readonly").is_some(),
     };
+    let volume = volume::by_qemu(node, &disk.target);
     Some(DiskDefinition {
         disk,
+        format: driver("type").unwrap_or(RAW).to_owned(),
         backing: backing(node),
+        volume,
         cache: driver("cache").unwrap_or("default").to_owned(),
         shareable: child(node, "shareable").is_some(),
         transient: child(node, "transient").is_some(),
@@ -70,10 +98,11 @@ fn source(node: Node<'_, '_>) -> DiskSource {
 }
 
 /// libvirt ends a chain that it knows with an empty element.
-fn backing(disk: Node<'_, '_>) -> Vec<DiskSource> {
+fn backing(disk: Node<'_, '_>) -> Vec<Layer> {
+    let format = |layer| child(layer, "format").and_then(|format| format.attribute("type")).unwrap_or(RAW).to_owned();
     std::iter::successors(child(disk, "backingStore"), |layer| child(*layer, "backingStore"))
         .take_while(|layer| child(*layer, "source").is_some())
-        .map(source)
+        .map(|layer| Layer { source: source(layer), format: format(layer) })
         .collect()
 }
 
@@ -105,7 +134,10 @@ mod tests {
                </backingStore></disk>",
         );
         assert_eq!(overlay.files().collect::<Vec<_>>(), ["/top", "/middle"]);
-        assert_eq!(overlay.backing[1], DiskSource::Block { path: "/dev/base".into() });
+        assert_eq!(overlay.backing[1].source, DiskSource::Block { path: "/dev/base".into() });
         assert_eq!(overlay.layers().count(), 3);
+        assert_eq!(overlay.images().map(|(_, format)| format).collect::<Vec<_>>(), ["raw", "qcow2", "raw"]);
+        let named = read("<disk type='file'><driver type='qcow2'/><source file='/a'/><target dev='vda'/></disk>");
+        assert_eq!(named.format, "qcow2");
     }
 }

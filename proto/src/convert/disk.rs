@@ -1,6 +1,6 @@
 use vmferry_core::{
     disk::{File, Probe},
-    domain_xml::DiskDefinition,
+    domain_xml::{DiskDefinition, Layer},
     instance::DiskSource,
 };
 
@@ -53,7 +53,7 @@ impl TryFrom<v1::Probe> for Probe {
 pub(super) fn backing(disks: &[DiskDefinition]) -> Vec<v1::BackingFile> {
     let of = |disk: &DiskDefinition| {
         let target = disk.disk.target.clone();
-        let files = disk.backing.iter().filter_map(|layer| match layer {
+        let files = disk.backing.iter().filter_map(|layer| match &layer.source {
             DiskSource::File { path } => Some(v1::BackingFile { target: target.clone(), path: path.clone() }),
             _ => None,
         });
@@ -66,7 +66,12 @@ pub(super) fn backing(disks: &[DiskDefinition]) -> Vec<v1::BackingFile> {
 pub(super) fn set_backing(disks: &mut [DiskDefinition], backing: Vec<v1::BackingFile>) {
     for disk in disks {
         let below = backing.iter().filter(|file| file.target == disk.disk.target);
-        disk.backing = below.map(|file| DiskSource::File { path: file.path.clone() }).collect();
+        // Nobody asks the destination for the format of an image that both hosts see.
+        let layer = |file: &v1::BackingFile| Layer {
+            source: DiskSource::File { path: file.path.clone() },
+            format: "raw".to_owned(),
+        };
+        disk.backing = below.map(layer).collect();
     }
 }
 
