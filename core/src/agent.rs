@@ -5,11 +5,12 @@ use std::future::Future;
 use crate::{
     compatibility::Check,
     disk::{Resolved, Shown},
-    domain_xml::{Definition, Relocation},
+    domain_xml::Definition,
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    volume::Relocation,
 };
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.

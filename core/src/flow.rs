@@ -19,9 +19,9 @@ use crate::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Sighting},
     compatibility::Check,
     disk::Resolved,
-    domain_xml::Relocation,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
+    volume::Relocation,
 };
 use standing::{Standing, standing};
 

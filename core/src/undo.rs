@@ -5,7 +5,10 @@ use std::fmt;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{HostName, InstanceId};
+use crate::{
+    id::{HostName, InstanceId},
+    volume::{Connection, SecretName},
+};
 
 /// The reverse of one step. Survives a restart, is shown by `vmferry migrations show`, compares in tests.
 ///
@@ -30,6 +33,28 @@ pub enum Undo {
         /// The guest.
         instance: InstanceId,
     },
+    /// Forgets a secret that VMFerry gave to libvirt, unless a domain of this host needs it.
+    ReleaseSecret {
+        /// Which.
+        secret: SecretName,
+    },
+    /// Detaches a volume from this host, unless a domain of this host uses it.
+    DisconnectVolume {
+        /// Which.
+        connection: Connection,
+    },
+    /// Removes an image, unless a domain of this host uses it.
+    RemoveImage {
+        /// Its path.
+        path: String,
+    },
+    /// Removes a directory that was made for images, if nothing is in it.
+    RemoveDirectory {
+        /// Its path.
+        path: String,
+    },
+    /// Ends what receives images that are sent here.
+    StopReceivers,
 }
 
 impl fmt::Display for Undo {
@@ -39,6 +64,11 @@ impl fmt::Display for Undo {
             Self::RevokeTunnel { source } => write!(f, "revoke the tunnel granted to {source}"),
             Self::ReleaseMemory { memory } => write!(f, "release the claim on {memory} of memory"),
             Self::DestroyIncoming { instance } => write!(f, "destroy the incoming guest {instance}"),
+            Self::ReleaseSecret { secret } => write!(f, "release secret {secret}"),
+            Self::DisconnectVolume { connection } => write!(f, "disconnect volume {connection}"),
+            Self::RemoveImage { path } => write!(f, "remove image {path}"),
+            Self::RemoveDirectory { path } => write!(f, "remove directory {path}"),
+            Self::StopReceivers => f.write_str("end what receives images"),
         }
     }
 }
