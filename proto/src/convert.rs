@@ -4,6 +4,7 @@ mod disk;
 mod host;
 mod instance;
 mod migration;
+mod volume;
 
 use std::time::Duration;
 
@@ -33,6 +34,14 @@ impl From<std::convert::Infallible> for Invalid {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
     }
+}
+
+/// Every one of them, or the first that cannot mean anything.
+pub fn all<T, U: TryFrom<T>>(values: Vec<T>) -> Result<Vec<U>, Invalid>
+where
+    Invalid: From<U::Error>,
+{
+    values.into_iter().map(|value| Ok(value.try_into()?)).collect()
 }
 
 fn timestamp(value: prost_types::Timestamp, field: &'static str) -> Result<Timestamp, Invalid> {

@@ -1,8 +1,7 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::{Check, Finding, Refusal},
-    disk::Shown,
+    compatibility::{Check, Finding},
     domain_xml::Definition,
     migration::{Cause, Endpoint, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
 };
@@ -73,35 +72,31 @@ impl TryFrom<v1::Side> for Side {
 
 impl From<Leaving> for v1::Leaving {
     fn from(leaving: Leaving) -> Self {
-        let backing = disk::backing(&leaving.definition.disks);
-        Self {
-            backing,
+        let mut wire = Self {
+            backing: disk::backing(&leaving.definition.disks),
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
-            files: leaving.shown.files.into_iter().map(Into::into).collect(),
-            probes: leaving.shown.probes.into_iter().map(Into::into).collect(),
-        }
+            ..Self::default()
+        };
+        disk::wire_shown(&mut wire, leaving.shown);
+        wire
     }
 }
 
 impl TryFrom<v1::Leaving> for Leaving {
     type Error = Invalid;
 
-    fn try_from(leaving: v1::Leaving) -> Result<Self, Invalid> {
+    fn try_from(mut leaving: v1::Leaving) -> Result<Self, Invalid> {
         let mut definition = Definition::parse(&leaving.domain_xml).map_err(invalid("leaving.domain_xml"))?;
+        let shown = disk::shown(&mut leaving)?;
         disk::set_backing(&mut definition.disks, leaving.backing);
         Ok(Self {
             instance: required(leaving.instance, "leaving.instance")?,
             definition,
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
-            shown: Shown {
-                files: leaving.files.into_iter().map(Into::into).collect(),
-                probes: leaving.probes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-                // The source has told the coordinator.
-                problems: Vec::new(),
-            },
+            shown,
         })
     }
 }
@@ -110,11 +105,7 @@ impl From<Check> for v1::Check {
     fn from(check: Check) -> Self {
         let finding = match check.finding {
             Finding::Passed { detail } => check::Finding::Passed(detail),
-            Finding::Refused(refusal) => check::Finding::Refused(v1::Refusal {
-                reason: refusal.reason.to_string(),
-                message: refusal.message,
-                remedy: refusal.remedy,
-            }),
+            Finding::Refused(refusal) => check::Finding::Refused(refusal.into()),
         };
         Self { host: check.host.to_string(), subject: check.subject, finding: Some(finding) }
     }
@@ -126,11 +117,7 @@ impl TryFrom<v1::Check> for Check {
     fn try_from(check: v1::Check) -> Result<Self, Invalid> {
         let finding = match check.finding.ok_or(Invalid { field: "check.finding" })? {
             check::Finding::Passed(detail) => Finding::Passed { detail },
-            check::Finding::Refused(refusal) => Finding::Refused(Refusal {
-                reason: refusal.reason.parse().map_err(invalid("refusal.reason"))?,
-                message: refusal.message,
-                remedy: refusal.remedy,
-            }),
+            check::Finding::Refused(refusal) => Finding::Refused(refusal.try_into()?),
         };
         Ok(Self { host: check.host.parse().map_err(invalid("check.host"))?, subject: check.subject, finding })
     }
