@@ -3,6 +3,7 @@
 mod capabilities;
 mod definition;
 mod disk;
+pub mod metadata;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
@@ -35,4 +36,9 @@ fn child<'a, 'd>(node: roxmltree::Node<'a, 'd>, name: &str) -> Option<roxmltree:
 
 fn text<'a>(node: roxmltree::Node<'a, '_>, name: &str) -> Option<&'a str> {
     child(node, name).and_then(|child| child.text()).map(str::trim)
+}
+
+/// Whether XML 1.0 can hold the character at all.
+fn is_xml(c: char) -> bool {
+    !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }

@@ -1,8 +1,11 @@
 use roxmltree::Node;
 use uuid::Uuid;
 
-use super::child;
-use crate::volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume};
+use super::{child, disk::DiskDefinition, metadata::VolumeLabel};
+use crate::{
+    instance::DiskSource,
+    volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume},
+};
 
 /// Where monitors and portals listen unless their definition says otherwise.
 pub(super) const MONITOR_PORT: u16 = 6789;
@@ -17,6 +20,26 @@ pub(super) fn by_qemu(disk: Node<'_, '_>, target: &str) -> Option<Volume> {
         _ => return None,
     };
     Some(Volume { target: target.to_owned(), attachment: Attachment::ByQemu, connection })
+}
+
+/// Adds to a disk what its label knows of the way to its volume.
+pub(super) fn label(disk: &mut DiskDefinition, label: &VolumeLabel) {
+    let Some(connection) = &label.connection else { return };
+    match (&disk.disk.source, &mut disk.volume, connection) {
+        (DiskSource::Block { .. }, volume, connection) => {
+            let (target, connection) = (label.target.clone(), connection.clone());
+            *volume = Some(Volume { target, attachment: Attachment::ByHost, connection });
+        }
+        // libvirt knows one portal. What QEMU opens is what libvirt says, so the label must mean the same LUN.
+        (_, Some(Volume { connection: Connection::Iscsi(known), .. }), Connection::Iscsi(labelled))
+            if (&known.target, known.lun) == (&labelled.target, labelled.lun) =>
+        {
+            let further = labelled.portals.iter().filter(|portal| !known.portals.contains(portal)).cloned();
+            let further: Vec<_> = further.collect();
+            known.portals.extend(further);
+        }
+        _ => {}
+    }
 }
 
 fn rbd(disk: Node<'_, '_>, source: Node<'_, '_>) -> Option<Rbd> {
