@@ -4,6 +4,7 @@ mod capabilities;
 mod definition;
 mod disk;
 pub mod metadata;
+pub mod rewrite;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
