@@ -10,6 +10,7 @@ mod volume;
 pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, Obstacle};
 pub use disk::{DiskDefinition, Layer};
+pub use volume::secrets;
 
 /// A document from libvirt that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
