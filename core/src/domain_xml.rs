@@ -3,11 +3,14 @@
 mod capabilities;
 mod definition;
 mod disk;
+pub mod metadata;
+pub mod rewrite;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, Obstacle};
 pub use disk::{DiskDefinition, Layer};
+pub use volume::secrets;
 
 /// A document from libvirt that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,4 +38,9 @@ fn child<'a, 'd>(node: roxmltree::Node<'a, 'd>, name: &str) -> Option<roxmltree:
 
 fn text<'a>(node: roxmltree::Node<'a, '_>, name: &str) -> Option<&'a str> {
     child(node, name).and_then(|child| child.text()).map(str::trim)
+}
+
+/// Whether XML 1.0 can hold the character at all.
+fn is_xml(c: char) -> bool {
+    !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }

@@ -4,7 +4,8 @@ use roxmltree::Node;
 use super::{
     Error, child,
     disk::{DiskDefinition, disk},
-    parse, text,
+    metadata::{self, LabelError, VolumeLabel},
+    parse, text, volume,
 };
 use crate::{
     id::InstanceId,
@@ -36,6 +37,8 @@ pub struct Definition {
     pub disks: Vec<DiskDefinition>,
     /// Its vifs.
     pub vifs: Vec<Vif>,
+    /// What the metadata say of its volumes. An error hides no domain, but lets no disk be a volume by its label.
+    pub labels: Result<Vec<VolumeLabel>, LabelError>,
     /// What ties the guest to its host.
     pub obstacles: Vec<Obstacle>,
 }
@@ -73,6 +76,14 @@ impl Definition {
         let missing = |wanted| Error::Missing { parent: "domain", wanted };
         let kind = child(domain, "os").and_then(|os| child(os, "type")).ok_or(missing("os/type"))?;
         let devices = child(domain, "devices").ok_or(missing("devices"))?;
+        let labels = metadata::read(domain);
+        let mut disks: Vec<_> = elements(devices, "disk").filter_map(disk).collect();
+        for label in labels.iter().flatten() {
+            disks
+                .iter_mut()
+                .filter(|disk| disk.disk.target == label.target)
+                .for_each(|disk| volume::label(disk, label));
+        }
         Ok(Self {
             id: text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?,
             name: text(domain, "name").ok_or(missing("name"))?.to_owned(),
@@ -83,8 +94,9 @@ impl Definition {
             memory: memory(domain).ok_or(missing("memory"))?,
             vcpus: text(domain, "vcpu").and_then(|text| text.parse().ok()).ok_or(missing("vcpu"))?,
             cpu: child(domain, "cpu").map(|cpu| xml[cpu.range()].to_owned()),
-            disks: elements(devices, "disk").filter_map(disk).collect(),
+            disks,
             vifs: elements(devices, "interface").map(vif).collect(),
+            labels,
             obstacles: obstacles(domain, devices),
         })
     }
@@ -171,7 +183,10 @@ fn describe_host_device(device: Node<'_, '_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::DiskSource;
+    use crate::{
+        instance::DiskSource,
+        volume::{Attachment, Connection},
+    };
 
     const DOMAIN: &str = r"
 <domain type='qemu' id='1'>
@@ -214,6 +229,42 @@ mod tests {
                 Obstacle::Filesystem { target: "share".into() }
             ]
         );
+    }
+
+    #[test]
+    fn a_label_says_how_the_host_reaches_a_disk() {
+        let labelled = |inner: &str| {
+            let block = "<devices><disk type='block'><source dev='/dev/sdb'/><target dev='vde'/></disk>
+                <disk type='network'><source protocol='iscsi' name='iqn.a/1'><host name='192.0.2.1'/></source>
+                <target dev='vdf'/></disk>";
+            let metadata =
+                format!("<metadata><v:volumes xmlns:v='{}'>{inner}</v:volumes></metadata>", metadata::NAMESPACE);
+            let xml = DOMAIN.replace("<devices>", &format!("{metadata}{block}"));
+            Definition::parse(&xml).expect("valid")
+        };
+        let two_portals = "<v:portal address='192.0.2.1'/><v:portal address='192.0.2.2'/>";
+        let label = |target: &str, lun: u16| {
+            format!(
+                "<v:volume target='{target}' id='1'><v:iscsi target='iqn.a' lun='{lun}'>{two_portals}</v:iscsi></v:volume>"
+            )
+        };
+        let volume = |definition: &Definition, disk: usize| {
+            definition.disks[disk].volume.as_ref().map(|volume| match &volume.connection {
+                Connection::Iscsi(iscsi) => (volume.attachment, iscsi.portals.len()),
+                Connection::Rbd(_) => panic!("{volume:?}"),
+            })
+        };
+        let bare = labelled("");
+        assert_eq!((volume(&bare, 0), volume(&bare, 1)), (None, Some((Attachment::ByQemu, 1))));
+        let both = labelled(&(label("vde", 1) + &label("vdf", 1)));
+        assert_eq!(volume(&both, 0), Some((Attachment::ByHost, 2)));
+        assert_eq!(volume(&both, 1), Some((Attachment::ByQemu, 2)), "the further portal is known");
+        let another = labelled(&label("vdf", 2));
+        assert_eq!(volume(&another, 1), Some((Attachment::ByQemu, 1)), "QEMU opens what libvirt tells it");
+        let files = labelled(&label("vda", 1));
+        assert_eq!(files.disks[2].volume, None, "a file is no volume, whatever its label says");
+        let wrong = labelled(&(label("vde", 1) + &label("vde", 1)));
+        assert!(wrong.labels.is_err() && volume(&wrong, 0).is_none(), "{:?}", wrong.labels);
     }
 
     #[test]

@@ -1,8 +1,13 @@
+use std::collections::BTreeSet;
+
 use roxmltree::Node;
 use uuid::Uuid;
 
-use super::child;
-use crate::volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume};
+use super::{Error, child, disk::DiskDefinition, metadata::VolumeLabel, parse};
+use crate::{
+    instance::DiskSource,
+    volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume},
+};
 
 /// Where monitors and portals listen unless their definition says otherwise.
 pub(super) const MONITOR_PORT: u16 = 6789;
@@ -17,6 +22,26 @@ pub(super) fn by_qemu(disk: Node<'_, '_>, target: &str) -> Option<Volume> {
         _ => return None,
     };
     Some(Volume { target: target.to_owned(), attachment: Attachment::ByQemu, connection })
+}
+
+/// Adds to a disk what its label knows of the way to its volume.
+pub(super) fn label(disk: &mut DiskDefinition, label: &VolumeLabel) {
+    let Some(connection) = &label.connection else { return };
+    match (&disk.disk.source, &mut disk.volume, connection) {
+        (DiskSource::Block { .. }, volume, connection) => {
+            let (target, connection) = (label.target.clone(), connection.clone());
+            *volume = Some(Volume { target, attachment: Attachment::ByHost, connection });
+        }
+        // libvirt knows one portal. What QEMU opens is what libvirt says, so the label must mean the same LUN.
+        (_, Some(Volume { connection: Connection::Iscsi(known), .. }), Connection::Iscsi(labelled))
+            if (&known.target, known.lun) == (&labelled.target, labelled.lun) =>
+        {
+            let further = labelled.portals.iter().filter(|portal| !known.portals.contains(portal)).cloned();
+            let further: Vec<_> = further.collect();
+            known.portals.extend(further);
+        }
+        _ => {}
+    }
 }
 
 fn rbd(disk: Node<'_, '_>, source: Node<'_, '_>) -> Option<Rbd> {
@@ -81,9 +106,31 @@ pub(super) fn secret_name(secret: Node<'_, '_>) -> Option<SecretName> {
     }
 }
 
+/// The secrets of libvirt that a domain's devices need: to open network storage, and to decrypt what is on it.
+pub fn secrets(domain_xml: &str) -> Result<BTreeSet<SecretName>, Error> {
+    let document = parse(domain_xml)?;
+    let devices = child(document.root_element(), "devices").into_iter().flat_map(|devices| devices.descendants());
+    Ok(devices.filter(|node| node.has_tag_name("secret")).filter_map(secret_name).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_secret_of_a_domain_is_found() {
+        let xml = format!(
+            "<domain><metadata><secret usage='not libvirts'/></metadata><devices>
+             <disk><auth username='u'><secret type='ceph' uuid='{UUID}'/></auth></disk>
+             <disk><source><auth username='u'><secret type='iscsi' usage='san'/></auth>
+               <encryption format='luks'><secret type='passphrase' usage='disk'/></encryption></source></disk>
+             </devices></domain>"
+        );
+        let found = secrets(&xml).expect("well-formed");
+        let usage = |usage: &str| SecretName::Usage(usage.to_owned());
+        assert_eq!(found, BTreeSet::from([SecretName::Uuid(UUID), usage("san"), usage("disk")]));
+        assert!(secrets("<domain").is_err());
+    }
 
     const UUID: Uuid = Uuid::from_u128(0x2a5b_08e4_3bf0_4db2_8e5b_7c1c_4f2d_9a01);
 

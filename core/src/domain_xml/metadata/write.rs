@@ -1,0 +1,73 @@
+use quick_xml::{Writer, events::attributes::Attribute};
+
+use super::{NAMESPACE, VolumeLabel};
+use crate::volume::{Connection, Login, SecretName};
+
+type Attributes<'a> = Vec<(&'a str, &'a str)>;
+type Xml = Writer<Vec<u8>>;
+
+/// The element that says all this, to be put into `<metadata>`, where it must be the only one of its namespace.
+///
+/// Characters that no XML can hold, all of them control characters, are left out.
+pub fn write(labels: &[VolumeLabel]) -> String {
+    let mut xml = Writer::new(Vec::new());
+    element(&mut xml, "volumes", vec![("xmlns:vmferry", NAMESPACE)], |xml| {
+        labels.iter().for_each(|label| volume(xml, label));
+    });
+    String::from_utf8(xml.into_inner()).expect("made of strings")
+}
+
+fn volume(xml: &mut Xml, label: &VolumeLabel) {
+    let mut attributes = vec![("target", label.target.as_str()), ("id", &label.id), ("name", &label.name)];
+    if label.bootable {
+        attributes.push(("bootable", "yes"));
+    }
+    element(xml, "volume", attributes, |xml| {
+        if let Some(connection) = &label.connection {
+            write_connection(xml, connection);
+        }
+    });
+}
+
+fn write_connection(xml: &mut Xml, connection: &Connection) {
+    match connection {
+        Connection::Rbd(rbd) => {
+            let mut attributes = vec![("image", rbd.image.as_str())];
+            attributes.extend(rbd.snapshot.as_deref().map(|snapshot| ("snapshot", snapshot)));
+            attributes.extend(rbd.configuration.as_deref().map(|path| ("configuration", path)));
+            element(xml, "rbd", attributes, |xml| inside(xml, "monitor", &rbd.monitors, rbd.login.as_ref()));
+        }
+        Connection::Iscsi(iscsi) => {
+            let lun = iscsi.lun.to_string();
+            let mut attributes = vec![("target", iscsi.target.as_str()), ("lun", &lun)];
+            attributes.extend(iscsi.initiator.as_deref().map(|initiator| ("initiator", initiator)));
+            element(xml, "iscsi", attributes, |xml| inside(xml, "portal", &iscsi.portals, iscsi.login.as_ref()));
+        }
+    }
+}
+
+fn inside(xml: &mut Xml, name: &str, addresses: &[String], login: Option<&Login>) {
+    for address in addresses {
+        element(xml, name, vec![("address", address)], |_| ());
+    }
+    if let Some(Login { user, secret }) = login {
+        let value = secret.to_string();
+        let kind = if matches!(secret, SecretName::Uuid(_)) { "uuid" } else { "usage" };
+        element(xml, "auth", vec![("username", user), (kind, &value)], |_| ());
+    }
+}
+
+fn element(xml: &mut Xml, name: &str, attributes: Attributes<'_>, content: impl FnOnce(&mut Xml)) {
+    let attributes: Vec<_> = attributes.into_iter().map(|(name, value)| (name, writable(value))).collect();
+    let attributes = attributes.iter().map(|(name, value)| Attribute::from((*name, value.as_str())));
+    let written =
+        xml.create_element(format!("vmferry:{name}")).with_attributes(attributes).write_inner_content(|xml| {
+            content(xml);
+            Ok(())
+        });
+    written.map(drop).expect("writing to memory does not fail");
+}
+
+fn writable(value: &str) -> String {
+    value.chars().filter(|c| super::super::is_xml(*c)).collect()
+}
