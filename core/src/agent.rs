@@ -5,12 +5,11 @@ use std::future::Future;
 use crate::{
     compatibility::Check,
     disk::{Resolved, Shown},
-    domain_xml::Definition,
+    domain_xml::{Definition, rewrite::Relocation},
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
     reason::Reason,
-    volume::Relocation,
 };
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.

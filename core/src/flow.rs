@@ -19,9 +19,9 @@ use crate::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Sighting},
     compatibility::Check,
     disk::Resolved,
+    domain_xml::rewrite::Relocation,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
-    volume::Relocation,
 };
 use standing::{Standing, standing};
 
@@ -207,8 +207,7 @@ async fn pre<S: Agent, D: Agent>(
     let Plan { leaving, resolved, .. } = plan.clone();
     hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
     go_on(order, watch)?;
-    let relocations =
-        hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
+    let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
     go_on(order, watch)?;
     Ok(relocations)
 }

@@ -96,30 +96,13 @@ pub struct Found {
     pub identity: String,
 }
 
-/// A disk that the guest finds elsewhere on the destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relocation {
-    /// The disk.
-    pub target: String,
-    /// Where it is there.
-    pub place: Place,
-}
-
-/// Where a disk is on its host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Place {
-    /// A block device's path.
-    Device(String),
-    /// `address:port` of an iSCSI portal.
-    Portal(String),
-}
-
 impl Connection {
     /// Where it is reached, for people.
     pub fn addresses(&self) -> String {
         match self {
-            Self::Rbd(Rbd { monitors, .. }) if monitors.is_empty() => "the monitors that Ceph's configuration names".into(),
+            Self::Rbd(Rbd { monitors, .. }) if monitors.is_empty() => {
+                "the monitors that Ceph's configuration names".into()
+            }
             Self::Rbd(Rbd { monitors, .. }) => monitors.join(", "),
             Self::Iscsi(Iscsi { portals, .. }) => portals.join(", "),
         }

@@ -85,7 +85,8 @@ impl Disks<'_> {
     }
 
     fn static_images(&self, disk: &DiskDefinition, skip: usize) -> Result<Vec<StaticImage>, Refusal> {
-        let below = disk.images().skip(skip).map(|(source, format)| self.static_image(disk, &source.to_string(), format));
+        let below =
+            disk.images().skip(skip).map(|(source, format)| self.static_image(disk, &source.to_string(), format));
         below.collect()
     }
 
@@ -177,10 +178,11 @@ impl Disks<'_> {
         let file = |disk: &DiskDefinition| {
             let path = disk.files().next()?;
             // Two paths may lead to one file.
-            Some(self.shown.file(path).map_or_else(
-                || (path.to_owned(), 0, 0),
-                |file| (String::new(), file.device, file.inode),
-            ))
+            Some(
+                self.shown
+                    .file(path)
+                    .map_or_else(|| (path.to_owned(), 0, 0), |file| (String::new(), file.device, file.inode)),
+            )
         };
         let others = self.disks.iter().filter(|other| other.disk.target != disk.disk.target && !other.disk.read_only);
         let mut rivals = others.filter(|other| !(other.shareable && disk.shareable) && file(other) == file(disk));

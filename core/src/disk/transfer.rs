@@ -30,7 +30,8 @@ pub fn transfer(disks: &[DiskDefinition], resolved: &[Resolved]) -> Result<Trans
     let mut transfer = Transfer { sharing: Sharing::Unneeded, copied: Vec::new() };
     for disk in disks {
         let target = &disk.disk.target;
-        let resolution = resolved.iter().find(|resolved| resolved.target == *target).map(|resolved| &resolved.resolution);
+        let resolution =
+            resolved.iter().find(|resolved| resolved.target == *target).map(|resolved| &resolved.resolution);
         match resolution.filter(|resolution| is_of(resolution, disk)).ok_or_else(|| target.clone())? {
             Resolution::Shared { .. } => transfer.sharing = Sharing::Proved,
             Resolution::Copied { .. } => transfer.copied.push(target.clone()),

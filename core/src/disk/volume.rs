@@ -49,7 +49,9 @@ impl Disks<'_> {
                     here.size.as_u64(),
                     there.size.as_u64()
                 ),
-                remedy: format!("if it was resized, rescan it on the host that sees the old size, {source} or {destination}"),
+                remedy: format!(
+                    "if it was resized, rescan it on the host that sees the old size, {source} or {destination}"
+                ),
             });
         }
         let mut users = self.sight.used.iter().filter(|used| used.connection.is_same_volume(connection));

@@ -5,20 +5,22 @@ use std::ops::Range;
 
 use quick_xml::events::attributes::Attribute;
 use roxmltree::Node;
+use serde::{Deserialize, Serialize};
 
 use super::{child, is_xml, parse};
 
-/// What becomes of one disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+/// A disk that the guest finds elsewhere on the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocation {
     /// The disk: `vdb`.
     pub target: String,
     /// Where it is then.
-    pub to: Place,
+    pub place: Place,
 }
 
 /// Where a disk is then.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Place {
     /// Behind another block device: of a disk of type `block`.
     Device {
@@ -71,7 +73,7 @@ pub enum Error {
 }
 
 /// The definition after these changes, all of them or none.
-pub fn rewrite(xml: &str, changes: &[Change]) -> Result<String, Error> {
+pub fn rewrite(xml: &str, changes: &[Relocation]) -> Result<String, Error> {
     let document = parse(xml)?;
     let domain = document.root_element();
     let mut splices = Vec::new();
@@ -99,7 +101,7 @@ struct Splice {
     text: String,
 }
 
-fn splices_of(domain: Node<'_, '_>, change: &Change) -> Result<Vec<Splice>, Error> {
+fn splices_of(domain: Node<'_, '_>, change: &Relocation) -> Result<Vec<Splice>, Error> {
     let target = &change.target;
     let disk = find(domain, target).ok_or_else(|| Error::NoDisk { target: target.clone() })?;
     let source = child(disk, "source");
@@ -108,7 +110,7 @@ fn splices_of(domain: Node<'_, '_>, change: &Change) -> Result<Vec<Splice>, Erro
         true => Ok(Attribute::from(("", value)).value.into_owned()),
         false => Err(Error::Unwritable { target: target.clone(), value: value.to_owned() }),
     };
-    match &change.to {
+    match &change.place {
         Place::Device { path } => {
             let source = source.filter(|_| disk.attribute("type") == Some("block"));
             let device = source.and_then(|source| source.attribute_node("dev")).ok_or(other_kind("a block device"))?;
@@ -155,8 +157,8 @@ mod tests {
         )
     }
 
-    fn change(target: &str, to: Place) -> Change {
-        Change { target: target.into(), to }
+    fn change(target: &str, to: Place) -> Relocation {
+        Relocation { target: target.into(), to }
     }
 
     fn device(path: &str) -> Place {
@@ -179,14 +181,14 @@ mod tests {
         assert_eq!(rewrite(&without_port, &changes_to(portal("b", 3260))), Ok(after));
     }
 
-    fn changes_to(place: Place) -> [Change; 1] {
+    fn changes_to(place: Place) -> [Relocation; 1] {
         [change("vdc", place)]
     }
 
     #[test]
     fn what_cannot_be_changed_is_told_and_nothing_is() {
         let xml = domain("/dev/sdb", "name='a'");
-        let told = |changes: &[Change]| rewrite(&xml, changes).expect_err("refused").to_string();
+        let told = |changes: &[Relocation]| rewrite(&xml, changes).expect_err("refused").to_string();
         assert!(told(&[change("vdz", device("/a"))]).contains("one disk vdz"));
         assert!(told(&[change("vda", device("/a"))]).contains("vda is not a block device"));
         assert!(told(&[change("vdc", device("/a"))]).contains("vdc is not a block device"));

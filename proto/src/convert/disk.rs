@@ -273,11 +273,8 @@ mod tests {
             allocated: ByteSize::kib(1),
             presence,
         };
-        let below = vec![
-            image(Presence::Shared),
-            image(Presence::Present { digest: "00ff".into() }),
-            image(Presence::Absent),
-        ];
+        let below =
+            vec![image(Presence::Shared), image(Presence::Present { digest: "00ff".into() }), image(Presence::Absent)];
         let own = Image {
             path: "/srv/a".into(),
             format: "raw".into(),

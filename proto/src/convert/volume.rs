@@ -1,7 +1,6 @@
 use bytesize::ByteSize;
-use vmferry_core::volume::{
-    Attachment, Connection, Found, Iscsi, Login, Place, Rbd, Relocation, SecretName, Volume,
-};
+use vmferry_core::domain_xml::rewrite::{Place, Relocation};
+use vmferry_core::volume::{Attachment, Connection, Found, Iscsi, Login, Rbd, SecretName, Volume};
 
 use super::{Invalid, invalid, required};
 use crate::v1::{self, connection, login, relocation};
@@ -12,11 +11,7 @@ impl From<Volume> for v1::Volume {
             Attachment::ByQemu => v1::Attachment::ByQemu,
             Attachment::ByHost => v1::Attachment::ByHost,
         };
-        Self {
-            target: volume.target,
-            attachment: attachment.into(),
-            connection: Some(volume.connection.into()),
-        }
+        Self { target: volume.target, attachment: attachment.into(), connection: Some(volume.connection.into()) }
     }
 }
 
@@ -29,11 +24,7 @@ impl TryFrom<v1::Volume> for Volume {
             v1::Attachment::ByQemu => Attachment::ByQemu,
             v1::Attachment::ByHost => Attachment::ByHost,
         };
-        Ok(Self {
-            target: volume.target,
-            attachment,
-            connection: required(volume.connection, "volume.connection")?,
-        })
+        Ok(Self { target: volume.target, attachment, connection: required(volume.connection, "volume.connection")? })
     }
 }
 
@@ -124,8 +115,8 @@ impl From<v1::FoundVolume> for Found {
 impl From<Relocation> for v1::Relocation {
     fn from(relocation: Relocation) -> Self {
         let place = match relocation.place {
-            Place::Device(path) => relocation::Place::Device(path),
-            Place::Portal(address) => relocation::Place::Portal(address),
+            Place::Device { path } => relocation::Place::Device(path),
+            Place::Portal { host, port } => relocation::Place::Portal(relocation::Portal { host, port: port.into() }),
         };
         Self { target: relocation.target, place: Some(place) }
     }
@@ -136,8 +127,11 @@ impl TryFrom<v1::Relocation> for Relocation {
 
     fn try_from(relocation: v1::Relocation) -> Result<Self, Invalid> {
         let place = match relocation.place.ok_or(Invalid { field: "relocation.place" })? {
-            relocation::Place::Device(path) => Place::Device(path),
-            relocation::Place::Portal(address) => Place::Portal(address),
+            relocation::Place::Device(path) => Place::Device { path },
+            relocation::Place::Portal(portal) => {
+                let port = portal.port.try_into().map_err(invalid("relocation.portal.port"))?;
+                Place::Portal { host: portal.host, port }
+            }
         };
         Ok(Self { target: relocation.target, place })
     }
