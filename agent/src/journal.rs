@@ -12,6 +12,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vmferry_core::{
+    disk::Resolved,
+    domain_xml::rewrite::Relocation,
     id::MigrationId,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics},
     undo::Undo,
@@ -53,8 +55,10 @@ pub enum Entry {
     Step(Undo),
     /// A step was taken back, or made final.
     Struck(Undo),
-    /// The files of disks that the destination has seen to be shared.
-    Proven(Vec<String>),
+    /// How each disk gets to the destination.
+    Resolved(Vec<Resolved>),
+    /// The disks that the guest finds elsewhere here.
+    Relocated(Vec<Relocation>),
     /// The job finished.
     Measured(Statistics),
     /// Something failed.
@@ -84,8 +88,10 @@ pub struct State {
     record: Record,
     /// Steps to take back, oldest first.
     pub pending: Vec<Undo>,
-    /// The files of disks that the destination has seen to be shared; the source has it.
-    pub proven: Vec<String>,
+    /// How each disk gets to the destination; once pre has begun.
+    pub resolved: Vec<Resolved>,
+    /// The disks that the guest finds elsewhere here; the destination has it, once pre is done.
+    pub relocations: Vec<Relocation>,
 }
 
 impl State {
@@ -104,7 +110,7 @@ impl State {
             pending: Vec::new(),
             warnings: Vec::new(),
         };
-        Some(Self { record, pending: Vec::new(), proven: Vec::new() })
+        Some(Self { record, pending: Vec::new(), resolved: Vec::new(), relocations: Vec::new() })
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -119,7 +125,8 @@ impl State {
             }
             Entry::Step(undo) => self.pending.push(undo),
             Entry::Struck(undo) => self.pending.retain(|pending| *pending != undo),
-            Entry::Proven(files) => self.proven = files,
+            Entry::Resolved(resolved) => self.resolved = resolved,
+            Entry::Relocated(relocations) => self.relocations = relocations,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 use vmferry_core::{
     agent::{CallError, Half, Sighting},
+    domain_xml::rewrite::Relocation,
     flow::rolled_back,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
@@ -42,8 +43,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
 enum Command {
-    Pre(Half, Reply<()>),
-    Migrate(Reply<Statistics>),
+    Pre(Half, Reply<Vec<Relocation>>),
+    Migrate(Vec<Relocation>, Reply<Statistics>),
     Post(Reply<Vec<String>>),
     Cleanup(Cause, Reply<Vec<String>>),
 }
@@ -82,14 +83,14 @@ impl Migration {
         Self { commands, state, progress, cancel }
     }
 
-    /// Gets this host ready.
-    pub async fn pre(&self, half: &Half) -> Result<(), CallError> {
+    /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
+    pub async fn pre(&self, half: &Half) -> Result<Vec<Relocation>, CallError> {
         self.ask(|reply| Command::Pre(half.clone(), reply)).await
     }
 
-    /// Moves the guest.
-    pub async fn migrate(&self) -> Result<Statistics, CallError> {
-        self.ask(Command::Migrate).await
+    /// Moves the guest, whose disks are where `relocations` say.
+    pub async fn migrate(&self, relocations: Vec<Relocation>) -> Result<Statistics, CallError> {
+        self.ask(|reply| Command::Migrate(relocations, reply)).await
     }
 
     /// Makes the move final.
@@ -177,7 +178,7 @@ impl<H: Hypervisor> Task<H> {
             // A reply that nobody waits for any more is no failure: the next call gets the same.
             match command {
                 Some(Command::Pre(half, reply)) => _ = reply.send(self.pre(&half).await),
-                Some(Command::Migrate(reply)) => _ = reply.send(self.migrate().await),
+                Some(Command::Migrate(relocations, reply)) => _ = reply.send(self.migrate(&relocations).await),
                 Some(Command::Post(reply)) => _ = reply.send(self.post().await),
                 Some(Command::Cleanup(cause, reply)) => _ = reply.send(self.cleanup(cause).await),
                 None => return,
@@ -185,26 +186,34 @@ impl<H: Hypervisor> Task<H> {
         }
     }
 
-    async fn pre(&mut self, half: &Half) -> Result<(), CallError> {
+    async fn pre(&mut self, half: &Half) -> Result<Vec<Relocation>, CallError> {
         let state = self.journal.state();
         if state.has_done(Phase::Pre) && state.outcome().is_none() {
-            return Ok(());
+            return Ok(state.relocations.clone());
         }
         self.refuse_if_over()?;
         let order = state.order().clone();
         let begun = self.begin(Phase::Pre)?;
         let mut steps = Steps::new(&mut self.journal);
         let ready = match half {
-            Half::Source { proven } => phase::pre::source(&*self.host, &order, proven, &mut steps).await,
-            Half::Destination { leaving } => phase::pre::destination(&*self.host, &order, leaving, &mut steps).await,
+            Half::Source { resolved } => {
+                phase::pre::source(&*self.host, &order, resolved, &mut steps).await.map(|()| Vec::new())
+            }
+            Half::Destination { leaving, resolved } => {
+                phase::pre::destination(&*self.host, &order, leaving, resolved, &mut steps).await
+            }
         };
         match ready {
-            Ok(()) => self.done(begun),
+            Ok(relocations) => {
+                self.append(Entry::Relocated(relocations.clone()))?;
+                self.done(begun)?;
+                Ok(relocations)
+            }
             Err(fault) => Err(self.failed(fault)),
         }
     }
 
-    async fn migrate(&mut self) -> Result<Statistics, CallError> {
+    async fn migrate(&mut self, relocations: &[Relocation]) -> Result<Statistics, CallError> {
         let state = self.journal.state();
         if let Some(statistics) = state.statistics() {
             return Ok(statistics);
@@ -213,11 +222,12 @@ impl<H: Hypervisor> Task<H> {
         if state.side() != Side::Source || !state.has_done(Phase::Pre) {
             return Err(self.out_of_order("the guest can move only from the source, after pre"));
         }
-        let (order, proven) = (state.order().clone(), state.proven.clone());
+        let (order, resolved) = (state.order().clone(), state.resolved.clone());
         let begun = self.begin(Phase::Migrate)?;
         let sender = Arc::clone(&self.progress);
         let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
-        let moved = phase::migrate::source(&*self.host, &order, &proven, progress, self.cancel.clone()).await;
+        let cancel = self.cancel.clone();
+        let moved = phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, cancel).await;
         self.progress.send_replace(None);
         match moved {
             Ok(statistics) => {

@@ -10,7 +10,7 @@ pub mod pre;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
-use vmferry_core::{agent::Sighting, id::InstanceId, migration::Order, reason::Reason, undo::Undo};
+use vmferry_core::{agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo};
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
@@ -35,19 +35,44 @@ impl<'a> Steps<'a> {
 
     /// Journals how to take the step back, then takes it (I5): a crash between leaves an undo too many, never one
     /// too few.
-    async fn take(&mut self, undo: Undo, step: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
-        write(self.journal, Entry::Step(undo))?;
+    async fn take<T>(&mut self, undo: Undo, step: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.promise(undo)?;
         step.await
     }
 
-    /// Journals which files are known to be shared.
-    fn remember_proven(&mut self, proven: &[String]) -> Result<(), Fault> {
-        write(self.journal, Entry::Proven(proven.to_vec()))
+    /// Journals how to take a step back that is about to be taken, or what is to be undone in any case.
+    fn promise(&mut self, undo: Undo) -> Result<(), Fault> {
+        write(self.journal, Entry::Step(undo))
+    }
+
+    /// Journals how each disk gets to the destination.
+    fn remember_disks(&mut self, resolved: &[Resolved]) -> Result<(), Fault> {
+        write(self.journal, Entry::Resolved(resolved.to_vec()))
     }
 
     /// Makes a step final: it will not be taken back.
     fn keep(&mut self, undo: &Undo) -> Result<(), Fault> {
         write(self.journal, Entry::Struck(undo.clone()))
+    }
+
+    /// How each disk gets to the destination.
+    fn disks(&self) -> &[Resolved] {
+        &self.journal.state().resolved
+    }
+
+    /// Makes every step final whose result the guest has now.
+    fn keep_what_the_guest_has(&mut self) -> Result<(), Fault> {
+        let is_the_guests = |undo: &Undo| {
+            matches!(
+                undo,
+                Undo::DestroyIncoming { .. }
+                    | Undo::DisconnectVolume { .. }
+                    | Undo::RemoveImage { .. }
+                    | Undo::RemoveDirectory { .. }
+            )
+        };
+        let kept: Vec<_> = self.journal.state().pending.iter().filter(|undo| is_the_guests(undo)).cloned().collect();
+        kept.iter().try_for_each(|undo| self.keep(undo))
     }
 
     /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
@@ -74,6 +99,11 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseMemory { .. } => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
+        Undo::ReleaseSecret { secret } => host.release_secret(order.id, secret).await,
+        Undo::DisconnectVolume { connection } => host.disconnect_volume(connection).await,
+        Undo::RemoveImage { path } => host.remove_image(path).await,
+        Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,
+        Undo::StopReceivers => host.stop_receivers(order.id).await,
     }
 }
 

@@ -4,8 +4,9 @@
 //! ```text
 //!  source                                                    destination
 //!  libvirtd ──▶ libvirt.sock ─┐                          ┌─▶ libvirt-sock ──▶ libvirtd
-//!                             agent ══ TLS, one port ══ agent
-//!  QEMU ──────▶ memory.sock ──┘                          └─▶ memory.sock ───▶ QEMU (incoming)
+//!  QEMU ──────▶ memory.sock ──┤                          ├─▶ memory.sock ───▶ QEMU (incoming)
+//!  QEMU ──────▶ disk.sock ────┤ agent ══ TLS, one port ══ agent ├─▶ disk.sock ─────▶ QEMU (NBD)
+//!  qemu-img ──▶ image-N.sock ─┘                          └─▶ image-N.sock ──▶ qemu-nbd
 //! ```
 //!
 //! Streams of one migration open one at a time, each acknowledged by the far end before the next is accepted: QEMU
@@ -54,7 +55,15 @@ pub fn memory_socket(migration: MigrationId) -> PathBuf {
     directory(migration).join("memory.sock")
 }
 
-const CHANNELS: [TunnelChannel; 2] = [TunnelChannel::Libvirt, TunnelChannel::Memory];
+/// On the source, the way to the disks of the incoming QEMU; on the destination, its NBD server's socket.
+pub fn disk_socket(migration: MigrationId) -> PathBuf {
+    directory(migration).join("disk.sock")
+}
+
+/// On the source, the way to what receives an image; on the destination, its socket.
+pub fn image_socket(migration: MigrationId, index: usize) -> PathBuf {
+    directory(migration).join(format!("image-{index}.sock"))
+}
 
 async fn send(stream: &mut Stream, message: &impl Message) -> io::Result<()> {
     let bytes = message.encode_to_vec();

@@ -14,6 +14,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
+    domain_xml::rewrite::Relocation,
     agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
     host::Host,
     id::{HostName, MigrationId},
@@ -135,11 +136,13 @@ impl RemoteAgent {
     async fn follow(
         &self,
         order: &Order,
+        relocations: &[Relocation],
         progress: &(dyn Fn(Progress) + Sync),
         heard: &AtomicBool,
     ) -> Result<Statistics, CallError> {
         let broken = |status: Status| error::from_status(&status, &self.endpoint);
-        let request = v1::MigrateRequest { order: Some(order.clone().into()) };
+        let relocations = relocations.iter().cloned().map(Into::into).collect();
+        let request = v1::MigrateRequest { order: Some(order.clone().into()), relocations };
         let mut events = self.phases().migrate(request).await.map_err(broken)?.into_inner();
         while let Some(event) = events.message().await.map_err(broken)? {
             heard.store(true, Ordering::Relaxed);
@@ -197,7 +200,7 @@ impl Agent for RemoteAgent {
         Ok(CheckReport {
             checks: answer.checks.into_iter().map(|check| self.read(Some(check))).collect::<Result<_, _>>()?,
             leaving: answer.leaving.map(|leaving| self.read(Some(leaving))).transpose()?,
-            proven: answer.proven,
+            resolved: answer.resolved.into_iter().map(|disk| self.read(Some(disk))).collect::<Result<_, _>>()?,
         })
     }
 
@@ -206,24 +209,31 @@ impl Agent for RemoteAgent {
         self.within(LOOK, self.phases().end_check(request)).await.map(drop)
     }
 
-    async fn pre(&self, order: &Order, half: &Half) -> Result<(), CallError> {
-        let (leaving, proven) = match half.clone() {
-            Half::Source { proven } => (None, proven),
-            Half::Destination { leaving } => (Some((*leaving).into()), Vec::new()),
+    async fn pre(&self, order: &Order, half: &Half) -> Result<Vec<Relocation>, CallError> {
+        let (leaving, resolved) = match half.clone() {
+            Half::Source { resolved } => (None, resolved),
+            Half::Destination { leaving, resolved } => (Some((*leaving).into()), resolved),
         };
-        let request = v1::PreRequest { order: Some(order.clone().into()), side: wire(half.side()), leaving, proven };
+        let resolved = resolved.into_iter().map(Into::into).collect();
+        let request = v1::PreRequest { order: Some(order.clone().into()), side: wire(half.side()), leaving, resolved };
         let pre = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move { client.pre(request).await }
         };
-        self.repeated(PHASE, PREPARING, pre).await.map(drop)
+        let answer = self.repeated(PHASE, PREPARING, pre).await?;
+        answer.relocations.into_iter().map(|relocation| self.read(Some(relocation))).collect()
     }
 
-    async fn migrate(&self, order: &Order, progress: &(dyn Fn(Progress) + Sync)) -> Result<Statistics, CallError> {
+    async fn migrate(
+        &self,
+        order: &Order,
+        relocations: &[Relocation],
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Statistics, CallError> {
         let mut patience = Patience::new(RESTART);
         loop {
             let heard = AtomicBool::new(false);
-            match self.follow(order, progress, &heard).await {
+            match self.follow(order, relocations, progress, &heard).await {
                 Ok(statistics) => return Ok(statistics),
                 Err(error) => {
                     if heard.into_inner() {

@@ -25,9 +25,9 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    facts::{File, Image, Probe, Problem, Room, Seen, SeenProbe, Shown, Sight, VolumeSight, VolumeUse},
+    facts::{File, Image, Probe, Problem, Qcow2, Room, Seen, SeenProbe, Shown, Sight, VolumeSight, VolumeUse},
     space::space,
-    transfer::{Sharing, Transfer, sent, transfer},
+    transfer::{Sharing, Transfer, left_behind, sent, transfer},
 };
 use crate::{
     compatibility::Refusal,

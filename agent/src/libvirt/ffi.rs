@@ -59,24 +59,35 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), Fault> {
     check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) })
 }
 
-/// Moves the domain; returns when it has, or has not. `flags` are `VIR_MIGRATE_*`.
-pub(super) fn migrate(domain: &Domain, libvirt_uri: &str, memory_uri: &str, flags: u32) -> Result<(), Fault> {
-    let (libvirt_uri, memory_uri) = (CString::new(libvirt_uri)?, CString::new(memory_uri)?);
+/// Moves the domain; returns when it has, or has not. `flags` are `VIR_MIGRATE_*`; `parameters` are
+/// `VIR_MIGRATE_PARAM_*`, each with a text, the same name several times for a list.
+pub(super) fn migrate(
+    domain: &Domain,
+    libvirt_uri: &str,
+    parameters: &[(&CStr, &str)],
+    flags: u32,
+) -> Result<(), Fault> {
+    let libvirt_uri = CString::new(libvirt_uri)?;
     let (mut params, mut count, mut room) = (ptr::null_mut(), 0, 0);
-    // SAFETY: the list begins empty and grows by libvirt's own function, which copies the string.
-    check(unsafe {
-        let name = sys::VIR_MIGRATE_PARAM_URI.as_ptr();
-        sys::virTypedParamsAddString(&mut params, &mut count, &mut room, name, memory_uri.as_ptr())
-    })?;
-    // SAFETY: `domain` holds a reference for the whole call; the strings and parameters outlive it. libvirt only
-    // reads the parameters. Freed only after the error is taken: freeing must not be what it tells of.
-    unsafe {
-        let length = count.cast_unsigned();
-        let status = sys::virDomainMigrateToURI3(domain.as_ptr(), libvirt_uri.as_ptr(), params, length, flags);
-        let result = check(status);
-        sys::virTypedParamsFree(params, count);
-        result
-    }
+    let mut add = |name: &CStr, text: &str| {
+        let text = CString::new(text)?;
+        // SAFETY: the list begins empty and grows by libvirt's own function, which copies the string.
+        check(unsafe {
+            sys::virTypedParamsAddString(&mut params, &mut count, &mut room, name.as_ptr(), text.as_ptr())
+        })
+    };
+    let added = parameters.iter().try_for_each(|(name, text)| add(name, text));
+    let moved = added.and_then(|()| {
+        // SAFETY: `domain` holds a reference for the whole call; the strings and parameters outlive it. libvirt only
+        // reads the parameters.
+        check(unsafe {
+            let length = count.cast_unsigned();
+            sys::virDomainMigrateToURI3(domain.as_ptr(), libvirt_uri.as_ptr(), params, length, flags)
+        })
+    });
+    // SAFETY: nobody else has the parameters. Freed only after the error is taken: freeing must not be what it tells of.
+    unsafe { sys::virTypedParamsFree(params, count) };
+    moved
 }
 
 /// Compares a guest's CPU with what this host's hypervisor can give to a guest of that kind. An error with code

@@ -21,12 +21,13 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
-    disk::Sharing,
+    disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Progress, Statistics},
 };
@@ -59,18 +60,35 @@ pub struct JobOrder {
     pub libvirt_socket: PathBuf,
     /// Where the destination's QEMU takes the guest's memory. It has the same path there, so it must be used once only.
     pub memory_socket: PathBuf,
-    /// Who answers for its disks.
-    pub sharing: Sharing,
+    /// Where the destination's QEMU takes its disks, likewise.
+    pub disk_socket: PathBuf,
+    /// What becomes of its disks.
+    pub transfer: Transfer,
+    /// How much memory it has: libvirt does not say before it sends any.
+    pub memory: ByteSize,
+    /// What it is on the destination, where that differs.
+    pub definitions: Option<Definitions>,
+}
+
+/// A guest as another host shall define it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definitions {
+    /// While it runs.
+    pub live: String,
+    /// When it is started again.
+    pub persistent: String,
 }
 
 impl JobOrder {
     /// libvirt calls a move unsafe if a disk that is written to lies on a file system of which it does not know that hosts
     /// share it. Where that was proved, it is told not to ask; nowhere else.
+    ///
+    /// Of a disk that is copied, only its own image is: "incremental" in libvirt's words. Those below it are there already.
     fn flags(&self) -> sys::virDomainMigrateFlags {
-        match self.sharing {
-            Sharing::Unneeded => FLAGS,
-            Sharing::Proved => FLAGS | sys::VIR_MIGRATE_UNSAFE,
-        }
+        let Transfer { sharing, copied } = &self.transfer;
+        let sharing = if *sharing == Sharing::Proved { sys::VIR_MIGRATE_UNSAFE } else { 0 };
+        let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
+        FLAGS | sharing | copying
     }
 }
 
@@ -172,7 +190,7 @@ async fn run(
         }
         call
     });
-    let mut sampler = pin!(attend::sample(&libvirt, id, &sender));
+    let mut sampler = pin!(attend::sample(&libvirt, &order, &sender));
     let mut aborter = pin!(attend::abort(&libvirt, id, &cancel));
     let call = loop {
         tokio::select! {
@@ -232,7 +250,17 @@ fn in_thread(
     };
     let libvirt_uri = format!("qemu+unix:///system?socket={}", uri_path(&order.libvirt_socket));
     let memory_uri = format!("unix://{}", uri_path(&order.memory_socket));
-    let call = match ffi::migrate(&domain, &libvirt_uri, &memory_uri, order.flags()) {
+    let disk_uri = format!("unix://{}", uri_path(&order.disk_socket));
+    let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, memory_uri.as_str())];
+    if !order.transfer.copied.is_empty() {
+        parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, &disk_uri));
+    }
+    parameters.extend(order.transfer.copied.iter().map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, disk.as_str())));
+    if let Some(Definitions { live, persistent }) = &order.definitions {
+        parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, live));
+        parameters.push((sys::VIR_MIGRATE_PARAM_PERSIST_XML, persistent));
+    }
+    let call = match ffi::migrate(&domain, &libvirt_uri, &parameters, order.flags()) {
         Ok(()) => Call::Succeeded,
         Err(fault) if is_alive(connection) => Call::Failed(fault),
         Err(fault) => Call::Lost(fault),

@@ -28,8 +28,13 @@ impl Params {
         self.operation() == sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
     }
 
-    /// A sample of the job. What libvirt does not say (yet) is zero.
-    pub(super) fn progress(&self) -> Progress {
+    /// A sample of the job. What libvirt does not say (yet) is zero; but that the guest's memory is still to come while disks
+    /// are copied.
+    pub(super) fn progress(&self, memory: ByteSize) -> Progress {
+        let copies_disks_first =
+            self.number(sys::VIR_DOMAIN_JOB_DISK_TOTAL) > 0 && self.number(sys::VIR_DOMAIN_JOB_MEMORY_TOTAL) == 0;
+        let to_come = if copies_disks_first { memory.as_u64() } else { 0 };
+        let with_memory = |name| ByteSize::b(self.number(name).saturating_add(to_come));
         // libvirt counts pages per second here, bytes everywhere else.
         let dirty_rate = self
             .number(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE)
@@ -39,8 +44,8 @@ impl Params {
         Progress {
             elapsed: self.duration(sys::VIR_DOMAIN_JOB_TIME_ELAPSED),
             // `data_*` is memory and disks together.
-            total: self.bytes(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
-            remaining: self.bytes(sys::VIR_DOMAIN_JOB_DATA_REMAINING),
+            total: with_memory(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
+            remaining: with_memory(sys::VIR_DOMAIN_JOB_DATA_REMAINING),
             transferred: self.bytes(sys::VIR_DOMAIN_JOB_DATA_PROCESSED),
             rate: ByteSize::b(rate),
             dirty_rate: ByteSize::b(dirty_rate),
@@ -101,7 +106,7 @@ mod tests {
             (c"memory_page_size", 4_096),
             (c"memory_iteration", 3),
         ])
-        .progress();
+        .progress(ByteSize::gib(1));
         let expected = Progress {
             elapsed: Duration::from_millis(1_500),
             total: ByteSize::mib(256),
@@ -115,8 +120,17 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_still_to_come_while_disks_are_copied() {
+        let disks = [(c"disk_total", 1_000), (c"data_total", 1_000), (c"data_remaining", 400)];
+        let progress = params(&disks).progress(ByteSize::b(50));
+        assert_eq!((progress.total, progress.remaining), (ByteSize::b(1_050), ByteSize::b(450)));
+        let both = params(&[(c"disk_total", 1_000), (c"memory_total", 60), (c"data_total", 1_060)]);
+        assert_eq!(both.progress(ByteSize::b(50)).total, ByteSize::b(1_060));
+    }
+
+    #[test]
     fn what_libvirt_does_not_say_is_zero() {
-        assert_eq!(params(&[]).progress(), Progress::default());
+        assert_eq!(params(&[]).progress(ByteSize::gib(1)), Progress::default());
         assert_eq!(params(&[]).statistics(), Statistics::default());
         assert!(!params(&[]).is_migration_out());
     }

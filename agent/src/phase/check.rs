@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use vmferry_core::{
     agent::{CheckReport, Leaving},
     compatibility,
-    disk::{Disks, Need},
+    domain_xml::DiskDefinition,
     id::MigrationId,
     migration::Order,
 };
@@ -25,20 +25,18 @@ pub async fn source<H: Hypervisor>(
 ) -> Result<CheckReport, Fault> {
     let (mut facts, mut leaving) = host.leaving(order).await?;
     facts.migration = other;
-    let directories = to_be_proved(order, &leaving);
+    let directories = to_be_proved(&leaving);
     probes.place(order.id, &directories, &mut leaving.shown).await?;
     facts.shown = leaving.shown.clone();
     let checks = compatibility::leaving(&facts, &order.destination.host);
-    Ok(CheckReport { checks, leaving: Some(leaving), proven: Vec::new() })
+    Ok(CheckReport { checks, leaving: Some(leaving), resolved: Vec::new() })
 }
 
-/// The directories of the disks that are written to, each once.
-fn to_be_proved(order: &Order, leaving: &Leaving) -> Vec<String> {
+/// The directories of all files, each once.
+fn to_be_proved(leaving: &Leaving) -> Vec<String> {
     let Leaving { definition, shown, .. } = leaving;
-    let (source, destination) = (&order.source.host, &order.destination.host);
-    let disks = Disks { guest: &definition.name, disks: &definition.disks, source, destination, shown, seen: &[] };
-    let written = definition.disks.iter().filter(|disk| disks.need(disk) == Ok(Need::Proof));
-    shown.directories(written.flat_map(|disk| disk.files())).into_iter().map(str::to_owned).collect()
+    let files = definition.disks.iter().filter(|disk| disk.volume.is_none()).flat_map(DiskDefinition::files);
+    shown.directories(files).into_iter().map(str::to_owned).collect()
 }
 
 /// The destination's half. `other` is as for the source, `claimed` is memory that other incoming migrations have claimed.
@@ -52,5 +50,5 @@ pub async fn destination(
     facts.migration = other;
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, leaving);
-    Ok(CheckReport { checks, leaving: None, proven: facts.disks(leaving).proven() })
+    Ok(CheckReport { checks, leaving: None, resolved: facts.disks(leaving).resolved() })
 }

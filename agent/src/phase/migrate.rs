@@ -1,40 +1,133 @@
-//! migrate: the source runs libvirt's job.
+//! migrate: the source sends what nobody writes to, then runs libvirt's job.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
-    disk,
-    migration::{Order, Statistics},
+    disk::{self, Resolution, Resolved, StaticImage},
+    domain_xml::{Definition, rewrite::Relocation},
+    migration::{Order, Progress, Statistics},
     reason::Reason,
 };
 
-use crate::hypervisor::{Fault, Hypervisor, OnProgress};
+use crate::hypervisor::{Fault, Hypervisor, OnProgress, OnSent};
 
 /// Moves the guest. Returns when the job is over.
 ///
 /// libvirt makes the definition persistent on the destination and forgets it on the source in the same hand-over, so
 /// that the guest is defined in exactly one place even if every agent dies at that moment.
 ///
-/// `proven` are the files that the destination has seen to be shared. The guest may have been given another disk since
-/// then; it is looked at again here, where libvirt's own objection is about to be waived.
+/// `resolved` is how each disk gets there. The guest may have been given another disk since then; it is looked at again
+/// here, where libvirt's own objection is about to be waived.
 pub async fn source(
     host: &impl Hypervisor,
     order: &Order,
-    proven: &[String],
+    resolved: &[Resolved],
+    relocations: &[Relocation],
     progress: OnProgress,
     cancel: CancellationToken,
 ) -> Result<Statistics, Fault> {
-    if cancel.is_cancelled() {
-        return Err(Fault::new(
-            Reason::MigrationAborted,
-            format!("the migration of {} was aborted before it began to move", order.instance_name),
-        ));
-    }
-    let sharing = disk::sharing(&host.disks(order.instance).await?, proven).map_err(|target| {
-        let (name, destination) = (&order.instance_name, &order.destination.host);
-        Fault::new(
-            Reason::DiskNotShared,
-            format!("disk {target} of {name} was not proved to be shared with {destination}; migrate again"),
-        )
+    go_on(order, &cancel)?;
+    let guest = host.definition(order.instance).await?.ok_or_else(|| {
+        let message = format!("{} is not on {} any more", order.instance_name, host.name());
+        Fault::new(Reason::InstanceNotFound, message)
     })?;
-    host.migrate(order, sharing, progress, cancel).await
+    let transfer = disk::transfer(&guest.disks, resolved).map_err(|target| {
+        let (name, destination) = (&order.instance_name, &order.destination.host);
+        let message = format!("disk {target} of {name} is not the one that {destination} was asked about; migrate again");
+        Fault::new(Reason::DiskNotShared, message)
+    })?;
+    let ahead = Ahead::of(resolved, &guest, progress);
+    for (index, image) in disk::sent(resolved).into_iter().enumerate() {
+        go_on(order, &cancel)?;
+        host.send_image(order, index, image, ahead.sending(index), cancel.clone()).await?;
+    }
+    if !ahead.images.is_empty() {
+        host.await_images(order).await?;
+        go_on(order, &cancel)?;
+    }
+    host.migrate(order, &transfer, relocations, ahead.of_the_job(), cancel).await
+}
+
+fn go_on(order: &Order, cancel: &CancellationToken) -> Result<(), Fault> {
+    if !cancel.is_cancelled() {
+        return Ok(());
+    }
+    let message = format!("the migration of {} was aborted before it began to move", order.instance_name);
+    Err(Fault::new(Reason::MigrationAborted, message))
+}
+
+/// One progress of what is sent ahead and of the job after it.
+struct Ahead {
+    images: Vec<StaticImage>,
+    /// What the job will have to move, as far as is known before it says so.
+    job: ByteSize,
+    begun: Instant,
+    progress: OnProgress,
+}
+
+impl Ahead {
+    fn of(resolved: &[Resolved], guest: &Definition, progress: OnProgress) -> Self {
+        let copied = resolved.iter().map(|disk| match &disk.resolution {
+            Resolution::Copied { image, .. } => image.virtual_size.as_u64(),
+            _ => 0,
+        });
+        let job = ByteSize::b(copied.fold(guest.memory.as_u64(), u64::saturating_add));
+        let images = disk::sent(resolved).into_iter().cloned().collect();
+        Self { images, job, begun: Instant::now(), progress }
+    }
+
+    fn size(&self) -> ByteSize {
+        size(&self.images)
+    }
+
+    /// While the image of this index is sent.
+    fn sending(&self, index: usize) -> OnSent {
+        let before = size(&self.images[..index]).as_u64();
+        let total = self.size().as_u64().saturating_add(self.job.as_u64());
+        let (progress, begun) = (Arc::clone(&self.progress), self.begun);
+        Arc::new(move |sent| {
+            let transferred = before.saturating_add(sent.as_u64());
+            let elapsed = begun.elapsed();
+            progress(Progress {
+                elapsed,
+                total: ByteSize::b(total),
+                remaining: ByteSize::b(total.saturating_sub(transferred)),
+                transferred: ByteSize::b(transferred),
+                rate: rate(transferred, elapsed),
+                ..Progress::default()
+            });
+        })
+    }
+
+    /// While the job runs.
+    fn of_the_job(&self) -> OnProgress {
+        let (sent, took) = (self.size().as_u64(), self.begun.elapsed());
+        let progress = Arc::clone(&self.progress);
+        if self.images.is_empty() {
+            return progress;
+        }
+        Arc::new(move |job| {
+            progress(Progress {
+                elapsed: job.elapsed + took,
+                total: ByteSize::b(job.total.as_u64().saturating_add(sent)),
+                transferred: ByteSize::b(job.transferred.as_u64().saturating_add(sent)),
+                ..job
+            });
+        })
+    }
+}
+
+fn size(images: &[StaticImage]) -> ByteSize {
+    ByteSize::b(images.iter().fold(0, |sum, image| sum.saturating_add(image.size.as_u64())))
+}
+
+/// Per second, on the average so far.
+fn rate(bytes: u64, elapsed: Duration) -> ByteSize {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    ByteSize::b(bytes.saturating_mul(1_000) / millis)
 }

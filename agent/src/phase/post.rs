@@ -5,9 +5,9 @@
 
 use vmferry_core::{
     agent::Sighting,
+    disk,
     migration::{Order, Side},
     reason::Reason,
-    undo::Undo,
 };
 
 use super::Steps;
@@ -38,8 +38,8 @@ pub async fn judge(host: &impl Hypervisor, order: &Order, side: Side) -> Result<
 /// The destination's half. Returns warnings.
 pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>) -> Result<Vec<String>, Fault> {
     let mut warnings = Vec::new();
-    // The guest ran here: from now on its copy here must not be destroyed.
-    steps.keep(&Undo::DestroyIncoming { instance: order.instance })?;
+    // The guest ran here: from now on neither its copy here nor its disks may be taken back.
+    steps.keep_what_the_guest_has()?;
     if let Err(fault) = host.make_persistent(order.instance).await {
         let name = &order.instance_name;
         warnings.push(format!("{}: {name} runs but its definition is not kept: {fault}", host.name()));
@@ -55,6 +55,10 @@ pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>
     if let Err(fault) = host.undefine(order.instance).await {
         let name = &order.instance_name;
         warnings.push(format!("{}: the definition of {name} is still there: {fault}", host.name()));
+    }
+    // What must go, journaled as a step is: whatever cannot be done now is tried again until it can.
+    for undo in disk::left_behind(steps.disks()) {
+        steps.promise(undo)?;
     }
     warnings.extend(steps.unwind(host).await);
     Ok(warnings)

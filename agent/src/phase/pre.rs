@@ -1,35 +1,162 @@
 //! pre: this host gets ready. Every step is journaled with its undo before it is taken.
 
-use vmferry_core::{agent::Leaving, migration::Order, undo::Undo};
+use futures::future::try_join_all;
+use vmferry_core::{
+    agent::Leaving,
+    disk::{self, Presence, Resolution, Resolved, StaticImage},
+    domain_xml::rewrite::Relocation,
+    migration::Order,
+    reason::Reason,
+    undo::Undo,
+    volume::{Attachment, Found, Volume},
+};
 
 use super::Steps;
 use crate::hypervisor::{Fault, Hypervisor};
 
-/// The source's half: the way to the destination is open. `proven` are the files that are known to be shared: the job
-/// will need to know them, whichever process of this agent runs it.
+/// The source's half: what the destination has of its images is what it has itself, and the way there is open. How each
+/// disk gets there is journaled: the job will need to know, whichever process of this agent runs it.
 pub async fn source(
     host: &impl Hypervisor,
     order: &Order,
-    proven: &[String],
+    resolved: &[Resolved],
     steps: &mut Steps<'_>,
 ) -> Result<(), Fault> {
-    steps.remember_proven(proven)?;
-    steps.take(Undo::RemoveSockets, host.open_sockets(order)).await
+    steps.remember_disks(resolved)?;
+    for image in resolved.iter().flat_map(|disk| disk.resolution.static_images()) {
+        is_the_same(host, order, image).await?;
+    }
+    steps.take(Undo::RemoveSockets, host.open_sockets(order, disk::sent(resolved).len())).await
 }
 
-/// The destination's half: the guest can arrive.
+async fn is_the_same(host: &impl Hypervisor, order: &Order, image: &StaticImage) -> Result<(), Fault> {
+    let Presence::Present { digest } = &image.presence else { return Ok(()) };
+    if host.digest(&image.path).await? == *digest {
+        return Ok(());
+    }
+    let (name, path, destination) = (&order.instance_name, &image.path, &order.destination.host);
+    let message = format!(
+        "{path}, which {name} reads, has other contents on {destination} than on {}; remove the file of {destination} to \
+         have it copied",
+        host.name()
+    );
+    Err(Fault::new(Reason::DiskDiffers, message))
+}
+
+/// The destination's half: the guest can arrive. Returns which disks it finds elsewhere here.
 pub async fn destination(
     host: &impl Hypervisor,
     order: &Order,
     leaving: &Leaving,
+    resolved: &[Resolved],
     steps: &mut Steps<'_>,
-) -> Result<(), Fault> {
+) -> Result<Vec<Relocation>, Fault> {
     let source = &order.source.host;
+    steps.remember_disks(resolved)?;
     steps.take(Undo::ReleaseMemory { memory: leaving.definition.memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
+    let relocations = volumes(host, order, resolved, steps).await?;
+    images(host, order, resolved, steps).await?;
     // libvirt makes the domain when the job begins; nothing can be asked of it before.
     steps.take(Undo::DestroyIncoming { instance: order.instance }, async { Ok(()) }).await?;
     // The way in is opened last and closed first.
     let tunnel = Undo::RevokeTunnel { source: source.clone() };
-    steps.take(tunnel, async { host.grant_tunnel(order.id, source) }).await
+    steps.take(tunnel, async { host.grant_tunnel(order.id, source) }).await?;
+    Ok(relocations)
+}
+
+/// Every volume at once: a guest with many waits no longer than for the slowest.
+async fn volumes(
+    host: &impl Hypervisor,
+    order: &Order,
+    resolved: &[Resolved],
+    steps: &mut Steps<'_>,
+) -> Result<Vec<Relocation>, Fault> {
+    let volumes: Vec<(&Volume, &Found)> = resolved
+        .iter()
+        .filter_map(|disk| match &disk.resolution {
+            Resolution::Volume { volume, found } => Some((volume, found)),
+            _ => None,
+        })
+        .collect();
+    for (Volume { attachment, connection, .. }, _) in &volumes {
+        match (attachment, connection.login()) {
+            (Attachment::ByHost, _) => steps.promise(Undo::DisconnectVolume { connection: connection.clone() })?,
+            (Attachment::ByQemu, Some(login)) => steps.promise(Undo::ReleaseSecret { secret: login.secret.clone() })?,
+            (Attachment::ByQemu, None) => {}
+        }
+    }
+    let connect = |(volume, found): (&Volume, &Found)| {
+        let (volume, found) = (volume.clone(), found.clone());
+        async move {
+            if volume.attachment == Attachment::ByQemu {
+                host.ensure_secret(order.id, &volume.connection).await?;
+            }
+            let (here, relocation) = host.connect_volume(&volume).await?;
+            if here == found {
+                return Ok(relocation);
+            }
+            // The checks found the same: it was exchanged or resized since then.
+            let (target, connection) = (&volume.target, &volume.connection);
+            let message = format!(
+                "disk {target} of {}: {connection} is now {} with {} on {}, it was {} with {}; migrate again",
+                order.instance_name,
+                here.identity,
+                here.size,
+                host.name(),
+                found.identity,
+                found.size
+            );
+            Err(Fault::new(Reason::VolumeDiffers, message))
+        }
+    };
+    Ok(try_join_all(volumes.into_iter().map(connect)).await?.into_iter().flatten().collect())
+}
+
+/// An empty image for each that is copied, and a way in for each that is sent.
+async fn images(
+    host: &impl Hypervisor,
+    order: &Order,
+    resolved: &[Resolved],
+    steps: &mut Steps<'_>,
+) -> Result<(), Fault> {
+    let sent = disk::sent(resolved);
+    if !sent.is_empty() {
+        steps.promise(Undo::StopReceivers)?;
+    }
+    for (index, image) in sent.into_iter().enumerate() {
+        directories(host, &image.path, steps).await?;
+        make(host, &image.path, steps, host.receive_image(order.id, index, image)).await?;
+    }
+    for disk in resolved {
+        let Resolution::Copied { image, below } = &disk.resolution else { continue };
+        directories(host, &image.path, steps).await?;
+        make(host, &image.path, steps, host.make_image(image, below.first())).await?;
+    }
+    Ok(())
+}
+
+/// Makes a file. One that is there is not ours to remove, so it is looked for before the undo is journaled; and the undo
+/// is forgotten if one has come since then.
+async fn make(
+    host: &impl Hypervisor,
+    path: &str,
+    steps: &mut Steps<'_>,
+    step: impl Future<Output = Result<(), Fault>>,
+) -> Result<(), Fault> {
+    host.is_free(path).await?;
+    let undo = Undo::RemoveImage { path: path.to_owned() };
+    let made = steps.take(undo.clone(), step).await;
+    match &made {
+        Err(fault) if fault.reason == Reason::DiskNotShared => steps.keep(&undo).and(made),
+        _ => made,
+    }
+}
+
+async fn directories(host: &impl Hypervisor, path: &str, steps: &mut Steps<'_>) -> Result<(), Fault> {
+    for directory in host.missing_directories(path).await? {
+        let undo = Undo::RemoveDirectory { path: directory.clone() };
+        steps.take(undo, host.make_image_directory(&directory)).await?;
+    }
+    Ok(())
 }

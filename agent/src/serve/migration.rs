@@ -12,7 +12,7 @@ use vmferry_core::{
     reason::Reason,
 };
 use vmferry_proto::{
-    convert::{Invalid, required},
+    convert::{Invalid, all, required},
     status::from_call_error,
     v1::{self, migrate_response::Event, migration_service_server::MigrationService},
 };
@@ -71,10 +71,11 @@ impl MigrationService for Service {
         let side = self.side(request.side())?;
         let leaving = self.leaving(request.leaving)?;
         let order = self.order(request.order)?;
-        let CheckReport { checks, leaving, proven } =
+        let CheckReport { checks, leaving, resolved } =
             self.migrations.check(&order, side, leaving.as_ref()).await.map_err(status)?;
         let checks = checks.into_iter().map(Into::into).collect();
-        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into), proven }))
+        let resolved = resolved.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into), resolved }))
     }
 
     async fn end_check(&self, request: Request<v1::EndCheckRequest>) -> Result<Response<v1::EndCheckResponse>, Status> {
@@ -87,28 +88,31 @@ impl MigrationService for Service {
         let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
         let request = request.into_inner();
         let side = self.side(request.side())?;
+        let resolved = all(request.resolved).map_err(|invalid| self.invalid(invalid))?;
         let half = match side {
-            Side::Source => Half::Source { proven: request.proven },
+            Side::Source => Half::Source { resolved },
             Side::Destination => {
                 let leaving = required(request.leaving, "leaving").map_err(|invalid| self.invalid(invalid))?;
-                Half::Destination { leaving: Box::new(leaving) }
+                Half::Destination { leaving: Box::new(leaving), resolved }
             }
         };
         let order = self.order(request.order)?;
         let migration = self.migrations.open(&order, side, requested_by).map_err(status)?;
-        migration.pre(&half).await.map_err(status)?;
-        Ok(Response::new(v1::PreResponse {}))
+        let relocations = migration.pre(&half).await.map_err(status)?;
+        Ok(Response::new(v1::PreResponse { relocations: relocations.into_iter().map(Into::into).collect() }))
     }
 
     type MigrateStream = Responses<v1::MigrateResponse>;
 
     async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
-        let order = self.order(request.into_inner().order)?;
+        let request = request.into_inner();
+        let order = self.order(request.order)?;
+        let relocations = all(request.relocations).map_err(|invalid| self.invalid(invalid))?;
         let migration = self.migrations.of(&order).map_err(status)?;
         let (sender, events) = mpsc::channel(16);
         tokio::spawn(async move {
             let mut progress = migration.watch_progress();
-            let moved = migration.migrate();
+            let moved = migration.migrate(relocations);
             tokio::pin!(moved);
             let last = loop {
                 tokio::select! {

@@ -1,7 +1,7 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +15,8 @@ use vmferry_core::{
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::Stream;
 
-use super::{memory_socket, receive, send, splice};
+use super::{disk_socket, image_socket, memory_socket, receive, send, splice};
+use crate::storage::receivers::Receivers;
 
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +25,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Grants {
     libvirt: PathBuf,
+    receivers: Arc<Receivers>,
     granted: Mutex<HashMap<MigrationId, Grant>>,
 }
 
@@ -34,9 +36,10 @@ struct Grant {
 }
 
 impl Grants {
-    /// None granted. `libvirt` is the socket on which this host's libvirt answers.
-    pub fn new(libvirt: PathBuf) -> Self {
-        Self { libvirt, granted: Mutex::default() }
+    /// None granted. `libvirt` is the socket on which this host's libvirt answers, `receivers` take the images that are
+    /// sent here.
+    pub fn new(libvirt: PathBuf, receivers: Arc<Receivers>) -> Self {
+        Self { libvirt, receivers, granted: Mutex::default() }
     }
 
     /// Lets the agent of `source`, and nobody else, open streams of this migration.
@@ -71,9 +74,10 @@ impl Grants {
                     return;
                 }
             };
-            match send(&mut tls, &TunnelResponse::default()).await {
-                Ok(()) => splice(unix, tls, revoked).await,
-                Err(error) => warn!(%error, "the caller left before its stream was open"),
+            match (send(&mut tls, &TunnelResponse::default()).await, unix) {
+                (Ok(()), Some(unix)) => splice(unix, tls, revoked).await,
+                (Ok(()), None) => {}
+                (Err(error), _) => warn!(%error, "the caller left before its stream was open"),
             }
         }
         .instrument(span)
@@ -86,7 +90,7 @@ impl Grants {
         &self,
         request: &TunnelRequest,
         caller: &Identity,
-    ) -> Result<(UnixStream, CancellationToken), String> {
+    ) -> Result<(Option<UnixStream>, CancellationToken), String> {
         let none = || format!("{caller} was granted no tunnel for migration {}", request.migration_id);
         let migration: MigrationId = request.migration_id.parse().map_err(|_| none())?;
         let grant = {
@@ -99,11 +103,16 @@ impl Grants {
         let path = match request.channel() {
             TunnelChannel::Libvirt => self.libvirt.clone(),
             TunnelChannel::Memory => memory_socket(migration),
+            TunnelChannel::Disk => disk_socket(migration),
+            TunnelChannel::Image => image_socket(migration, request.image.try_into().map_err(|_| none())?),
+            TunnelChannel::ImagesDone => {
+                return self.receivers.finish(migration).await.map(|()| (None, grant.revoked));
+            }
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };
         let unix = UnixStream::connect(&path)
             .await
             .map_err(|error| format!("nobody answers on {}: {error}", path.display()))?;
-        Ok((unix, grant.revoked))
+        Ok((Some(unix), grant.revoked))
     }
 }

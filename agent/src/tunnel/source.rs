@@ -1,11 +1,14 @@
 use std::{
     collections::HashMap,
+    fs::{self, Permissions},
     io,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use nix::unistd::Gid;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
@@ -20,10 +23,12 @@ use vmferry_core::{
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
-use super::{CHANNELS, libvirt_socket, memory_socket, receive, send, splice};
+use super::{disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
 
 /// How long a stream may take to open, connection and acknowledgement.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// How long the destination may take to have on its disk what was sent to it.
+const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 
 /// The source's ends of tunnels.
 #[derive(Debug)]
@@ -38,31 +43,49 @@ impl Listeners {
         Self { credentials, open: Mutex::default() }
     }
 
-    /// Opens the migration's sockets, in its directory, which must exist. Open already: nothing is done.
-    pub fn open(&self, order: &Order) -> io::Result<()> {
+    /// Opens the migration's sockets, in its directory, which must exist: with one for each of `images` that are sent. Open
+    /// already: nothing is done.
+    ///
+    /// QEMU itself connects to the one for disks, as a member of `qemu_group`; the others are root's.
+    pub fn open(&self, order: &Order, images: usize, qemu_group: Gid) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.contains_key(&order.id) {
             return Ok(());
         }
         let closed = CancellationToken::new();
-        for channel in CHANNELS {
-            let path = match channel {
-                TunnelChannel::Memory => memory_socket(order.id),
-                _ => libvirt_socket(order.id),
-            };
-            // The first end is closed again if the second cannot be opened.
-            let listener = bind(&path).inspect_err(|_| closed.cancel())?;
-            let end = End {
-                credentials: self.credentials.clone(),
-                destination: order.destination.clone(),
-                request: TunnelRequest { migration_id: order.id.to_string(), channel: channel.into() },
-                closed: closed.clone(),
-            };
-            let span = info_span!("tunnel", migration = %order.id, channel = channel.as_str_name());
+        let ends = [
+            (libvirt_socket(order.id), TunnelChannel::Libvirt, 0),
+            (memory_socket(order.id), TunnelChannel::Memory, 0),
+            (disk_socket(order.id), TunnelChannel::Disk, 0),
+        ];
+        let images = (0..images).map(|index| (image_socket(order.id, index), TunnelChannel::Image, index));
+        for (path, channel, index) in ends.into_iter().chain(images) {
+            let group = (channel == TunnelChannel::Disk).then_some(qemu_group);
+            // The first ends are closed again if a later one cannot be opened.
+            let listener = bind(&path, group).inspect_err(|_| closed.cancel())?;
+            let end = self.end(order, channel, index, closed.clone())?;
+            let span = info_span!("tunnel", migration = %order.id, channel = channel.as_str_name(), index);
             tokio::spawn(end.serve(listener).instrument(span));
         }
         open.insert(order.id, closed);
         Ok(())
+    }
+
+    /// Waits until every image that was sent is on the destination's disk. An error is a sentence.
+    pub async fn await_images(&self, order: &Order) -> Result<(), String> {
+        let end = self.end(order, TunnelChannel::ImagesDone, 0, CancellationToken::new());
+        let opened = timeout(IMAGES_LIMIT, end.map_err(|error| error.to_string())?.connect());
+        opened.await.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
+    }
+
+    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {
+        let image = u32::try_from(index).map_err(io::Error::other)?;
+        Ok(End {
+            credentials: self.credentials.clone(),
+            destination: order.destination.clone(),
+            request: TunnelRequest { migration_id: order.id.to_string(), channel: channel.into(), image },
+            closed,
+        })
     }
 
     /// Closes them and cuts their streams.
@@ -73,12 +96,17 @@ impl Listeners {
     }
 }
 
-/// A leftover of an earlier process of this agent is replaced; nobody else writes here.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixListener::bind(path),
+/// A leftover of an earlier process of this agent is replaced; nobody else writes here. The socket is root's, and the
+/// group's, if there is one.
+fn bind(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let listener = UnixListener::bind(path)?;
+    chown(path, None, group.map(Gid::as_raw))?;
+    fs::set_permissions(path, Permissions::from_mode(if group.is_some() { 0o660 } else { 0o600 }))?;
+    Ok(listener)
 }
 
 struct End {

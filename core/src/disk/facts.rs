@@ -35,6 +35,27 @@ pub struct Image {
     pub virtual_size: ByteSize,
     /// What its file takes up now.
     pub allocated: ByteSize,
+    /// How it is laid out, if it is a qcow2 image.
+    pub qcow2: Option<Qcow2>,
+    /// What in it would be lost if what the guest sees were copied: `it has 2 snapshots inside`.
+    pub obstacle: Option<String>,
+}
+
+/// How a qcow2 image is laid out, as `qemu-img info` says it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Qcow2 {
+    /// In bytes.
+    pub cluster_size: u64,
+    /// `0.10` or `1.1`.
+    pub compat: String,
+    /// Whether reference counts are written late.
+    pub lazy_refcounts: bool,
+    /// Whether clusters have subclusters.
+    pub extended_l2: bool,
+    /// The width of a reference count.
+    pub refcount_bits: u8,
+    /// `zlib` or `zstd`.
+    pub compression_type: String,
 }
 
 /// A file that the source writes beside disks, for the destination to see.

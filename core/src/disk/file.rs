@@ -61,6 +61,10 @@ impl Disks<'_> {
             Look::Absent => {
                 let image = self.shown.images.iter().find(|image| image.path == own).cloned();
                 let image = image.ok_or_else(|| self.unreadable(disk, &own))?;
+                if let Some(obstacle) = &image.obstacle {
+                    let what = format!("cannot be copied: {obstacle}");
+                    return Err(self.unsupported(disk, &what, &self.mount_it()));
+                }
                 Ok(Resolution::Copied { image, below: self.static_images(disk, 1)? })
             }
             Look::Other { why, .. } => Err(Refusal {

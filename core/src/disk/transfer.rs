@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{Presence, Resolution, Resolved, StaticImage};
-use crate::{domain_xml::DiskDefinition, instance::DiskSource};
+use crate::{
+    domain_xml::DiskDefinition,
+    instance::DiskSource,
+    undo::Undo,
+    volume::{Attachment, Volume},
+};
 
 /// Who answers for the disks while the guest moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,4 +66,20 @@ pub fn sent(resolved: &[Resolved]) -> Vec<&StaticImage> {
     let mut known = BTreeSet::new();
     let images = resolved.iter().flat_map(|resolved| resolved.resolution.static_images().iter().rev());
     images.filter(|image| image.presence == Presence::Absent && known.insert(&image.path)).collect()
+}
+
+/// What of its disks must go from the source once the guest runs on the destination. What nobody writes to stays: other
+/// guests may read it, and it shortens the way back.
+pub fn left_behind(resolved: &[Resolved]) -> Vec<Undo> {
+    let undo = |resolved: &Resolved| match &resolved.resolution {
+        Resolution::Copied { image, .. } => Some(Undo::RemoveImage { path: image.path.clone() }),
+        Resolution::Volume { volume: Volume { attachment: Attachment::ByHost, connection, .. }, .. } => {
+            Some(Undo::DisconnectVolume { connection: connection.clone() })
+        }
+        Resolution::Volume { volume, .. } => {
+            volume.connection.login().map(|login| Undo::ReleaseSecret { secret: login.secret.clone() })
+        }
+        Resolution::Empty | Resolution::Shared { .. } | Resolution::Medium { .. } => None,
+    };
+    resolved.iter().filter_map(undo).collect()
 }

@@ -1,7 +1,7 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     compatibility::Refusal,
-    disk::{File, Image, Presence, Probe, Resolution, Resolved, Shown, StaticImage, VolumeSight},
+    disk::{File, Image, Presence, Probe, Qcow2, Resolution, Resolved, Shown, StaticImage, VolumeSight},
     domain_xml::{DiskDefinition, Layer},
     instance::DiskSource,
 };
@@ -60,18 +60,52 @@ impl From<Image> for v1::Image {
             format: image.format,
             virtual_size_bytes: image.virtual_size.as_u64(),
             allocated_bytes: image.allocated.as_u64(),
+            qcow2: image.qcow2.map(Into::into),
+            obstacle: image.obstacle.unwrap_or_default(),
         }
     }
 }
 
-impl From<v1::Image> for Image {
-    fn from(image: v1::Image) -> Self {
-        Self {
+impl TryFrom<v1::Image> for Image {
+    type Error = Invalid;
+
+    fn try_from(image: v1::Image) -> Result<Self, Invalid> {
+        Ok(Self {
             path: image.path,
             format: image.format,
             virtual_size: ByteSize::b(image.virtual_size_bytes),
             allocated: ByteSize::b(image.allocated_bytes),
+            qcow2: image.qcow2.map(TryInto::try_into).transpose()?,
+            obstacle: Some(image.obstacle).filter(|obstacle| !obstacle.is_empty()),
+        })
+    }
+}
+
+impl From<Qcow2> for v1::Qcow2 {
+    fn from(qcow2: Qcow2) -> Self {
+        Self {
+            cluster_size: qcow2.cluster_size,
+            compat: qcow2.compat,
+            lazy_refcounts: qcow2.lazy_refcounts,
+            extended_l2: qcow2.extended_l2,
+            refcount_bits: qcow2.refcount_bits.into(),
+            compression_type: qcow2.compression_type,
         }
+    }
+}
+
+impl TryFrom<v1::Qcow2> for Qcow2 {
+    type Error = Invalid;
+
+    fn try_from(qcow2: v1::Qcow2) -> Result<Self, Invalid> {
+        Ok(Self {
+            cluster_size: qcow2.cluster_size,
+            compat: qcow2.compat,
+            lazy_refcounts: qcow2.lazy_refcounts,
+            extended_l2: qcow2.extended_l2,
+            refcount_bits: qcow2.refcount_bits.try_into().map_err(invalid("qcow2.refcount_bits"))?,
+            compression_type: qcow2.compression_type,
+        })
     }
 }
 
@@ -280,6 +314,15 @@ mod tests {
             format: "raw".into(),
             virtual_size: ByteSize::mib(1),
             allocated: ByteSize::kib(8),
+            qcow2: Some(Qcow2 {
+                cluster_size: 65_536,
+                compat: "1.1".into(),
+                lazy_refcounts: true,
+                extended_l2: false,
+                refcount_bits: 16,
+                compression_type: "zlib".into(),
+            }),
+            obstacle: Some("it has 2 snapshots inside".into()),
         };
         let resolutions = [
             Resolution::Empty,

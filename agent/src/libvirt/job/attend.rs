@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use vmferry_core::id::InstanceId;
 
 use crate::libvirt::{
-    Libvirt,
+    JobOrder, Libvirt,
     event::{self, Event},
     ffi,
     reading::{lookup, or_gone},
@@ -28,7 +28,8 @@ const LOST_CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Samples the job for as long as it is polled. A sample that fails is skipped: around the hand-over the domain is
 /// first "not running" and then gone, and a call that fails for good says so itself.
-pub(super) async fn sample(libvirt: &Libvirt, id: InstanceId, sender: &event::Sender) -> Infallible {
+pub(super) async fn sample(libvirt: &Libvirt, order: &JobOrder, sender: &event::Sender) -> Infallible {
+    let id = order.instance;
     sleep(FIRST_SAMPLE).await;
     loop {
         let params = libvirt
@@ -39,7 +40,7 @@ pub(super) async fn sample(libvirt: &Libvirt, id: InstanceId, sender: &event::Se
             .await;
         match params {
             Ok(Some(params)) if params.is_migration_out() => {
-                let _ = sender.send(Event::Sampled(params.progress()));
+                let _ = sender.send(Event::Sampled(params.progress(order.memory)));
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%id, %error, "no sample"),
