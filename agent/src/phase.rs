@@ -99,7 +99,7 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseMemory { .. } => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
-        Undo::ReleaseSecret { secret } => host.release_secret(order.id, secret).await,
+        Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
         Undo::DisconnectVolume { connection } => host.disconnect_volume(connection).await,
         Undo::RemoveImage { path } => host.remove_image(path).await,
         Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,

@@ -3,5 +3,6 @@
 pub mod copy;
 pub mod digest;
 pub mod image;
+pub mod receivers;
 pub mod space;
 pub mod tool;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{HostName, InstanceId},
-    volume::{Connection, SecretName},
+    volume::Connection,
 };
 
 /// The reverse of one step. Survives a restart, is shown by `vmferry migrations show`, compares in tests.
@@ -33,10 +33,10 @@ pub enum Undo {
         /// The guest.
         instance: InstanceId,
     },
-    /// Forgets a secret that VMFerry gave to libvirt, unless a domain of this host needs it.
+    /// Forgets the secret that VMFerry gave to libvirt for a volume, unless a domain of this host needs it.
     ReleaseSecret {
-        /// Which.
-        secret: SecretName,
+        /// The volume.
+        connection: Connection,
     },
     /// Detaches a volume from this host, unless a domain of this host uses it.
     DisconnectVolume {
@@ -64,7 +64,7 @@ impl fmt::Display for Undo {
             Self::RevokeTunnel { source } => write!(f, "revoke the tunnel granted to {source}"),
             Self::ReleaseMemory { memory } => write!(f, "release the claim on {memory} of memory"),
             Self::DestroyIncoming { instance } => write!(f, "destroy the incoming guest {instance}"),
-            Self::ReleaseSecret { secret } => write!(f, "release secret {secret}"),
+            Self::ReleaseSecret { connection } => write!(f, "release the secret of volume {connection}"),
             Self::DisconnectVolume { connection } => write!(f, "disconnect volume {connection}"),
             Self::RemoveImage { path } => write!(f, "remove image {path}"),
             Self::RemoveDirectory { path } => write!(f, "remove directory {path}"),

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::undo::Undo;
+
 /// A volume as it is attached to a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Volume {
@@ -94,6 +96,17 @@ pub struct Found {
     pub size: ByteSize,
     /// What tells it from every other: an RBD image's id, a LUN's WWN or serial number.
     pub identity: String,
+}
+
+impl Volume {
+    /// What takes back whatever a host does to have it: nothing, where QEMU opens it and nobody is asked for a secret.
+    pub fn undo(&self) -> Option<Undo> {
+        let connection = self.connection.clone();
+        match self.attachment {
+            Attachment::ByHost => Some(Undo::DisconnectVolume { connection }),
+            Attachment::ByQemu => self.connection.login().map(|_| Undo::ReleaseSecret { connection }),
+        }
+    }
 }
 
 impl Connection {

@@ -123,7 +123,7 @@ impl Ahead {
 }
 
 fn size(images: &[StaticImage]) -> ByteSize {
-    ByteSize::b(images.iter().fold(0, |sum, image| sum.saturating_add(image.size.as_u64())))
+    ByteSize::b(images.iter().fold(0, |sum, image| sum.saturating_add(image.allocated.as_u64())))
 }
 
 /// Per second, on the average so far.

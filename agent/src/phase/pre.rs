@@ -8,7 +8,7 @@ use vmferry_core::{
     migration::Order,
     reason::Reason,
     undo::Undo,
-    volume::{Attachment, Found, Volume},
+    volume::{Found, Volume},
 };
 
 use super::Steps;
@@ -79,21 +79,10 @@ async fn volumes(
             _ => None,
         })
         .collect();
-    for (Volume { attachment, connection, .. }, _) in &volumes {
-        match (attachment, connection.login()) {
-            (Attachment::ByHost, _) => steps.promise(Undo::DisconnectVolume { connection: connection.clone() })?,
-            (Attachment::ByQemu, Some(login)) => steps.promise(Undo::ReleaseSecret { secret: login.secret.clone() })?,
-            (Attachment::ByQemu, None) => {}
-        }
-    }
-    let connect = |(volume, found): (&Volume, &Found)| {
-        let (volume, found) = (volume.clone(), found.clone());
-        async move {
-            if volume.attachment == Attachment::ByQemu {
-                host.ensure_secret(order.id, &volume.connection).await?;
-            }
-            let (here, relocation) = host.connect_volume(&volume).await?;
-            if here == found {
+    volumes.iter().filter_map(|(volume, _)| volume.undo()).try_for_each(|undo| steps.promise(undo))?;
+    let connect = async |(volume, found): (&Volume, &Found)| {
+            let (here, relocation) = host.connect_volume(order.id, &volume).await?;
+            if here == *found {
                 return Ok(relocation);
             }
             // The checks found the same: it was exchanged or resized since then.

@@ -7,7 +7,6 @@ use crate::{
     domain_xml::DiskDefinition,
     instance::DiskSource,
     undo::Undo,
-    volume::{Attachment, Volume},
 };
 
 /// Who answers for the disks while the guest moves.
@@ -73,12 +72,7 @@ pub fn sent(resolved: &[Resolved]) -> Vec<&StaticImage> {
 pub fn left_behind(resolved: &[Resolved]) -> Vec<Undo> {
     let undo = |resolved: &Resolved| match &resolved.resolution {
         Resolution::Copied { image, .. } => Some(Undo::RemoveImage { path: image.path.clone() }),
-        Resolution::Volume { volume: Volume { attachment: Attachment::ByHost, connection, .. }, .. } => {
-            Some(Undo::DisconnectVolume { connection: connection.clone() })
-        }
-        Resolution::Volume { volume, .. } => {
-            volume.connection.login().map(|login| Undo::ReleaseSecret { secret: login.secret.clone() })
-        }
+        Resolution::Volume { volume, .. } => volume.undo(),
         Resolution::Empty | Resolution::Shared { .. } | Resolution::Medium { .. } => None,
     };
     resolved.iter().filter_map(undo).collect()

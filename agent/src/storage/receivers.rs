@@ -1,0 +1,49 @@
+//! The images that are sent here now, by migration.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use vmferry_core::id::MigrationId;
+
+use super::copy::{Error, Receiver};
+
+/// What receives images on this host. Those of a process that dies die with it.
+#[derive(Debug, Default)]
+pub struct Receivers(Mutex<HashMap<MigrationId, Vec<(PathBuf, Receiver)>>>);
+
+impl Receivers {
+    /// Receives into `path`, which must be empty, whatever is sent to `socket`.
+    pub async fn start(&self, migration: MigrationId, socket: &Path, path: &Path) -> Result<(), Error> {
+        let receiver = Receiver::start(socket, path).await?;
+        self.open().entry(migration).or_default().push((path.to_owned(), receiver));
+        Ok(())
+    }
+
+    /// The migration that sends this image here.
+    pub fn of(&self, path: &Path) -> Option<MigrationId> {
+        let open = self.open();
+        let mut found = open.iter().filter(|(_, receivers)| receivers.iter().any(|(other, _)| other == path));
+        found.next().map(|(migration, _)| *migration)
+    }
+
+    /// Ends receiving. Everything that was received is on the disk when this returns well. Ended already: nothing is done.
+    /// An error is a sentence.
+    pub async fn finish(&self, migration: MigrationId) -> Result<(), String> {
+        let receivers = self.open().remove(&migration).unwrap_or_default();
+        let ended = futures::future::join_all(receivers.into_iter().map(|(_, receiver)| receiver.stop())).await;
+        ended.into_iter().collect::<Result<(), _>>().map_err(|error| with_causes(&error))
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<MigrationId, Vec<(PathBuf, Receiver)>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error and what led to it, in one sentence.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
+}
