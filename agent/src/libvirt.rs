@@ -22,7 +22,7 @@ use vmferry_core::{agent::Sighting, domain_xml, id::InstanceId};
 pub use self::{
     connection::Libvirt,
     host::HostReading,
-    job::{JobError, JobOrder},
+    job::{Definitions, JobError, JobOrder},
     reading::DomainReading,
 };
 

@@ -1,5 +1,7 @@
+mod sight;
+mod storage;
+
 use std::{
-    collections::BTreeSet,
     fs, io,
     os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
@@ -9,13 +11,16 @@ use std::{
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use nix::unistd::Group;
+use nix::unistd::{Gid, Group};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, version_text},
-    disk::{Probe, Problem, Seen, Sharing, Shown},
-    domain_xml::{Definition, DiskDefinition},
+    disk::Transfer,
+    domain_xml::{
+        Definition,
+        rewrite::{Relocation, rewrite},
+    },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
     instance::Instance,
@@ -23,10 +28,12 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use super::{Fault, Hypervisor, OnProgress, files};
+use super::{Fault, Hypervisor, OnProgress};
 use crate::{
-    libvirt::{self, DomainReading, JobError, JobOrder, Libvirt},
+    config::Config,
+    libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
     network,
+    storage::{digest::Digests, receivers::{Receivers, with_causes}, volumes::Volumes},
     tunnel::{self, Grants, Listeners},
 };
 
@@ -41,18 +48,32 @@ pub struct LibvirtHost {
     libvirt: Libvirt,
     listeners: Listeners,
     grants: Arc<Grants>,
+    receivers: Arc<Receivers>,
+    volumes: Volumes,
+    digests: Digests,
+    overcommit: bool,
 }
 
 impl LibvirtHost {
-    /// A host with nothing opened yet.
+    /// A host with nothing opened yet. `receivers` are those that `grants` lead to.
     pub fn new(
-        name: HostName,
-        qemu_group: String,
+        config: &Config,
         libvirt: Libvirt,
         listeners: Listeners,
         grants: Arc<Grants>,
+        receivers: Arc<Receivers>,
     ) -> Self {
-        Self { name, qemu_group, libvirt, listeners, grants }
+        Self {
+            name: config.name.clone(),
+            qemu_group: config.qemu_group.clone(),
+            volumes: Volumes::new(config, libvirt.clone()),
+            libvirt,
+            listeners,
+            grants,
+            receivers,
+            digests: Digests::default(),
+            overcommit: config.disk_overcommit,
+        }
     }
 
     /// Has libvirt probe its emulators, as it does when it is first asked: that takes seconds, which nobody's first
@@ -118,26 +139,39 @@ impl LibvirtHost {
         }
     }
 
-    fn make_directory_for(&self, migration: MigrationId, group: Option<&str>) -> Result<(), Fault> {
+    /// A directory for root and, within `mode`, for QEMU's group.
+    fn make_directory_for(&self, migration: MigrationId, mode: u32) -> Result<(), Fault> {
         let directory = tunnel::directory(migration);
-        make_directory(&directory, group).map_err(|error| {
+        let made = self.qemu_gid().and_then(|gid| {
+            fs::create_dir_all(&directory)?;
+            chown(&directory, None, Some(gid.as_raw()))?;
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode))
+        });
+        made.map_err(|error| {
             Fault::new(Reason::TunnelFailed, format!("cannot make {} on {}: {error}", directory.display(), self.name))
         })
     }
 
-    /// What is here of the files that the guest's disks lie in.
-    async fn look_for(&self, leaving: &Leaving) -> Result<Vec<Seen>, Fault> {
-        let look = |path: String| async move {
-            let shown = leaving.shown.files.iter().find(|file| file.path == path).cloned();
-            let probe = leaving.shown.probe_beside(&path).cloned();
-            let asked = path.clone();
-            let seen = files::within_limit(move || files::see(&path, shown.as_ref(), probe.as_ref())).await;
-            seen.map_err(|error| {
-                Fault::new(Reason::ProbeFailed, format!("cannot look at {asked} on {}: {error}", self.name))
+    /// The group as which QEMU opens what is made for it.
+    fn qemu_gid(&self) -> io::Result<Gid> {
+        let group = &self.qemu_group;
+        Ok(Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("there is no group `{group}`")))?.gid)
+    }
+
+    /// The guest as the destination shall define it, if disks are elsewhere there.
+    async fn relocated(&self, order: &Order, relocations: &[Relocation]) -> Result<Option<Definitions>, Fault> {
+        if relocations.is_empty() {
+            return Ok(None);
+        }
+        let rewritten = |xml: String| {
+            rewrite(&xml, relocations).map_err(|error| {
+                Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", order.instance_name))
             })
         };
-        let seen = futures::future::try_join_all(paths(&leaving.definition.disks).into_iter().map(look)).await?;
-        Ok(seen.into_iter().flatten().collect())
+        Ok(Some(Definitions {
+            live: rewritten(self.libvirt.migratable_xml(order.instance).await?)?,
+            persistent: rewritten(self.libvirt.persistent_migratable_xml(order.instance).await?)?,
+        }))
     }
 
     async fn domain(&self, order: &Order) -> Result<DomainReading, Fault> {
@@ -165,7 +199,7 @@ impl Hypervisor for LibvirtHost {
         })?;
         // The migratable definition leaves out the images below a disk's own.
         definition.disks.clone_from(&domain.definition.disks);
-        let shown = show(&definition.disks).await;
+        let shown = self.show(&definition.disks).await;
         let facts = SourceFacts {
             host: self.name.clone(),
             state: domain.state,
@@ -182,14 +216,14 @@ impl Hypervisor for LibvirtHost {
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, seen, bridges) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
             async { Ok(self.libvirt.domain_capabilities(definition).await?) },
             async { Ok::<_, Fault>(self.libvirt.compare_cpu(definition).await?) },
             async { Ok(self.libvirt.active_networks().await?) },
-            self.look_for(leaving),
+            self.see(leaving),
             async {
                 network::bridges().await.map_err(|error| {
                     Fault::new(Reason::Internal, format!("cannot list the bridges of {}: {error}", self.name))
@@ -208,28 +242,13 @@ impl Hypervisor for LibvirtHost {
             bridges,
             networks,
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
-            seen,
+            sight,
             qemu_version: host.qemu_version,
         })
     }
 
-    async fn place_probe(&self, probe: &Probe) -> Result<u64, Fault> {
-        let probe = probe.clone();
-        let placed = files::within_limit(move || files::place(&probe)).await;
-        placed.map_err(|error| Fault::new(Reason::ProbeFailed, error.to_string()))
-    }
-
-    async fn remove_probe(&self, probe: &Probe) -> Result<(), Fault> {
-        let owned = probe.clone();
-        files::within_limit(move || files::remove(&owned)).await.map_err(|error| {
-            let Probe { directory, file_name, .. } = probe;
-            Fault::new(Reason::ProbeFailed, format!("cannot remove {directory}/{file_name} on {}: {error}", self.name))
-        })
-    }
-
-    async fn disks(&self, instance: InstanceId) -> Result<Vec<DiskDefinition>, Fault> {
-        let domain = self.libvirt.domain(&instance.to_string()).await?;
-        Ok(domain.map_or_else(Vec::new, |domain| domain.definition.disks))
+    async fn definition(&self, instance: InstanceId) -> Result<Option<Definition>, Fault> {
+        Ok(self.libvirt.domain(&instance.to_string()).await?.map(|domain| domain.definition))
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
@@ -237,10 +256,11 @@ impl Hypervisor for LibvirtHost {
         Ok(domain.map_or(Sighting::Absent, |domain| domain.sighting))
     }
 
-    async fn open_sockets(&self, order: &Order) -> Result<(), Fault> {
-        // libvirtd alone connects here, as root; a QEMU must not even see the way to another guest's memory.
-        self.make_directory_for(order.id, None)?;
-        self.listeners.open(order).map_err(|error| {
+    async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
+        // The guest's QEMU finds its own socket here and may not look around.
+        self.make_directory_for(order.id, 0o710)?;
+        let opened = self.qemu_gid().and_then(|gid| self.listeners.open(order, images, gid));
+        opened.map_err(|error| {
             let directory = tunnel::directory(order.id);
             Fault::new(
                 Reason::TunnelFailed,
@@ -250,7 +270,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn make_directory(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.make_directory_for(migration, Some(&self.qemu_group))
+        self.make_directory_for(migration, 0o2770)
     }
 
     async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
@@ -278,7 +298,8 @@ impl Hypervisor for LibvirtHost {
     async fn migrate(
         &self,
         order: &Order,
-        sharing: Sharing,
+        transfer: &Transfer,
+        relocations: &[Relocation],
         progress: OnProgress,
         cancel: CancellationToken,
     ) -> Result<Statistics, Fault> {
@@ -286,7 +307,10 @@ impl Hypervisor for LibvirtHost {
             instance: order.instance,
             libvirt_socket: tunnel::libvirt_socket(order.id),
             memory_socket: tunnel::memory_socket(order.id),
-            sharing,
+            disk_socket: tunnel::disk_socket(order.id),
+            transfer: transfer.clone(),
+            memory: self.domain(order).await?.definition.memory,
+            definitions: self.relocated(order, relocations).await?,
         };
         let name = &order.instance_name;
         let to = &order.destination.host;
@@ -323,41 +347,8 @@ impl Hypervisor for LibvirtHost {
 
 impl From<libvirt::Error> for Fault {
     fn from(error: libvirt::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            message = format!("{message}: {error}");
-            source = error.source();
-        }
-        Self::new(Reason::LibvirtFailed, message)
+        Self::new(Reason::LibvirtFailed, with_causes(&error))
     }
-}
-
-/// Every file that these disks lie in, once.
-fn paths(disks: &[DiskDefinition]) -> BTreeSet<String> {
-    disks.iter().flat_map(DiskDefinition::files).map(str::to_owned).collect()
-}
-
-/// What this host can show of its disks; without probes.
-async fn show(disks: &[DiskDefinition]) -> Shown {
-    let mut shown = Shown::default();
-    for place in paths(disks) {
-        let path = place.clone();
-        match files::within_limit(move || files::look_at(&path)).await {
-            Ok(file) => shown.files.push(file),
-            Err(error) => shown.problems.push(Problem { place, why: error.to_string() }),
-        }
-    }
-    shown
-}
-
-/// For root alone, or also for the group as which QEMU makes its socket here.
-fn make_directory(directory: &Path, group: Option<&str>) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let Some(group) = group else { return fs::set_permissions(directory, fs::Permissions::from_mode(0o700)) };
-    let gid = Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("there is no group `{group}`")))?.gid;
-    chown(directory, None, Some(gid.as_raw()))?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o2770))
 }
 
 struct Memory {

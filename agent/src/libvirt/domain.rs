@@ -62,11 +62,20 @@ impl Libvirt {
 
     /// The definition as the destination's libvirt will get it; of the running guest while it runs. Has no secrets.
     pub async fn migratable_xml(&self, id: InstanceId) -> Result<String, Error> {
+        self.xml(id, sys::VIR_DOMAIN_XML_MIGRATABLE).await
+    }
+
+    /// The same, as the guest will be when it is started again.
+    pub async fn persistent_migratable_xml(&self, id: InstanceId) -> Result<String, Error> {
+        self.xml(id, sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_INACTIVE).await
+    }
+
+    async fn xml(&self, id: InstanceId, flags: sys::virDomainXMLFlags) -> Result<String, Error> {
         let asked = format!("give the migratable definition of domain {id}");
         let xml = self
             .read(asked, move |connection| {
                 let Some(domain) = lookup(connection, id)? else { return Ok(None) };
-                or_gone(domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE).map_err(Fault::from))
+                or_gone(domain.xml_desc(flags).map_err(Fault::from))
             })
             .await?;
         xml.ok_or(Error::NoDomain { id })

@@ -1,0 +1,173 @@
+//! What this host sees of a guest's disks: of one that leaves, and of one that wants to come. Reads only.
+
+use std::{collections::BTreeSet, path::Path};
+
+use futures::future::{join_all, try_join_all};
+use tokio_util::sync::CancellationToken;
+use vmferry_core::{
+    agent::Leaving,
+    disk::{Disks, Image, Problem, Room, Seen, Shown, Sight, VolumeSight, VolumeUse},
+    domain_xml::DiskDefinition,
+    instance::DiskSource,
+    reason::Reason,
+};
+
+use super::LibvirtHost;
+use crate::{
+    hypervisor::{Fault, files},
+    storage::{image, receivers::with_causes, space},
+};
+
+impl LibvirtHost {
+    /// What this host can show of its guest's disks; without probes.
+    pub(super) async fn show(&self, disks: &[DiskDefinition]) -> Shown {
+        let mut shown = Shown::default();
+        for place in paths(disks) {
+            let path = place.clone();
+            match files::within_limit(move || files::look_at(&path)).await {
+                Ok(file) => shown.files.push(file),
+                Err(error) => shown.problems.push(Problem { place, why: error.to_string() }),
+            }
+        }
+        let images = disks.iter().filter_map(|disk| match &disk.disk.source {
+            DiskSource::File { path } if !disk.disk.read_only => Some((path, &disk.format)),
+            _ => None,
+        });
+        for read in join_all(images.map(|(path, format)| read_image(path, format))).await {
+            match read {
+                Ok(image) => shown.images.push(image),
+                Err(problem) => shown.problems.push(problem),
+            }
+        }
+        shown.volumes = self.sight_volumes(disks).await;
+        shown
+    }
+
+    /// What this host has of the disks of a guest that wants to come.
+    pub(super) async fn see(&self, leaving: &Leaving) -> Result<Sight, Fault> {
+        let disks = &leaving.definition.disks;
+        let mut sight = Sight { overcommit: self.overcommit, ..Sight::default() };
+        let looks = try_join_all(paths(disks).into_iter().map(|path| self.see_file(leaving, path))).await?;
+        for look in looks {
+            match look {
+                Look::Here(seen) => sight.files.push(seen),
+                Look::Room(room) => sight.rooms.push(room),
+            }
+        }
+        self.add_digests(leaving, &mut sight).await?;
+        sight.volumes = self.sight_volumes(disks).await;
+        if disks.iter().any(|disk| disk.volume.is_some()) {
+            sight.used = self.volumes_used(leaving).await?;
+        }
+        Ok(sight)
+    }
+
+    async fn see_file(&self, leaving: &Leaving, path: String) -> Result<Look, Fault> {
+        if let Some(migration) = self.receivers.of(Path::new(&path)) {
+            let message = format!("migration {migration} is just copying {path} to {}; migrate when it has ended", self.name);
+            return Err(Fault::new(Reason::DiskNotShared, message));
+        }
+        let shown = leaving.shown.file(&path).cloned();
+        let probe = leaving.shown.probe_beside(&path).cloned();
+        let asked = path.clone();
+        let seen = files::within_limit(move || files::see(&asked, shown.as_ref(), probe.as_ref())).await;
+        let cannot = |error: String| Fault::new(Reason::ProbeFailed, format!("cannot look at {path} on {}: {error}", self.name));
+        if let Some(seen) = seen.map_err(|error| cannot(error.to_string()))? {
+            return Ok(Look::Here(seen));
+        }
+        let directory = Path::new(&path).parent().unwrap_or(Path::new("/"));
+        let space = space::available(directory).await.map_err(|error| cannot(with_causes(&error)))?;
+        let directory = space.existing.display().to_string();
+        Ok(Look::Room(Room { path, directory, device: space.device, available: space.available }))
+    }
+
+    /// Of files that must have the contents of the source's. That takes long, so it is done for no other.
+    async fn add_digests(&self, leaving: &Leaving, sight: &mut Sight) -> Result<(), Fault> {
+        let compared = sight.clone();
+        let disks = Disks {
+            guest: &leaving.definition.name,
+            disks: &leaving.definition.disks,
+            source: &leaving.instance.host,
+            destination: &self.name,
+            shown: &leaving.shown,
+            sight: &compared,
+        };
+        let needed = sight.files.iter_mut().filter(|seen| disks.needs_digest(&seen.file.path));
+        let digests = needed.map(|seen| async {
+            seen.digest = Some(self.digest_of(&seen.file.path).await?);
+            Ok::<_, Fault>(())
+        });
+        try_join_all(digests).await.map(drop)
+    }
+
+    pub(super) async fn digest_of(&self, path: &str) -> Result<String, Fault> {
+        let digest = self.digests.of(Path::new(path), &CancellationToken::new()).await;
+        digest.map(|digest| digest.to_string()).map_err(|error| {
+            Fault::new(Reason::ProbeFailed, format!("{} on {}", with_causes(&error), self.name))
+        })
+    }
+
+    /// Every volume at once.
+    async fn sight_volumes(&self, disks: &[DiskDefinition]) -> Vec<VolumeSight> {
+        let volumes = disks.iter().filter_map(|disk| disk.volume.as_ref());
+        let sights = volumes.map(|volume| async {
+            let found = self.volumes.find(&self.name, &volume.connection).await.map(|(found, _)| found);
+            VolumeSight { target: volume.target.clone(), found }
+        });
+        join_all(sights).await
+    }
+
+    /// By domains other than the guest.
+    async fn volumes_used(&self, leaving: &Leaving) -> Result<Vec<VolumeUse>, Fault> {
+        let domains = self.libvirt.domains().await?;
+        let others = domains.into_iter().filter(|domain| domain.id != leaving.definition.id);
+        let uses = others.flat_map(|domain| {
+            let (guest, disks) = (domain.name, domain.definition.disks);
+            disks.into_iter().filter_map(move |disk| {
+                let volume = disk.volume?;
+                Some(VolumeUse {
+                    guest: guest.clone(),
+                    target: volume.target,
+                    connection: volume.connection,
+                    shareable: disk.shareable,
+                })
+            })
+        });
+        Ok(uses.collect())
+    }
+}
+
+enum Look {
+    Here(Seen),
+    Room(Room),
+}
+
+/// Every file that these disks lie in, once.
+fn paths(disks: &[DiskDefinition]) -> BTreeSet<String> {
+    disks.iter().flat_map(DiskDefinition::files).map(str::to_owned).collect()
+}
+
+/// An image that a guest writes to.
+async fn read_image(path: &str, format: &str) -> Result<Image, Problem> {
+    let info = image::info(Path::new(path), format).await;
+    let info = info.map_err(|error| Problem { place: path.to_owned(), why: with_causes(&error) })?;
+    let obstacle = if info.snapshots > 0 {
+        Some(format!("it has {} snapshots inside", info.snapshots))
+    } else if info.encrypted {
+        Some("it is encrypted".to_owned())
+    } else if let Some(file) = info.data_file {
+        Some(format!("its data are in another file, {file}"))
+    } else if !matches!(format, "raw" | "qcow2") {
+        Some(format!("its format is {format}"))
+    } else {
+        None
+    };
+    Ok(Image {
+        path: path.to_owned(),
+        format: format.to_owned(),
+        virtual_size: info.virtual_size,
+        allocated: info.allocated,
+        qcow2: info.qcow2,
+        obstacle,
+    })
+}

@@ -1,0 +1,178 @@
+//! Steps on this host's files and volumes.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+use vmferry_core::{
+    disk::{Image, Probe, StaticImage},
+    domain_xml::{DiskDefinition, rewrite::Relocation},
+    id::MigrationId,
+    migration::Order,
+    reason::Reason,
+    volume::{Connection, Found, Volume},
+};
+
+use super::LibvirtHost;
+use crate::{
+    hypervisor::{Fault, OnSent, Storage, files},
+    storage::{
+        copy,
+        image::{self, Layout, NewImage, Ownership},
+        receivers::with_causes,
+        space,
+    },
+    tunnel,
+};
+
+/// QEMU may write to it.
+const WRITABLE: u32 = 0o660;
+/// QEMU may read it.
+const READABLE: u32 = 0o640;
+
+impl Storage for LibvirtHost {
+    async fn place_probe(&self, probe: &Probe) -> Result<u64, Fault> {
+        let probe = probe.clone();
+        let placed = files::within_limit(move || files::place(&probe)).await;
+        placed.map_err(|error| Fault::new(Reason::ProbeFailed, error.to_string()))
+    }
+
+    async fn remove_probe(&self, probe: &Probe) -> Result<(), Fault> {
+        let owned = probe.clone();
+        files::within_limit(move || files::remove(&owned)).await.map_err(|error| {
+            let Probe { directory, file_name, .. } = probe;
+            Fault::new(Reason::ProbeFailed, format!("cannot remove {directory}/{file_name} on {}: {error}", self.name))
+        })
+    }
+
+    async fn digest(&self, path: &str) -> Result<String, Fault> {
+        self.digest_of(path).await
+    }
+
+    async fn connect_volume(
+        &self,
+        migration: MigrationId,
+        volume: &Volume,
+    ) -> Result<(Found, Option<Relocation>), Fault> {
+        self.volumes.connect(&self.name, migration, volume).await
+    }
+
+    async fn release_secret(&self, migration: MigrationId, connection: &Connection) -> Result<(), Fault> {
+        self.volumes.release_secret(&self.name, migration, connection).await
+    }
+
+    async fn disconnect_volume(&self, connection: &Connection) -> Result<(), Fault> {
+        self.volumes.disconnect(&self.name, connection).await
+    }
+
+    async fn missing_directories(&self, path: &str) -> Result<Vec<String>, Fault> {
+        let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+        let missing = space::missing_directories(directory).await.map_err(|error| self.cannot_copy(&error))?;
+        Ok(missing.into_iter().map(|directory| directory.display().to_string()).collect())
+    }
+
+    async fn make_image_directory(&self, path: &str) -> Result<(), Fault> {
+        space::make_directories(Path::new(path)).await.map(drop).map_err(|error| self.cannot_copy(&error))
+    }
+
+    async fn remove_image_directory(&self, path: &str) -> Result<(), Fault> {
+        space::remove_directories(&[path.into()]).await.map_err(|error| self.cannot_copy(&error))
+    }
+
+    async fn is_free(&self, path: &str) -> Result<(), Fault> {
+        let asked = path.to_owned();
+        // Not `exists`: a link that leads nowhere is there, too.
+        match files::within_limit(move || std::fs::symlink_metadata(asked)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Ok(_) => Err(self.is_taken(path)),
+            Err(error) => Err(Fault::new(Reason::CopyFailed, format!("{path} on {}: {error}", self.name))),
+        }
+    }
+
+    async fn make_image(&self, image: &Image, below: Option<&StaticImage>) -> Result<(), Fault> {
+        let layout = match &image.qcow2 {
+            Some(qcow2) => Layout::Qcow2 {
+                qcow2: qcow2.clone(),
+                backing: below.map(|below| (below.path.clone(), below.format.clone())),
+            },
+            None => Layout::Raw,
+        };
+        self.create(&image.path, layout, image.virtual_size, WRITABLE).await
+    }
+
+    async fn remove_image(&self, path: &str) -> Result<(), Fault> {
+        let domains = self.libvirt.domains().await?;
+        let uses = |disk: &DiskDefinition| disk.files().any(|file| file == path);
+        if let Some(domain) = domains.iter().find(|domain| domain.definition.disks.iter().any(uses)) {
+            tracing::warn!("{path} stays: domain {} uses it", domain.name);
+            return Ok(());
+        }
+        image::remove(Path::new(path)).await.map_err(|error| self.cannot_copy(&error))
+    }
+
+    async fn receive_image(&self, migration: MigrationId, index: usize, image: &StaticImage) -> Result<(), Fault> {
+        self.create(&image.path, Layout::Raw, image.size, READABLE).await?;
+        let socket = tunnel::image_socket(migration, index);
+        let started = self.receivers.start(migration, &socket, Path::new(&image.path)).await;
+        started.map_err(|error| self.cannot_copy(&error))
+    }
+
+    async fn stop_receivers(&self, migration: MigrationId) -> Result<(), Fault> {
+        // What was received is about to be removed, or complete: how they end does not matter.
+        if let Err(error) = self.receivers.finish(migration).await {
+            tracing::debug!("{error}");
+        }
+        Ok(())
+    }
+
+    async fn send_image(
+        &self,
+        order: &Order,
+        index: usize,
+        image: &StaticImage,
+        sent: OnSent,
+        cancel: CancellationToken,
+    ) -> Result<(), Fault> {
+        let socket = tunnel::image_socket(order.id, index);
+        let copied = copy::send(Path::new(&image.path), &socket, |bytes| sent(bytes), &cancel).await;
+        copied.map_err(|error| match error {
+            copy::Error::Cancelled(_) => {
+                let message = format!("the migration of {} was aborted", order.instance_name);
+                Fault::new(Reason::MigrationAborted, message)
+            }
+            error => {
+                let (path, from, to) = (&image.path, &self.name, &order.destination.host);
+                let message = format!("{path} could not be copied from {from} to {to}: {}", with_causes(&error));
+                Fault::new(Reason::CopyFailed, message)
+            }
+        })
+    }
+
+    async fn await_images(&self, order: &Order) -> Result<(), Fault> {
+        self.listeners.await_images(order).await.map_err(|error| {
+            let message = format!("images that were copied to {} are not complete there: {error}", order.destination.host);
+            Fault::new(Reason::CopyFailed, message)
+        })
+    }
+}
+
+impl LibvirtHost {
+    async fn create(&self, path: &str, layout: Layout, size: bytesize::ByteSize, mode: u32) -> Result<(), Fault> {
+        let group = self.qemu_gid().map_err(|error| Fault::new(Reason::CopyFailed, error.to_string()))?;
+        // libvirt gives it to the user of the QEMU that opens it, unless it was told to leave owners alone.
+        let ownership = Ownership { user: 0, group: group.as_raw(), mode };
+        let image = NewImage { layout, virtual_size: size, ownership };
+        image::create(Path::new(path), &image).await.map_err(|error| match error {
+            image::Error::Exists(_) => self.is_taken(path),
+            error => self.cannot_copy(&error),
+        })
+    }
+
+    fn is_taken(&self, path: &str) -> Fault {
+        let message = format!("{path} is there on {} since the checks; migrate again", self.name);
+        Fault::new(Reason::DiskNotShared, message)
+    }
+
+    fn cannot_copy(&self, error: &dyn std::error::Error) -> Fault {
+        Fault::new(Reason::CopyFailed, format!("{} on {}", with_causes(error), self.name))
+    }
+}
