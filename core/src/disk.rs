@@ -80,8 +80,10 @@ pub struct StaticImage {
     /// Its format as the definition names it.
     pub format: String,
     /// How large its file is.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub size: ByteSize,
     /// What its file takes up; holes do not.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub allocated: ByteSize,
     /// What the destination has of it.
     pub presence: Presence,

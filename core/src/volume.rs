@@ -91,6 +91,7 @@ pub enum SecretName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Its size.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub size: ByteSize,
     /// What tells it from every other: an RBD image's id, a LUN's WWN or serial number.
     pub identity: String,
@@ -119,7 +120,9 @@ impl Connection {
     /// Where it is reached, for people.
     pub fn addresses(&self) -> String {
         match self {
-            Self::Rbd(Rbd { monitors, .. }) if monitors.is_empty() => "the monitors that Ceph's configuration names".into(),
+            Self::Rbd(Rbd { monitors, .. }) if monitors.is_empty() => {
+                "the monitors that Ceph's configuration names".into()
+            }
             Self::Rbd(Rbd { monitors, .. }) => monitors.join(", "),
             Self::Iscsi(Iscsi { portals, .. }) => portals.join(", "),
         }
