@@ -207,8 +207,7 @@ async fn pre<S: Agent, D: Agent>(
     let Plan { leaving, resolved, .. } = plan.clone();
     hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
     go_on(order, watch)?;
-    let relocations =
-        hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
+    let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
     go_on(order, watch)?;
     Ok(relocations)
 }
