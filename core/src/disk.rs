@@ -80,8 +80,10 @@ pub struct StaticImage {
     /// Its format as the definition names it.
     pub format: String,
     /// How large its file is.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub size: ByteSize,
     /// What its file takes up; holes do not.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub allocated: ByteSize,
     /// What the destination has of it.
     pub presence: Presence,
@@ -196,6 +198,11 @@ impl Disks<'_> {
             return Err(self.unsupported(disk, what, "make it permanent, or move the guest while it is off"));
         }
         if let Some(volume) = &disk.volume {
+            if let Some(below) = disk.backing.first() {
+                // Nobody would look whether the destination has it, or another under its name.
+                let what = format!("is a volume that needs another image, {}", below.source);
+                return Err(self.unsupported(disk, &what, "merge that image into it (virsh blockpull)"));
+            }
             return self.shown_volume(disk, volume).map(|found| format!("{}, {}", volume.connection, found.size));
         }
         self.leaving_files(disk)?;

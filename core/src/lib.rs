@@ -4,6 +4,7 @@
 //! values; the agent and the coordinator are the shells that read the world and change it.
 
 pub mod agent;
+mod bytes;
 pub mod compatibility;
 pub mod disk;
 pub mod domain_xml;

@@ -26,6 +26,7 @@ pub enum Undo {
     /// Gives back the memory that was kept free for the guest.
     ReleaseMemory {
         /// How much.
+        #[serde(serialize_with = "crate::bytes::exact")]
         memory: ByteSize,
     },
     /// Destroys the guest that is arriving here, if it never ran here.

@@ -93,6 +93,7 @@ pub enum SecretName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Its size.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub size: ByteSize,
     /// What tells it from every other: an RBD image's id, a LUN's WWN or serial number.
     pub identity: String,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use vmferry_core::disk::Qcow2;
 
 use super::{
     space::within_limit,
@@ -47,23 +48,6 @@ pub struct BackingName {
     pub file: String,
     /// Its format, where the image says it.
     pub format: Option<String>,
-}
-
-/// How a qcow2 image is laid out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qcow2 {
-    /// In bytes.
-    pub cluster_size: u64,
-    /// `0.10` or `1.1`.
-    pub compat: String,
-    /// Whether reference counts are written late.
-    pub lazy_refcounts: bool,
-    /// Whether clusters have subclusters.
-    pub extended_l2: bool,
-    /// The width of a reference count.
-    pub refcount_bits: u8,
-    /// `zlib` or `zstd`.
-    pub compression_type: String,
 }
 
 /// An image to be created.

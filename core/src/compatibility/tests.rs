@@ -1,5 +1,8 @@
 use super::*;
-use crate::{disk::File, instance::Instance};
+use crate::{
+    disk::{File, Room, Seen},
+    instance::Instance,
+};
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
   <memory unit='MiB'>256</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
@@ -25,7 +28,14 @@ fn source() -> SourceFacts {
 }
 
 fn image() -> File {
-    File { path: "/srv/web.img".into(), directory: "/srv".into(), size: 1 << 20, inode: 7, device: 1 }
+    File {
+        path: "/srv/web.img".into(),
+        directory: "/srv".into(),
+        size: 1 << 20,
+        allocated: 1 << 20,
+        inode: 7,
+        device: 1,
+    }
 }
 
 /// What the source says.
@@ -64,9 +74,15 @@ fn destination() -> DestinationFacts {
         bridges: vec!["br0".into()],
         networks: Vec::new(),
         lacks_emulator: false,
-        seen: vec![Seen { file: image(), probe: None }],
+        sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
     }
+}
+
+/// The disk's image is not there, and there is no room for it.
+fn no_room() -> Sight {
+    let room = Room { path: image().path, directory: "/srv".into(), device: 90, available: ByteSize::b(0) };
+    Sight { rooms: vec![room], ..Sight::default() }
 }
 
 fn host(name: &str) -> HostName {
@@ -92,9 +108,37 @@ fn a_plain_guest_may_leave_and_arrive() {
 }
 
 #[test]
+fn the_checks_say_how_each_disk_gets_there_and_what_room_there_is_for_it() {
+    let mut facts = destination();
+    facts.sight = no_room();
+    facts.sight.rooms[0].available = ByteSize::gib(1);
+    let passed: Vec<_> = arriving(&facts, &leaving_guest())
+        .into_iter()
+        .filter_map(|check| match check.finding {
+            Finding::Passed { detail } if ["disk vda", "room in /srv"].contains(&check.subject.as_str()) => {
+                Some(detail)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        passed,
+        ["/srv/web.img, read-only: 1.0 MiB to be copied", "1.0 MiB to be copied, at most 1.0 MiB; 1.0 GiB available"]
+    );
+}
+
+#[test]
+fn a_disk_that_the_source_keeps_is_its_refusal_alone() {
+    let mut guest = leaving_guest();
+    guest.definition.disks[0].transient = true;
+    let checks = arriving(&destination(), &guest);
+    assert!(checks.iter().all(|check| check.subject != "disk vda"), "{checks:?}");
+}
+
+#[test]
 fn each_obstacle_on_the_source_has_its_reason() {
     type Change = fn(&mut SourceFacts);
-    let cases: [(Change, Reason); 8] = [
+    let cases: [(Change, Reason); 9] = [
         (|facts| facts.state = InstanceState::Shutoff, Reason::InstanceShutoff),
         (|facts| facts.state = InstanceState::Paused, Reason::InstancePaused),
         (|facts| facts.state = InstanceState::Crashed, Reason::InstanceNotRunnable),
@@ -105,7 +149,8 @@ fn each_obstacle_on_the_source_has_its_reason() {
             |facts| facts.definition.obstacles = vec![Obstacle::HostDevice { description: "pci 0000:3b:00.0".into() }],
             Reason::HostDevice,
         ),
-        (|facts| facts.definition.disks[0].disk.read_only = false, Reason::DiskCacheUnsafe),
+        (|facts| facts.definition.disks[0].transient = true, Reason::DiskKindUnsupported),
+        (|facts| facts.shown.files.clear(), Reason::ProbeFailed),
     ];
     for (change, reason) in cases {
         let mut facts = source();
@@ -118,7 +163,7 @@ fn each_obstacle_on_the_source_has_its_reason() {
 #[test]
 fn each_lack_of_the_destination_has_its_reason() {
     type Change = fn(&mut DestinationFacts);
-    let cases: [(Change, Reason); 11] = [
+    let cases: [(Change, Reason); 12] = [
         (|facts| facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok(), Reason::InstanceMigrating),
         (|facts| facts.lacks_emulator = true, Reason::VirtTypeMissing),
         (|facts| facts.same_id = Some(("web".into(), InstanceState::Shutoff)), Reason::DomainExists),
@@ -135,7 +180,8 @@ fn each_lack_of_the_destination_has_its_reason() {
         ),
         (|facts| facts.capabilities.machines.clear(), Reason::VirtTypeMissing),
         (|facts| facts.bridges.clear(), Reason::NetworkMissing),
-        (|facts| facts.seen.clear(), Reason::DiskMissing),
+        (|facts| facts.sight.files[0].file.size = 1, Reason::DiskDiffers),
+        (|facts| facts.sight = no_room(), Reason::DiskSpaceShort),
     ];
     for (change, reason) in cases {
         let mut facts = destination();
@@ -152,20 +198,27 @@ fn each_lack_of_the_destination_has_its_reason() {
 fn no_refusal_hides_another() {
     let mut facts = source();
     facts.snapshots = 1;
-    facts.definition.disks[0].disk.read_only = false;
+    facts.definition.disks[0].transient = true;
     facts.definition.obstacles = vec![Obstacle::LaunchSecurity, Obstacle::SharedMemory { name: "shm".into() }];
     let reasons = refused(&leaving(&facts, &host("node-28")));
     assert_eq!(
         reasons,
-        [Reason::SameHost, Reason::SnapshotsPresent, Reason::HostDevice, Reason::HostDevice, Reason::DiskCacheUnsafe]
+        [
+            Reason::SameHost,
+            Reason::SnapshotsPresent,
+            Reason::HostDevice,
+            Reason::HostDevice,
+            Reason::DiskKindUnsupported
+        ]
     );
 
     let mut facts = destination();
     facts.memory_available = ByteSize::b(0);
     facts.bridges.clear();
     facts.cpu = Some(Err("another vendor".into()));
+    facts.sight = no_room();
     let reasons = refused(&arriving(&facts, &leaving_guest()));
-    assert_eq!(reasons, [Reason::MemoryShort, Reason::CpuIncompatible, Reason::NetworkMissing]);
+    assert_eq!(reasons, [Reason::MemoryShort, Reason::CpuIncompatible, Reason::NetworkMissing, Reason::DiskSpaceShort]);
 }
 
 #[test]

@@ -32,8 +32,10 @@ pub struct Image {
     /// Its format as the definition names it; never guessed from what the guest wrote.
     pub format: String,
     /// What the guest sees.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub virtual_size: ByteSize,
     /// What its file takes up now.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub allocated: ByteSize,
     /// How it is laid out, if it is a qcow2 image.
     pub qcow2: Option<Qcow2>,

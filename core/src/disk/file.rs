@@ -5,23 +5,35 @@ use bytesize::ByteSize;
 use super::{Disks, File, Presence, Probe, Resolution, Seen, StaticImage};
 use crate::{compatibility::Refusal, domain_xml::DiskDefinition, instance::DiskSource, reason::Reason};
 
+const MOUNT_ITS_DIRECTORY: &str = "mount the directory that it is in, not the file alone";
+
 /// How the destination sees a file of the source.
 enum Look<'a> {
     /// It has none.
     Absent,
     /// It has the very same.
     Same,
-    /// It has one, and this is why it is not known to be the same.
-    Other { seen: &'a Seen, why: String },
+    /// It has one that is not known to be the same.
+    Other { seen: &'a Seen, doubt: Doubt },
+}
+
+/// Why two files are not known to be the same, and what would help.
+struct Doubt {
+    why: String,
+    remedy: String,
 }
 
 impl Disks<'_> {
     /// What the source alone can refuse.
     pub(super) fn leaving_files(&self, disk: &DiskDefinition) -> Result<(), Refusal> {
         if let Some(layer) = disk.layers().find(|layer| !matches!(layer, DiskSource::File { .. })) {
-            let what = format!("lies on {}", kind(layer));
+            let what = if *layer == disk.disk.source {
+                format!("lies on {}", kind(layer))
+            } else {
+                format!("needs an image, {layer}, that lies on {}", kind(layer))
+            };
             let remedy = match layer {
-                DiskSource::Block { .. } => format!(
+                DiskSource::Block { .. } if *layer == disk.disk.source => format!(
                     "if it is a volume, say how hosts reach it: vmferry volumes set {} {} --help",
                     self.guest, disk.disk.target
                 ),
@@ -29,11 +41,11 @@ impl Disks<'_> {
             };
             return Err(self.unsupported(disk, &what, &remedy));
         }
-        if let Some(other) = self.rival(disk).filter(|_| !disk.disk.read_only) {
+        if let Some((path, writer)) = self.rival(disk) {
             let (guest, target) = (self.guest, &disk.disk.target);
             return Err(Refusal {
                 reason: Reason::DiskUsedTwice,
-                message: format!("disks {target} and {other} of {guest} both write to {}", disk.disk.source),
+                message: format!("disk {target} of {guest} uses {path}, which its disk {writer} writes to"),
                 remedy: "detach one of them, or mark both as <shareable/>".into(),
             });
         }
@@ -67,13 +79,13 @@ impl Disks<'_> {
                 }
                 Ok(Resolution::Copied { image, below: self.static_images(disk, 1)? })
             }
-            Look::Other { why, .. } => Err(Refusal {
+            Look::Other { doubt: Doubt { why, remedy }, .. } => Err(Refusal {
                 reason: Reason::DiskNotShared,
                 message: format!(
-                    "disk {} of {}, {own}, is not the same file on {}: {why}",
+                    "disk {} of {}, {own}, is not known to be the same file on {}: {why}",
                     disk.disk.target, self.guest, self.destination
                 ),
-                remedy: format!("{}; or, to have it copied, remove the file that is there", self.mount_it()),
+                remedy,
             }),
         }
     }
@@ -109,25 +121,29 @@ impl Disks<'_> {
     }
 
     fn differs(&self, disk: &DiskDefinition, path: &str, here: u64, there: u64) -> Refusal {
-        Refusal {
-            reason: Reason::DiskDiffers,
-            message: format!(
-                "disk {} of {}, {path}, has {here} bytes on {} and {there} on {}",
-                disk.disk.target, self.guest, self.source, self.destination
-            ),
-            remedy: format!("remove the file of {} to have it copied", self.destination),
-        }
+        let (target, guest, source, destination) = (&disk.disk.target, self.guest, self.source, self.destination);
+        let message = if here == there {
+            format!(
+                "disk {target} of {guest}, {path}, has {here} bytes on {source} and on {destination}, which does not \
+                 say what is in them"
+            )
+        } else {
+            format!("disk {target} of {guest}, {path}, has {here} bytes on {source} and {there} on {destination}")
+        };
+        let remedy =
+            format!("if nothing on {destination} needs the file that is there, move it away: it is then copied");
+        Refusal { reason: Reason::DiskDiffers, message, remedy }
     }
 
     /// How the destination sees a file.
     fn look(&self, disk: &DiskDefinition, path: &str) -> Result<Look<'_>, Refusal> {
         let here = self.file(disk, path)?;
         let Some(seen) = self.sight.files.iter().find(|seen| seen.file.path == path) else { return Ok(Look::Absent) };
-        let why = match self.probe(here) {
-            Ok(probe) => difference(self, seen, here, probe),
-            Err(why) => Some(why),
+        let doubt = match self.probe(here) {
+            Ok(probe) => difference(self, disk, seen, here, probe),
+            Err(doubt) => Some(doubt),
         };
-        Ok(why.map_or(Look::Same, |why| Look::Other { seen, why }))
+        Ok(doubt.map_or(Look::Same, |doubt| Look::Other { seen, doubt }))
     }
 
     /// Only `cache='none'` and `directsync` keep nothing in the host's page cache, so only they let two hosts hand a file
@@ -163,34 +179,59 @@ impl Disks<'_> {
     }
 
     /// The probe beside a file, or why there is none that proves anything.
-    fn probe(&self, file: &File) -> Result<&Probe, String> {
+    fn probe(&self, file: &File) -> Result<&Probe, Doubt> {
         let source = self.source;
         let directory = &file.directory;
         let Some(probe) = self.shown.probes.iter().find(|probe| probe.directory == *directory) else {
             let why = self.problem(directory);
-            return Err(format!("nothing proves it, since {source} cannot write a probe file to {directory}: {why}"));
+            return Err(Doubt {
+                why: format!("nothing proves it, since {source} cannot write a probe file to {directory}: {why}"),
+                remedy: format!("let root of {source} write to {directory}"),
+            });
         };
-        if probe.device == file.device { Ok(probe) } else { Err(format!("it is a mount of its own on {source}")) }
+        if probe.device == file.device {
+            return Ok(probe);
+        }
+        Err(Doubt {
+            why: format!("{} is a mount of its own on {source}, which no probe file beside it proves", file.path),
+            remedy: MOUNT_ITS_DIRECTORY.into(),
+        })
     }
 
     fn mount_it(&self) -> String {
         format!("mount the file system that holds it on {} at the same path", self.destination)
     }
 
-    /// Another disk of the guest that writes to the same file, unless both are meant to.
-    fn rival(&self, disk: &DiskDefinition) -> Option<&str> {
-        let file = |disk: &DiskDefinition| {
-            let path = disk.files().next()?;
-            // Two paths may lead to one file.
-            Some(
-                self.shown
-                    .file(path)
-                    .map_or_else(|| (path.to_owned(), 0, 0), |file| (String::new(), file.device, file.inode)),
-            )
+    /// What helps if the directory there is another one. Only then is it safe to touch the file in it.
+    fn elsewhere(&self, disk: &DiskDefinition) -> String {
+        let mount = self.mount_it();
+        if disk.shareable {
+            mount
+        } else {
+            format!("{mount}; or, if the file there is a leftover, move it away: this one is then copied")
+        }
+    }
+
+    /// A file of the disk that another disk of the guest writes to, and which, unless both are meant to share it. Neither would
+    /// arrive as it was.
+    fn rival<'a>(&'a self, disk: &'a DiskDefinition) -> Option<(&'a str, &'a str)> {
+        // Two paths may lead to one file.
+        let identity = |path: &str| match self.shown.file(path) {
+            Some(file) => (String::new(), file.device, file.inode),
+            None => (path.to_owned(), 0, 0),
         };
-        let others = self.disks.iter().filter(|other| other.disk.target != disk.disk.target && !other.disk.read_only);
-        let mut rivals = others.filter(|other| !(other.shareable && disk.shareable) && file(other) == file(disk));
-        rivals.next().map(|other| other.disk.target.as_str())
+        let writes = |other: &DiskDefinition, path: &str| match &other.disk.source {
+            DiskSource::File { path: own } => !other.disk.read_only && identity(own) == identity(path),
+            _ => false,
+        };
+        let mut others = self
+            .disks
+            .iter()
+            .filter(|other| other.disk.target != disk.disk.target && !(other.shareable && disk.shareable));
+        others.find_map(|other| {
+            let path = disk.files().find(|path| writes(other, path))?;
+            Some((path, other.disk.target.as_str()))
+        })
     }
 
     fn problem(&self, place: &str) -> &str {
@@ -199,21 +240,29 @@ impl Disks<'_> {
 }
 
 /// Why what is seen is not what is here; `None` if it is.
-fn difference(disks: &Disks<'_>, seen: &Seen, here: &File, probe: &Probe) -> Option<String> {
+fn difference(disks: &Disks<'_>, disk: &DiskDefinition, seen: &Seen, here: &File, probe: &Probe) -> Option<Doubt> {
     let directory = &seen.file.directory;
-    match &seen.probe {
-        Some(found) if found.token != probe.token => Some(format!("the probe file in {directory} is another")),
-        Some(found) if found.device != seen.file.device => Some("the file there is a mount of its own".to_owned()),
+    let (why, remedy) = match &seen.probe {
+        None => {
+            (format!("the probe file that {} wrote is not in {directory} there", disks.source), disks.elsewhere(disk))
+        }
+        Some(found) if found.token != probe.token => {
+            (format!("the probe file in {directory} is another"), disks.elsewhere(disk))
+        }
+        Some(found) if found.device != seen.file.device => {
+            ("the file there is a mount of its own".to_owned(), MOUNT_ITS_DIRECTORY.to_owned())
+        }
         Some(_) if seen.file.inode != here.inode => {
-            Some(format!("the file there is another (inode {}, not {})", seen.file.inode, here.inode))
+            let why = format!("the file there is another (inode {}, not {})", seen.file.inode, here.inode);
+            (why, "mount the file system so that both hosts see its own inode numbers (CIFS: serverino)".to_owned())
         }
         // The guest may make its image larger at any time; never smaller.
         Some(_) if seen.file.size < here.size => {
-            Some(format!("the file there is smaller ({} bytes, not {})", seen.file.size, here.size))
+            (format!("the file there is smaller ({} bytes, not {})", seen.file.size, here.size), disks.mount_it())
         }
-        Some(_) => None,
-        None => Some(format!("the probe file that {} wrote is not in {directory} there", disks.source)),
-    }
+        Some(_) => return None,
+    };
+    Some(Doubt { why, remedy })
 }
 
 fn kind(source: &DiskSource) -> &'static str {

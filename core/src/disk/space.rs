@@ -12,7 +12,7 @@ use crate::{compatibility::Refusal, reason::Reason};
 struct Need<'a> {
     /// Now: what the images take up on the source.
     allocated: u64,
-    /// At most: what they promise their guest.
+    /// At most: what they promise their guest, or take up already.
     promised: u64,
     room: Option<&'a Room>,
 }
@@ -20,15 +20,19 @@ struct Need<'a> {
 /// The room on each file system of the destination that something is copied to: the directory, and the answer.
 pub fn space(disks: &Disks<'_>, resolved: &[Resolved]) -> Vec<(String, Result<String, Refusal>)> {
     let mut needs: BTreeMap<u64, Need<'_>> = BTreeMap::new();
+    let mut unknown = Vec::new();
     for (path, (allocated, promised)) in copied(resolved) {
-        let Some(room) = disks.sight.rooms.iter().find(|room| room.path == path) else { continue };
+        let Some(room) = disks.sight.rooms.iter().find(|room| room.path == path) else {
+            unknown.push((path.to_owned(), Err(unmeasured(disks, path))));
+            continue;
+        };
         let need = needs.entry(room.device).or_default();
         need.allocated = need.allocated.saturating_add(allocated.as_u64());
-        need.promised = need.promised.saturating_add(promised.as_u64());
+        need.promised = need.promised.saturating_add(promised.max(allocated).as_u64());
         need.room = Some(room);
     }
     let answer = |need: Need<'_>| need.room.map(|room| (room.directory.clone(), judge(disks, &need, room)));
-    needs.into_values().filter_map(answer).collect()
+    needs.into_values().filter_map(answer).chain(unknown).collect()
 }
 
 /// Every file that is to be made, once: two disks may have the same base.
@@ -43,6 +47,14 @@ fn copied(resolved: &[Resolved]) -> BTreeMap<&str, (ByteSize, ByteSize)> {
         }
     }
     files
+}
+
+fn unmeasured(disks: &Disks<'_>, path: &str) -> Refusal {
+    Refusal {
+        reason: Reason::Internal,
+        message: format!("{} does not say what room it has for {path} of {}", disks.destination, disks.guest),
+        remedy: "see that both agents are of the same version".into(),
+    }
 }
 
 fn judge(disks: &Disks<'_>, need: &Need<'_>, room: &Room) -> Result<String, Refusal> {

@@ -48,16 +48,21 @@ pub fn transfer(disks: &[DiskDefinition], resolved: &[Resolved]) -> Result<Trans
 /// Whether it says how the disk as it is now gets there.
 fn is_of(resolution: &Resolution, disk: &DiskDefinition) -> bool {
     let below = |images: &[StaticImage], skip: usize| {
-        disk.layers().skip(skip).map(DiskSource::to_string).eq(images.iter().map(|image| image.path.clone()))
+        let is_at = |(layer, image): (&DiskSource, &StaticImage)| is_file(layer, &image.path);
+        disk.layers().skip(skip).count() == images.len() && disk.layers().skip(skip).zip(images).all(is_at)
     };
-    let own = disk.disk.source.to_string();
+    let own = |path: &str| disk.volume.is_none() && !disk.disk.read_only && is_file(&disk.disk.source, path);
     match resolution {
         Resolution::Empty => disk.disk.source == DiskSource::Empty,
-        Resolution::Shared { path, below: images } => !disk.disk.read_only && *path == own && below(images, 1),
-        Resolution::Copied { image, below: images } => !disk.disk.read_only && image.path == own && below(images, 1),
+        Resolution::Shared { path, below: images } => own(path) && below(images, 1),
+        Resolution::Copied { image, below: images } => own(&image.path) && below(images, 1),
         Resolution::Medium { layers } => disk.disk.read_only && disk.volume.is_none() && below(layers, 0),
         Resolution::Volume { volume, .. } => disk.volume.as_ref() == Some(volume),
     }
+}
+
+fn is_file(source: &DiskSource, expected: &str) -> bool {
+    matches!(source, DiskSource::File { path } if path == expected)
 }
 
 /// The images that are sent before the guest moves, in the order in which both hosts number them: those below come first.

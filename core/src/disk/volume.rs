@@ -4,6 +4,7 @@ use super::{Disks, Resolution, VolumeSight};
 use crate::{
     compatibility::Refusal,
     domain_xml::DiskDefinition,
+    id::HostName,
     reason::Reason,
     volume::{Attachment, Found, Volume},
 };
@@ -11,7 +12,8 @@ use crate::{
 impl Disks<'_> {
     /// The volume as the source finds it.
     pub(super) fn shown_volume(&self, disk: &DiskDefinition, volume: &Volume) -> Result<&Found, Refusal> {
-        if volume.attachment == Attachment::ByHost && !matches!(disk.cache.as_str(), "none" | "directsync") {
+        let is_cached = !disk.disk.read_only && !matches!(disk.cache.as_str(), "none" | "directsync");
+        if volume.attachment == Attachment::ByHost && is_cached {
             let (guest, target, cache) = (self.guest, &disk.disk.target, &disk.cache);
             return Err(Refusal {
                 reason: Reason::DiskCacheUnsafe,
@@ -23,12 +25,12 @@ impl Disks<'_> {
                 remedy: format!("set cache='none' in the <driver> of {target} (virsh edit {guest}), stop and start it"),
             });
         }
-        self.sighted(disk, &self.shown.volumes)
+        self.sighted(disk, self.source, &self.shown.volumes)
     }
 
     pub(super) fn arriving_volume(&self, disk: &DiskDefinition, volume: &Volume) -> Result<Resolution, Refusal> {
         let here = self.shown_volume(disk, volume)?;
-        let there = self.sighted(disk, &self.sight.volumes)?;
+        let there = self.sighted(disk, self.destination, &self.sight.volumes)?;
         let (guest, target, source, destination) = (self.guest, &disk.disk.target, self.source, self.destination);
         let connection = &volume.connection;
         if here.identity != there.identity {
@@ -45,7 +47,7 @@ impl Disks<'_> {
             return Err(Refusal {
                 reason: Reason::VolumeDiffers,
                 message: format!(
-                    "disk {target} of {guest}: {connection} has {} on {source} and {} on {destination}",
+                    "disk {target} of {guest}: {connection} has {} bytes on {source} and {} on {destination}",
                     here.size.as_u64(),
                     there.size.as_u64()
                 ),
@@ -68,12 +70,17 @@ impl Disks<'_> {
         Ok(Resolution::Volume { volume: volume.clone(), found: there.clone() })
     }
 
-    fn sighted<'a>(&self, disk: &DiskDefinition, sights: &'a [VolumeSight]) -> Result<&'a Found, Refusal> {
+    fn sighted<'a>(
+        &self,
+        disk: &DiskDefinition,
+        host: &HostName,
+        sights: &'a [VolumeSight],
+    ) -> Result<&'a Found, Refusal> {
         match sights.iter().find(|sight| sight.target == disk.disk.target) {
             Some(sight) => sight.found.as_ref().map_err(Clone::clone),
             None => Err(Refusal {
                 reason: Reason::Internal,
-                message: format!("disk {} of {} was not looked for", disk.disk.target, self.guest),
+                message: format!("{host} has not looked for disk {} of {}", disk.disk.target, self.guest),
                 remedy: "see that both agents are of the same version".into(),
             }),
         }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn change(target: &str, to: Place) -> Relocation {
-        Relocation { target: target.into(), to }
+        Relocation { target: target.into(), place: to }
     }
 
     fn device(path: &str) -> Place {
