@@ -12,7 +12,7 @@ use std::{future::Future, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::{DestinationFacts, SourceFacts},
+    compatibility::{DestinationFacts, Refusal, SourceFacts},
     disk::Transfer,
     domain_xml::{Definition, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
@@ -36,6 +36,12 @@ impl Fault {
     /// A fault with its code.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(Refusal { reason, message, remedy }: Refusal) -> Self {
+        Self { reason, message: format!("{message}; {remedy}") }
     }
 }
 

@@ -1,5 +1,6 @@
 mod sight;
 mod storage;
+mod volumes;
 
 use std::{
     fs, io,
@@ -28,12 +29,13 @@ use vmferry_core::{
     reason::Reason,
 };
 
+use self::volumes::Volumes;
 use super::{Fault, Hypervisor, OnProgress};
 use crate::{
     config::Config,
     libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
     network,
-    storage::{digest::Digests, receivers::{Receivers, with_causes}, volumes::Volumes},
+    storage::{digest::Digests, receivers::{Receivers, with_causes}},
     tunnel::{self, Grants, Listeners},
 };
 

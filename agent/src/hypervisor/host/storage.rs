@@ -53,15 +53,15 @@ impl Storage for LibvirtHost {
         migration: MigrationId,
         volume: &Volume,
     ) -> Result<(Found, Option<Relocation>), Fault> {
-        self.volumes.connect(&self.name, migration, volume).await
+        self.volumes.connect(migration, volume).await
     }
 
     async fn release_secret(&self, migration: MigrationId, connection: &Connection) -> Result<(), Fault> {
-        self.volumes.release_secret(&self.name, migration, connection).await
+        self.volumes.release_secret(migration, connection).await
     }
 
     async fn disconnect_volume(&self, connection: &Connection) -> Result<(), Fault> {
-        self.volumes.disconnect(&self.name, connection).await
+        self.volumes.disconnect(connection).await
     }
 
     async fn missing_directories(&self, path: &str) -> Result<Vec<String>, Fault> {
