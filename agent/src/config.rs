@@ -1,5 +1,7 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod storage;
+
 use std::{
     fmt, fs,
     net::SocketAddr,
@@ -11,12 +13,17 @@ use serde::Deserialize;
 use vmferry_core::id::HostName;
 use vmferry_transport::CertificateFiles;
 
+pub use self::storage::{Multipath, Storage};
+use self::storage::{SecretTable, StorageTable};
+use crate::storage::secrets::Secrets;
+
 /// Where the packages put it.
 pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
 
 /// All there are.
 const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvirt.uri, libvirt.socket, libvirt.qemu_group, \
-                    state_directory, keep_records";
+                    state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
+                    secret.uuid, secret.usage, secret.kind, secret.file";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -39,6 +46,10 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// How long records of ended migrations are kept.
     pub keep_records: Duration,
+    /// How its storage is used.
+    pub storage: Storage,
+    /// What opens it. Not the values, which are read when they are needed.
+    pub secrets: Secrets,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -73,6 +84,10 @@ struct File {
     libvirt: Libvirt,
     state_directory: Option<PathBuf>,
     keep_records: Option<String>,
+    #[serde(default)]
+    storage: StorageTable,
+    #[serde(default)]
+    secret: Vec<SecretTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -152,7 +167,10 @@ impl Config {
             humantime::parse_duration(&text).map_err(|error| format!("`{text}`: {error}"))
         });
 
-        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records) {
+        let storage = storage::storage(&mut problems, file.storage);
+        let secrets = storage::secrets(&mut problems, file.secret);
+
+        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
             (
                 Some(name),
@@ -163,6 +181,7 @@ impl Config {
                 Some(key),
                 Some(qemu_group),
                 Some(keep_records),
+                Some(storage),
             ) => Ok(Self {
                 name,
                 zone,
@@ -173,6 +192,8 @@ impl Config {
                 qemu_group,
                 state_directory: file.state_directory.unwrap_or_else(|| "/var/lib/vmferry".into()),
                 keep_records,
+                storage,
+                secrets,
             }),
             _ => Err(problems),
         }

@@ -1,6 +1,7 @@
 //! The thin edge to libvirt: questions and single steps, in our words. What to do is decided elsewhere.
 //!
-//! `connection` keeps connections open and asks on threads that may block; `domain`, `host` and `job` say what is asked;
+//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job` and `secret` say what is
+//! asked;
 //! `event` runs libvirt's event loop; `ffi` has the C calls that `virt` lacks or gets wrong, and all the `unsafe`.
 
 mod connection;
@@ -10,6 +11,7 @@ mod ffi;
 mod host;
 mod job;
 mod reading;
+mod secret;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub use self::{
     host::HostReading,
     job::{Definitions, JobError, JobOrder},
     reading::DomainReading,
+    secret::{Ensured, Released, SecretError, SecretReading},
 };
 
 /// A question that was not answered, or a step that was not taken.

@@ -19,6 +19,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     migrations::Migrations,
     serve::Port,
+    storage::receivers::Receivers,
     tunnel::{self, Grants, Listeners},
 };
 use vmferry_core::{
@@ -110,13 +111,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(tunnel::DIRECTORY).with_context(|| format!("cannot make {}", tunnel::DIRECTORY))?;
     tokio::spawn(reload);
 
-    let grants = Arc::new(Grants::new(config.libvirt_socket));
+    let receivers = Arc::new(Receivers::default());
+    let grants = Arc::new(Grants::new(config.libvirt_socket.clone(), Arc::clone(&receivers)));
     let host = LibvirtHost::new(
-        config.name.clone(),
-        config.qemu_group,
+        &config,
         Libvirt::new(&config.libvirt_uri),
         Listeners::new(credentials.clone()),
         Arc::clone(&grants),
+        receivers,
     );
     let oldest = move || Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
     let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE)?);

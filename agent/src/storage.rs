@@ -4,5 +4,6 @@ pub mod copy;
 pub mod digest;
 pub mod image;
 pub mod receivers;
+pub mod secrets;
 pub mod space;
 pub mod tool;

@@ -5,11 +5,13 @@ mod definition;
 mod disk;
 pub mod metadata;
 pub mod rewrite;
+mod secret;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, Obstacle};
 pub use disk::{DiskDefinition, Layer};
+pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;
 
 /// A document from libvirt that does not say what it must.

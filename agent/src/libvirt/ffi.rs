@@ -1,14 +1,15 @@
 //! The C calls that `virt` 0.5 lacks (events, abort, CPU comparison, control information) or gets wrong: its `state()`
-//! swallows errors, its `job_stats()` frees what malloc allocated, its `migrate_to_uri3()` leaks its strings.
+//! swallows errors, its `job_stats()` frees what malloc allocated, its `migrate_to_uri3()` leaks its strings, its `value()` leaks secrets.
 #![expect(unsafe_code, reason = "C calls; every other file of the crate is safe")]
 
 use std::{
     ffi::{CStr, CString, c_int, c_void},
-    mem, ptr,
+    mem, ptr, slice,
     sync::Arc,
 };
 
-use virt::{connect::Connect, domain::Domain};
+use secrecy::{SecretSlice, zeroize::Zeroize as _};
+use virt::{connect::Connect, domain::Domain, secret::Secret};
 use virt_sys as sys;
 
 use super::{
@@ -113,6 +114,24 @@ pub(super) fn compare_cpu(
             sys::VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE,
         )
     })
+}
+
+/// The secret's value. An error with code `VIR_ERR_NO_SECRET` if it has none, `VIR_ERR_INVALID_SECRET` if it is private.
+pub(super) fn secret_value(secret: &Secret) -> Result<SecretSlice<u8>, Fault> {
+    let mut size = 0;
+    // SAFETY: `secret` holds a reference for the whole call; on success libvirt hands us `value` of `size` bytes.
+    let value = unsafe { sys::virSecretGetValue(secret.as_ptr(), &mut size, 0) };
+    if value.is_null() {
+        return Err(virt::error::Error::last_error().into());
+    }
+    // SAFETY: as above; nobody else has them. I6: no copy stays behind in memory that is free.
+    unsafe {
+        let bytes = slice::from_raw_parts_mut(value, size);
+        let copy = bytes.to_vec();
+        bytes.zeroize();
+        libc::free(value.cast());
+        Ok(copy.into())
+    }
 }
 
 /// A domain's events, until dropped. Dropping asks libvirt to stop, so it blocks.
