@@ -13,7 +13,7 @@ use serde::Deserialize;
 use vmferry_core::id::HostName;
 use vmferry_transport::CertificateFiles;
 
-pub use self::storage::{Multipath, Storage};
+pub use self::storage::Storage;
 use self::storage::{SecretTable, StorageTable};
 use crate::storage::secrets::Secrets;
 

@@ -20,7 +20,10 @@ use vmferry_core::{
     reason::Reason,
 };
 
-pub use self::{host::LibvirtHost, storage::{OnSent, Storage}};
+pub use self::{
+    host::LibvirtHost,
+    storage::{OnSent, Storage},
+};
 
 /// What went wrong at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

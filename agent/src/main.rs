@@ -102,7 +102,7 @@ fn start_logging() {
 
 #[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
-    let (credentials, reload) = vmferry_transport::watch_files(config.tls, CERTIFICATE_INTERVAL).await?;
+    let (credentials, reload) = vmferry_transport::watch_files(config.tls.clone(), CERTIFICATE_INTERVAL).await?;
     let identity = credentials.borrow().identity().clone();
     judge_identity(&config.name, &identity)?;
     let listener = TcpListener::bind(config.listen)
@@ -120,7 +120,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&grants),
         receivers,
     );
-    let oldest = move || Timestamp::now().checked_sub(config.keep_records).unwrap_or(Timestamp::MIN);
+    let keep_records = config.keep_records;
+    let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
     let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE)?);
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
@@ -135,7 +136,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().warm_up().await }
     });
-    let port = Port { credentials, migrations, zone: config.zone, grants };
+    let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);

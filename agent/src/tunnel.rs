@@ -28,7 +28,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vmferry_core::id::MigrationId;
-use vmferry_proto::v1::TunnelChannel;
 use vmferry_transport::Stream;
 
 pub use self::{destination::Grants, source::Listeners};

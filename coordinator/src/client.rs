@@ -14,8 +14,8 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
-    domain_xml::rewrite::Relocation,
     agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
+    domain_xml::rewrite::Relocation,
     host::Host,
     id::{HostName, MigrationId},
     instance::Instance,

@@ -95,11 +95,20 @@ impl Exit {
             | R::MachineTypeMissing
             | R::HypervisorTooOld
             | R::NetworkMissing
-            | R::DiskMissing => Self::Refused,
+            | R::DiskSpaceShort
+            | R::VolumeUnreachable
+            | R::VolumeLoginRefused
+            | R::VolumeMissing
+            | R::VolumeSecretMissing
+            | R::StorageToolMissing
+            | R::VolumeDiffers
+            | R::VolumeInUse => Self::Refused,
             R::PhaseOutOfOrder
             | R::LibvirtFailed
             | R::JournalFailed
             | R::TunnelFailed
+            | R::CopyFailed
+            | R::VolumeConnectFailed
             | R::MigrationFailed
             | R::HandoverFailed
             | R::TooLateToAbort

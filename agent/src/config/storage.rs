@@ -1,33 +1,22 @@
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use uuid::Uuid;
 use vmferry_core::domain_xml::SecretKind;
 
 use super::check;
-use crate::storage::secrets::{SecretFile, Secrets};
+use crate::storage::{
+    by_host::{Multipath, Settings},
+    secrets::{SecretFile, Secrets},
+};
 
 /// How this host uses its storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Storage {
-    /// Whether several paths to a volume become one device.
-    pub multipath: Multipath,
-    /// How long the device of a volume may take to appear.
-    pub device_timeout: Duration,
+    /// How volumes are connected that QEMU does not open itself.
+    pub by_host: Settings,
     /// Whether images may promise guests more than the file system has left.
     pub disk_overcommit: bool,
-}
-
-/// Whether several paths to a volume become one device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Multipath {
-    /// One path is used.
-    Off,
-    /// Where multipathd runs; else one path, with a warning.
-    Wanted,
-    /// A volume that cannot have it is not connected.
-    Enforced,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,7 +53,8 @@ pub(super) fn storage(problems: &mut Vec<String>, table: StorageTable) -> Option
         if time.is_zero() { Err(format!("`{text}`: no device is that fast")) } else { Ok(time) }
     });
     let disk_overcommit = table.disk_overcommit.unwrap_or(false);
-    Some(Storage { multipath: multipath?, device_timeout: device_timeout?, disk_overcommit })
+    let by_host = Settings { multipath: multipath?, device_timeout: device_timeout? };
+    Some(Storage { by_host, disk_overcommit })
 }
 
 /// Those that can be used. The values are looked at and forgotten.
@@ -120,7 +110,7 @@ pub(super) fn secrets(problems: &mut Vec<String>, tables: Vec<SecretTable>) -> S
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use tempfile::TempDir;
 
@@ -140,8 +130,10 @@ mod tests {
     #[test]
     fn storage_is_used_as_people_expect_unless_they_say_otherwise() {
         let mut problems = Vec::new();
-        let expected =
-            Storage { multipath: Multipath::Wanted, device_timeout: Duration::from_secs(30), disk_overcommit: false };
+        let expected = Storage {
+            by_host: Settings { multipath: Multipath::Wanted, device_timeout: Duration::from_secs(30) },
+            disk_overcommit: false,
+        };
         assert_eq!(storage(&mut problems, StorageTable::default()), Some(expected));
         assert_eq!(problems, [""; 0]);
     }

@@ -17,6 +17,8 @@ use vmferry_core::disk::{File, Probe, Seen, SeenProbe};
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long a probe may take to be seen: NFS clients believe for a while what they saw last.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What `stat` counts in, whatever the file system.
+const BLOCK: u64 = 512;
 /// More than any token.
 const TOKEN_LIMIT: u64 = 128;
 
@@ -45,6 +47,7 @@ pub(super) fn look_at(path: &str) -> io::Result<File> {
         path: path.to_owned(),
         directory: directory.to_owned(),
         size: metadata.size(),
+        allocated: metadata.blocks() * BLOCK,
         inode: metadata.ino(),
         device: metadata.dev(),
     })
@@ -79,7 +82,7 @@ pub(super) fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io
         let seen = match look_at(path) {
             Ok(file) => {
                 let found = probe.and_then(|probe| read(&file.directory, &probe.file_name).ok());
-                Some(Seen { file, probe: found })
+                Some(Seen { file, probe: found, digest: None })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),

@@ -35,7 +35,10 @@ use crate::{
     config::Config,
     libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
     network,
-    storage::{digest::Digests, receivers::{Receivers, with_causes}},
+    storage::{
+        digest::Digests,
+        receivers::{Receivers, with_causes},
+    },
     tunnel::{self, Grants, Listeners},
 };
 
@@ -74,7 +77,7 @@ impl LibvirtHost {
             grants,
             receivers,
             digests: Digests::default(),
-            overcommit: config.disk_overcommit,
+            overcommit: config.storage.disk_overcommit,
         }
     }
 

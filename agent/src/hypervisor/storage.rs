@@ -62,11 +62,7 @@ pub trait Storage: Send + Sync + 'static {
     fn is_free(&self, path: &str) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: makes an empty image for the job to fill; fails if something is there. `below` is what lies below it.
-    fn make_image(
-        &self,
-        image: &Image,
-        below: Option<&StaticImage>,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn make_image(&self, image: &Image, below: Option<&StaticImage>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Either: removes an image, unless a domain here uses it.
     fn remove_image(&self, path: &str) -> impl Future<Output = Result<(), Fault>> + Send;

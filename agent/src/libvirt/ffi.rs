@@ -73,9 +73,7 @@ pub(super) fn migrate(
     let mut add = |name: &CStr, text: &str| {
         let text = CString::new(text)?;
         // SAFETY: the list begins empty and grows by libvirt's own function, which copies the string.
-        check(unsafe {
-            sys::virTypedParamsAddString(&mut params, &mut count, &mut room, name.as_ptr(), text.as_ptr())
-        })
+        check(unsafe { sys::virTypedParamsAddString(&mut params, &mut count, &mut room, name.as_ptr(), text.as_ptr()) })
     };
     let added = parameters.iter().try_for_each(|(name, text)| add(name, text));
     let moved = added.and_then(|()| {

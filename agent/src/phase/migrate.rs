@@ -38,7 +38,8 @@ pub async fn source(
     })?;
     let transfer = disk::transfer(&guest.disks, resolved).map_err(|target| {
         let (name, destination) = (&order.instance_name, &order.destination.host);
-        let message = format!("disk {target} of {name} is not the one that {destination} was asked about; migrate again");
+        let message =
+            format!("disk {target} of {name} is not the one that {destination} was asked about; migrate again");
         Fault::new(Reason::DiskNotShared, message)
     })?;
     let ahead = Ahead::of(resolved, &guest, progress);

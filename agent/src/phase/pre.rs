@@ -81,23 +81,22 @@ async fn volumes(
         .collect();
     volumes.iter().filter_map(|(volume, _)| volume.undo()).try_for_each(|undo| steps.promise(undo))?;
     let connect = async |(volume, found): (&Volume, &Found)| {
-            let (here, relocation) = host.connect_volume(order.id, &volume).await?;
-            if here == *found {
-                return Ok(relocation);
-            }
-            // The checks found the same: it was exchanged or resized since then.
-            let (target, connection) = (&volume.target, &volume.connection);
-            let message = format!(
-                "disk {target} of {}: {connection} is now {} with {} on {}, it was {} with {}; migrate again",
-                order.instance_name,
-                here.identity,
-                here.size,
-                host.name(),
-                found.identity,
-                found.size
-            );
-            Err(Fault::new(Reason::VolumeDiffers, message))
+        let (here, relocation) = host.connect_volume(order.id, volume).await?;
+        if here == *found {
+            return Ok(relocation);
         }
+        // The checks found the same: it was exchanged or resized since then.
+        let (target, connection) = (&volume.target, &volume.connection);
+        let message = format!(
+            "disk {target} of {}: {connection} is now {} with {} on {}, it was {} with {}; migrate again",
+            order.instance_name,
+            here.identity,
+            here.size,
+            host.name(),
+            found.identity,
+            found.size
+        );
+        Err(Fault::new(Reason::VolumeDiffers, message))
     };
     Ok(try_join_all(volumes.into_iter().map(connect)).await?.into_iter().flatten().collect())
 }

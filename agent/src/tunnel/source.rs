@@ -74,8 +74,9 @@ impl Listeners {
     /// Waits until every image that was sent is on the destination's disk. An error is a sentence.
     pub async fn await_images(&self, order: &Order) -> Result<(), String> {
         let end = self.end(order, TunnelChannel::ImagesDone, 0, CancellationToken::new());
-        let opened = timeout(IMAGES_LIMIT, end.map_err(|error| error.to_string())?.connect());
-        opened.await.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
+        let end = end.map_err(|error| error.to_string())?;
+        let answer = timeout(IMAGES_LIMIT, end.connect()).await;
+        answer.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
     }
 
     fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {

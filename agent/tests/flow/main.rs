@@ -7,13 +7,13 @@ mod fake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use fake::{Fake, Faults, Local, Trouble, World};
+use fake::{Fake, Faults, Local, Trouble, World, relocation};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Sighting},
-    flow::{self, Completed, Failure, Watch},
+    flow::{self, Completed, Failure, Plan, Watch},
     migration::{Cause, Endpoint, Order, Outcome, Phase, Progress, Side},
     reason::Reason,
 };
@@ -71,7 +71,8 @@ impl Rig {
         let plan = flow::check(&self.hosts(), &self.order, &Unwatched).await.expect("checked");
         assert!(!plan.is_refused(), "{plan:#?}");
         assert_eq!(self.world.leftovers(), Vec::<String>::new(), "a check leaves nothing");
-        (Half::Source { proven: plan.proven }, Half::Destination { leaving: Box::new(plan.leaving) })
+        let Plan { leaving, resolved, .. } = plan;
+        (Half::Source { resolved: resolved.clone() }, Half::Destination { leaving: Box::new(leaving), resolved })
     }
 
     /// Probe files that nobody said to remove go by themselves, soon; so does what a restarted agent finds.
@@ -258,9 +259,9 @@ async fn the_repeat_of_each_phase_is_a_no_op() {
         hosts.destination.pre(order, &destination_half).await.expect("destination is still ready");
         assert_eq!(rig.world.steps(), before, "a second pre takes no step");
     }
-    let first = hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    let first = hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
     let before = rig.world.steps();
-    assert_eq!(hosts.source.migrate(order, &|_| {}).await.expect("joined"), first);
+    assert_eq!(hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("joined"), first);
     assert_eq!(rig.world.steps(), before, "a second migrate moves nothing");
     hosts.destination.post(order, Side::Destination).await.expect("final");
     hosts.source.post(order, Side::Source).await.expect("final");
@@ -298,7 +299,7 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
     let hosts = rig.hosts();
     let order = &rig.order;
     rig.get_ready().await;
-    hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
     let cause = because(order, Reason::MigrationFailed);
     let refused = hosts.destination.cleanup(order, Side::Destination, &cause).await.expect_err("I1");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
@@ -344,7 +345,7 @@ async fn a_migration_that_was_resolved_starts_no_job_any_more() {
     let order = &rig.order;
     rig.get_ready().await;
     _ = rig.resolve().await.expect_err("somebody else ends it before it moves");
-    hosts.source.migrate(order, &|_| {}).await.expect_err("its first coordinator is too late");
+    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect_err("its first coordinator is too late");
     assert_eq!(rig.world.sees("source"), Sighting::Running);
     rig.assert_invariants("resolved beside a living coordinator");
 }
@@ -355,7 +356,7 @@ async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
     let hosts = rig.hosts();
     let order = &rig.order;
     rig.get_ready().await;
-    hosts.source.migrate(order, &|_| {}).await.expect("moved");
+    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
     let cause = because(order, Reason::CoordinatorLost);
     let refused = hosts.source.cleanup(order, Side::Source, &cause).await.expect_err("it has moved");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);

@@ -257,7 +257,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         Ok(Response::new(v1::CheckResponse {
             checks: vec![check.into()],
             leaving: leaving.map(Into::into),
-            proven: vec![],
+            resolved: vec![],
         }))
     }
 
@@ -285,7 +285,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = record.order.id;
         self.world().records.insert((self.name.to_owned(), id), record);
         self.begin(id, Phase::Pre)?;
-        Ok(Response::new(v1::PreResponse {}))
+        Ok(Response::new(v1::PreResponse::default()))
     }
 
     type MigrateStream = Pin<Box<dyn Stream<Item = Result<v1::MigrateResponse, Status>> + Send>>;

@@ -3,11 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Presence, Resolution, Resolved, StaticImage};
-use crate::{
-    domain_xml::DiskDefinition,
-    instance::DiskSource,
-    undo::Undo,
-};
+use crate::{domain_xml::DiskDefinition, instance::DiskSource, undo::Undo};
 
 /// Who answers for the disks while the guest moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

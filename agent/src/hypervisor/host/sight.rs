@@ -64,14 +64,16 @@ impl LibvirtHost {
 
     async fn see_file(&self, leaving: &Leaving, path: String) -> Result<Look, Fault> {
         if let Some(migration) = self.receivers.of(Path::new(&path)) {
-            let message = format!("migration {migration} is just copying {path} to {}; migrate when it has ended", self.name);
+            let message =
+                format!("migration {migration} is just copying {path} to {}; migrate when it has ended", self.name);
             return Err(Fault::new(Reason::DiskNotShared, message));
         }
         let shown = leaving.shown.file(&path).cloned();
         let probe = leaving.shown.probe_beside(&path).cloned();
         let asked = path.clone();
         let seen = files::within_limit(move || files::see(&asked, shown.as_ref(), probe.as_ref())).await;
-        let cannot = |error: String| Fault::new(Reason::ProbeFailed, format!("cannot look at {path} on {}: {error}", self.name));
+        let cannot =
+            |error: String| Fault::new(Reason::ProbeFailed, format!("cannot look at {path} on {}: {error}", self.name));
         if let Some(seen) = seen.map_err(|error| cannot(error.to_string()))? {
             return Ok(Look::Here(seen));
         }
@@ -102,9 +104,9 @@ impl LibvirtHost {
 
     pub(super) async fn digest_of(&self, path: &str) -> Result<String, Fault> {
         let digest = self.digests.of(Path::new(path), &CancellationToken::new()).await;
-        digest.map(|digest| digest.to_string()).map_err(|error| {
-            Fault::new(Reason::ProbeFailed, format!("{} on {}", with_causes(&error), self.name))
-        })
+        digest
+            .map(|digest| digest.to_string())
+            .map_err(|error| Fault::new(Reason::ProbeFailed, format!("{} on {}", with_causes(&error), self.name)))
     }
 
     /// Every volume at once.

@@ -149,7 +149,8 @@ impl Storage for LibvirtHost {
 
     async fn await_images(&self, order: &Order) -> Result<(), Fault> {
         self.listeners.await_images(order).await.map_err(|error| {
-            let message = format!("images that were copied to {} are not complete there: {error}", order.destination.host);
+            let message =
+                format!("images that were copied to {} are not complete there: {error}", order.destination.host);
             Fault::new(Reason::CopyFailed, message)
         })
     }

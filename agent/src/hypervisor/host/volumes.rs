@@ -46,7 +46,7 @@ impl Volumes {
             host: config.name.clone(),
             libvirt,
             secrets: config.secrets.clone(),
-            settings: config.volumes,
+            settings: config.storage.by_host,
             awaited: Mutex::default(),
         }
     }
@@ -54,7 +54,9 @@ impl Volumes {
     /// What there is, looked at from here without attaching anything; and which of its portals answered, if it has any.
     pub(super) async fn find(&self, connection: &Connection) -> Result<(Found, Option<String>), Refusal> {
         let secret = self.secret_of(connection).await?;
-        let seen = by_qemu::find(connection, secret.as_ref(), LIMIT).await.map_err(|error| self.refusal(connection, &error))?;
+        let seen = by_qemu::find(connection, secret.as_ref(), LIMIT)
+            .await
+            .map_err(|error| self.refusal(connection, &error))?;
         Ok((seen.found, seen.portal))
     }
 
@@ -122,7 +124,8 @@ impl Volumes {
         self.awaited().entry(secret.clone()).or_default().insert(migration);
         let kind = kind(connection);
         let failed = |why: String| {
-            let message = format!("the secret of volume {connection} cannot be given to libvirt on {}: {why}", self.host);
+            let message =
+                format!("the secret of volume {connection} cannot be given to libvirt on {}: {why}", self.host);
             Fault::new(Reason::VolumeSecretMissing, message)
         };
         let Some(own) = self.secrets.find(kind, secret) else {
@@ -141,7 +144,11 @@ impl Volumes {
         let Some(Login { secret, .. }) = connection.login() else { return Ok(None) };
         let value = self.secrets.value(&self.libvirt, kind(connection), secret).await.map_err(|error| Refusal {
             reason: Reason::VolumeSecretMissing,
-            message: format!("the secret of volume {connection} cannot be read on {}: {}", self.host, with_causes(&error)),
+            message: format!(
+                "the secret of volume {connection} cannot be read on {}: {}",
+                self.host,
+                with_causes(&error)
+            ),
             remedy: format!("see to the [[secret]] in the configuration of the agent of {}", self.host),
         })?;
         value.map(Some).ok_or_else(|| self.has_no_secret(connection, secret))

@@ -58,7 +58,7 @@ fn plan() -> Plan {
             qemu_version: 7_002_022,
             shown: Shown::default(),
         },
-        proven: vec![],
+        resolved: vec![],
         checks: vec![
             Check {
                 host: host("node-28"),

@@ -1,0 +1,246 @@
+//! One host at the edge, but for its disks.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use bytesize::ByteSize;
+use tokio_util::sync::CancellationToken;
+use vmferry_agent::hypervisor::{Fault, Hypervisor, OnProgress};
+use vmferry_core::{
+    agent::{Leaving, Sighting},
+    compatibility::{DestinationFacts, SourceFacts},
+    disk::{Sharing, Transfer},
+    domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
+    id::{HostName, InstanceId, MigrationId},
+    instance::{Instance, InstanceState},
+    migration::{Order, Statistics},
+    reason::Reason,
+};
+
+use super::{
+    disks::{self, DOMAIN_XML},
+    world::{Place, Trouble, World},
+};
+
+/// One host at the edge.
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(super) name: &'static str,
+    host: HostName,
+    pub(super) world: Arc<World>,
+}
+
+impl Fake {
+    pub(crate) fn new(name: &'static str, world: Arc<World>) -> Self {
+        Self { name, host: name.parse().expect("valid"), world }
+    }
+
+    /// One thing done at the edge: here the fault strikes, if this is its place.
+    pub(super) async fn step<T>(&self, what: &str, effect: impl FnOnce() -> T) -> Result<T, Fault> {
+        let struck = {
+            let mut facts = self.world.facts();
+            let here = facts.faults.place == Place::Step(facts.steps);
+            facts.steps += 1;
+            here.then(|| {
+                facts.struck = Some(format!("{}: {what}", self.name));
+                facts.faults.trouble
+            })
+        };
+        let broken = || Fault::new(Reason::LibvirtFailed, format!("{what} failed on {}, as asked for", self.name));
+        match struck {
+            None => Ok(effect()),
+            Some(Trouble::Fails) => Err(broken()),
+            Some(Trouble::LosesItsAnswer) => {
+                effect();
+                Err(broken())
+            }
+            Some(Trouble::DiesBefore) => self.die().await,
+            Some(Trouble::DiesAfter) => {
+                effect();
+                self.die().await
+            }
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.world.death.notify_one();
+        std::future::pending().await
+    }
+
+    /// I5: what is about to be done stands in the journal on disk.
+    pub(super) fn assert_journaled(&self, undo: &str) {
+        self.assert_on_disk("journal", undo);
+    }
+
+    pub(super) fn assert_on_disk(&self, directory: &str, undo: &str) {
+        let directory = self.world.journals.join(self.name).join(directory);
+        let files = fs::read_dir(directory).expect("the agent made it");
+        let journaled =
+            files.flatten().any(|file| fs::read_to_string(file.path()).is_ok_and(|text| text.contains(undo)));
+        assert!(journaled, "I5: {undo} is not in a journal of {}", self.name);
+    }
+}
+
+impl Hypervisor for Fake {
+    fn name(&self) -> &HostName {
+        &self.host
+    }
+
+    async fn leaving(&self, _: &Order) -> Result<(SourceFacts, Leaving), Fault> {
+        let definition = Definition::parse(DOMAIN_XML).expect("valid");
+        let shown = disks::shown();
+        let facts = SourceFacts {
+            host: self.host.clone(),
+            state: InstanceState::Active,
+            migration: None,
+            job: None,
+            snapshots: 0,
+            definition: definition.clone(),
+            shown: shown.clone(),
+        };
+        let instance = Instance {
+            id: definition.id,
+            name: definition.name.clone(),
+            state: InstanceState::Active,
+            host: self.host.clone(),
+            memory: definition.memory,
+            vcpus: 1,
+            persistent: true,
+            disks: Vec::new(),
+            vifs: Vec::new(),
+            migration: None,
+        };
+        let leaving = Leaving { instance, domain_xml: DOMAIN_XML.into(), definition, qemu_version: 7_002_000, shown };
+        self.step("reading the guest", || (facts, leaving)).await
+    }
+
+    async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
+        let sight = disks::sight(leaving, &self.world);
+        let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
+        let facts = DestinationFacts {
+            host: self.host.clone(),
+            migration: None,
+            same_id: None,
+            same_name: false,
+            memory_available: ByteSize::gib(4),
+            capabilities: HostCapabilities { architecture: "x86_64".into(), cpu_model: "EPYC".into(), machines },
+            vcpus_max: Some(64),
+            cpu: None,
+            bridges: Vec::new(),
+            networks: Vec::new(),
+            lacks_emulator: false,
+            sight,
+            qemu_version: 7_002_000,
+        };
+        self.step("reading the host", || facts).await
+    }
+
+    async fn definition(&self, _: InstanceId) -> Result<Option<Definition>, Fault> {
+        self.step("reading the disks", || Some(Definition::parse(DOMAIN_XML).expect("valid"))).await
+    }
+
+    async fn sighting(&self, _: InstanceId) -> Result<Sighting, Fault> {
+        self.step("looking for the guest", || self.world.sees(self.name)).await
+    }
+
+    async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
+        assert_eq!(images, 1, "one for the base");
+        self.assert_journaled("remove_sockets");
+        self.step("opening sockets", || {
+            let mut facts = self.world.facts();
+            facts.directories.insert((self.name, order.id));
+            facts.listening.insert((self.name, order.id));
+        })
+        .await
+    }
+
+    async fn make_directory(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.assert_journaled("remove_sockets");
+        self.step("making the directory", || _ = self.world.facts().directories.insert((self.name, migration))).await
+    }
+
+    async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.step("removing sockets", || {
+            let mut facts = self.world.facts();
+            facts.directories.remove(&(self.name, migration));
+            facts.listening.remove(&(self.name, migration));
+        })
+        .await
+    }
+
+    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
+        self.assert_journaled("revoke_tunnel");
+        self.world.facts().granted.insert(migration, source.clone());
+        Ok(())
+    }
+
+    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.world.facts().granted.remove(&migration);
+        Ok(())
+    }
+
+    async fn migrate(
+        &self,
+        order: &Order,
+        transfer: &Transfer,
+        relocations: &[Relocation],
+        _: OnProgress,
+        _: CancellationToken,
+    ) -> Result<Statistics, Fault> {
+        assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
+        assert_eq!(relocations, [disks::relocation()], "what the destination said in its pre");
+        {
+            let facts = self.world.facts();
+            assert!(facts.complete.contains(&order.id), "what is sent ahead is there before the guest");
+            assert!(facts.listening.contains(&("source", order.id)), "the way out is open");
+            assert!(facts.directories.contains(&("destination", order.id)), "QEMU has a place for its socket");
+            assert_eq!(facts.granted.get(&order.id), Some(&self.host), "the way in is granted to the source");
+        }
+        self.step("copying memory and disks", || self.world.set("destination", Some((Sighting::Arriving, false))))
+            .await
+            .inspect_err(|_| {
+                // libvirt takes back what it began.
+                self.world.set("destination", None);
+            })?;
+        let handover = || {
+            self.world.set("source", None);
+            self.world.set("destination", Some((Sighting::Running, true)));
+        };
+        self.step("handing over", handover).await.map_err(|fault| {
+            if self.world.sees("destination") == Sighting::Arriving {
+                self.world.set("destination", None);
+            }
+            Fault::new(Reason::HandoverFailed, fault.message)
+        })?;
+        Ok(Statistics {
+            total_time: Duration::from_secs(1),
+            downtime: Duration::from_millis(50),
+            ..Statistics::default()
+        })
+    }
+
+    async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {
+        self.step("waiting for the job", || ()).await
+    }
+
+    async fn make_persistent(&self, _: InstanceId) -> Result<(), Fault> {
+        self.step("keeping the definition", || {
+            let sighting = self.world.sees(self.name);
+            self.world.set(self.name, Some((sighting, true)));
+        })
+        .await
+    }
+
+    async fn undefine(&self, _: InstanceId) -> Result<(), Fault> {
+        assert_ne!(self.world.sees(self.name), Sighting::Running, "I4: the guest's only definition");
+        self.step("undefining", || self.world.set(self.name, None)).await
+    }
+
+    async fn destroy_arriving(&self, _: InstanceId) -> Result<(), Fault> {
+        self.step("destroying what arrives", || {
+            if self.world.sees(self.name) == Sighting::Arriving {
+                self.world.set(self.name, None);
+            }
+        })
+        .await
+    }
+}

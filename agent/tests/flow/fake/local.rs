@@ -1,0 +1,94 @@
+//! The flow's way to an agent in this process.
+
+use vmferry_agent::{hypervisor::Hypervisor as _, migrations::Migrations};
+use vmferry_core::{
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
+    domain_xml::rewrite::Relocation,
+    id::HostName,
+    migration::{Cause, Order, Progress, Record, Side, Statistics},
+    reason::Reason,
+};
+
+use super::{
+    host::Fake,
+    world::{Place, Trouble, World},
+};
+
+/// An agent as the coordinator reaches it, with calls that can be lost on the way.
+pub(crate) struct Local<'a> {
+    pub(crate) migrations: &'a Migrations<Fake>,
+    pub(crate) world: &'a World,
+}
+
+impl Local<'_> {
+    async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        let struck = {
+            let mut facts = self.world.facts();
+            let here = facts.faults.place == Place::Call(facts.calls);
+            facts.calls += 1;
+            here.then(|| {
+                facts.struck = Some(format!("{}: {what}", self.host()));
+                facts.faults.trouble
+            })
+        };
+        let silence = || CallError {
+            host: self.host().clone(),
+            reason: Reason::AgentUnreachable,
+            message: format!("{} did not answer, as asked for", self.host()),
+        };
+        match struck {
+            None => call.await,
+            Some(Trouble::LosesItsAnswer) => {
+                _ = call.await;
+                Err(silence())
+            }
+            Some(_) => Err(silence()),
+        }
+    }
+}
+
+impl Agent for Local<'_> {
+    fn host(&self) -> &HostName {
+        self.migrations.host().name()
+    }
+
+    async fn check(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<CheckReport, CallError> {
+        self.call("check", self.migrations.check(order, side, leaving)).await
+    }
+
+    async fn end_check(&self, order: &Order) -> Result<(), CallError> {
+        self.call("end_check", self.migrations.end_check(order)).await
+    }
+
+    async fn pre(&self, order: &Order, half: &Half) -> Result<Vec<Relocation>, CallError> {
+        let by = "vmferry://test/coordinator/flow".to_owned();
+        let pre = async { self.migrations.open(order, half.side(), by)?.pre(half).await };
+        self.call("pre", pre).await
+    }
+
+    async fn migrate(
+        &self,
+        order: &Order,
+        relocations: &[Relocation],
+        _: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Statistics, CallError> {
+        self.call("migrate", async { self.migrations.of(order)?.migrate(relocations.to_vec()).await }).await
+    }
+
+    async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
+        self.call("post", async { self.migrations.of(order)?.post().await }).await
+    }
+
+    async fn cleanup(&self, order: &Order, _: Side, cause: &Cause) -> Result<Vec<String>, CallError> {
+        self.call("cleanup", async { self.migrations.of(order)?.cleanup(cause.clone()).await }).await
+    }
+
+    async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
+        self.call("locate", self.migrations.locate(order.instance)).await
+    }
+
+    async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {
+        let record = async { Ok(self.migrations.get(order.id).ok().map(|migration| migration.state().record())) };
+        self.call("record", record).await
+    }
+}

@@ -1,0 +1,171 @@
+//! Everything that outlives an agent's process, as plain values; and one fault at a chosen place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::Notify;
+use vmferry_core::{
+    agent::Sighting,
+    disk::Probe,
+    id::{HostName, MigrationId},
+};
+
+use super::disks;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Trouble {
+    /// The effect does not happen; an error is told.
+    Fails,
+    /// The effect happens; an error is told.
+    LosesItsAnswer,
+    /// The process dies before the effect.
+    DiesBefore,
+    /// The process dies after the effect, before it can say so.
+    DiesAfter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    Nowhere,
+    Step(usize),
+    Call(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Faults {
+    pub(super) place: Place,
+    pub(super) trouble: Trouble,
+}
+
+impl Faults {
+    pub(crate) fn none() -> Self {
+        Self { place: Place::Nowhere, trouble: Trouble::Fails }
+    }
+
+    pub(crate) fn at_step(step: usize, trouble: Trouble) -> Self {
+        Self { place: Place::Step(step), trouble }
+    }
+
+    pub(crate) fn at_call(call: usize, trouble: Trouble) -> Self {
+        Self { place: Place::Call(call), trouble }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) faults: Faults,
+    pub(super) steps: usize,
+    pub(super) calls: usize,
+    pub(super) struck: Option<String>,
+    pub(super) domains: BTreeMap<&'static str, (Sighting, bool)>,
+    pub(super) directories: BTreeSet<(&'static str, MigrationId)>,
+    pub(super) listening: BTreeSet<(&'static str, MigrationId)>,
+    pub(super) granted: BTreeMap<MigrationId, HostName>,
+    /// In the one directory that both hosts see, by name.
+    pub(super) probes: BTreeMap<String, Probe>,
+    /// What each host has of the guest's disks: paths of files and directories, volumes, secrets.
+    pub(super) has: BTreeSet<(&'static str, String)>,
+    /// Migrations whose images may be written to.
+    pub(super) receiving: BTreeSet<MigrationId>,
+    /// Migrations whose images were all received.
+    pub(super) complete: BTreeSet<MigrationId>,
+}
+
+/// Everything that outlives an agent's process.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(super) journals: PathBuf,
+    facts: Mutex<Facts>,
+    pub(super) death: Arc<Notify>,
+}
+
+impl World {
+    pub(crate) fn new(journals: &Path, faults: Faults) -> Arc<Self> {
+        let facts = Facts {
+            faults,
+            steps: 0,
+            calls: 0,
+            struck: None,
+            domains: BTreeMap::from([("source", (Sighting::Running, true))]),
+            directories: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            has: disks::OF_THE_SOURCE.iter().map(|thing| ("source", (*thing).to_owned())).collect(),
+            receiving: BTreeSet::new(),
+            complete: BTreeSet::new(),
+        };
+        Arc::new(Self { journals: journals.to_owned(), facts: Mutex::new(facts), death: Arc::default() })
+    }
+
+    pub(super) fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
+        self.facts.lock().expect("no test panics while it holds the world")
+    }
+
+    pub(crate) fn calm(&self) {
+        self.facts().faults = Faults::none();
+    }
+
+    pub(crate) fn struck(&self) -> Option<String> {
+        self.facts().struck.clone()
+    }
+
+    /// Steps that changed something or tried to.
+    pub(crate) fn steps(&self) -> usize {
+        self.facts().steps
+    }
+
+    pub(crate) fn sees(&self, host: &str) -> Sighting {
+        self.facts().domains.get(host).map_or(Sighting::Absent, |(sighting, _)| *sighting)
+    }
+
+    pub(crate) fn is_persistent(&self, host: &str) -> bool {
+        self.facts().domains.get(host).is_some_and(|(_, persistent)| *persistent)
+    }
+
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let facts = self.facts();
+        let directories = facts.directories.iter().map(|left| format!("directory {left:?}"));
+        let listening = facts.listening.iter().map(|left| format!("listener {left:?}"));
+        let granted = facts.granted.iter().map(|left| format!("grant {left:?}"));
+        let probes = facts.probes.keys().map(|left| format!("probe {left}"));
+        let lists = fs::read_dir(self.journals.join("source/probes")).expect("the agent made it").flatten();
+        let lists = lists.map(|left| format!("list {}", left.path().display()));
+        let receiving = facts.receiving.iter().map(|left| format!("receiver {left:?}"));
+        let disks = facts.has.iter().filter(|(host, thing)| disks::is_left(&facts.domains, host, thing));
+        let disks = disks.map(|left| format!("disk {left:?}"));
+        directories.chain(listening).chain(granted).chain(probes).chain(lists).chain(receiving).chain(disks).collect()
+    }
+
+    /// Listeners and grants live in the process; so does the data path of a guest that is arriving.
+    pub(crate) fn drop_process(&self, host: &'static str) {
+        let mut facts = self.facts();
+        facts.listening.retain(|(of, _)| *of != host);
+        if host == "destination" {
+            facts.granted.clear();
+            facts.receiving.clear();
+        }
+        facts.domains.retain(|_, (sighting, _)| *sighting != Sighting::Arriving);
+    }
+
+    pub(crate) fn wait_for_death(&self) -> impl Future<Output = ()> + use<> {
+        let death = Arc::clone(&self.death);
+        async move { death.notified().await }
+    }
+
+    /// I1, whenever a domain changes.
+    pub(super) fn set(&self, host: &'static str, domain: Option<(Sighting, bool)>) {
+        let mut facts = self.facts();
+        match domain {
+            Some(domain) => _ = facts.domains.insert(host, domain),
+            None => _ = facts.domains.remove(host),
+        }
+        let running = facts.domains.values().filter(|(sighting, _)| *sighting == Sighting::Running).count();
+        assert!(running <= 1, "I1: the guest runs {running} times");
+        disks::assert_whole(&facts);
+    }
+}
