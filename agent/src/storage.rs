@@ -1,4 +1,5 @@
 //! The host's storage: thin edges to the programs that know it. What to do with it is decided in `vmferry_core`.
 
+pub mod by_qemu;
 pub mod secrets;
 pub mod tool;
