@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Error, child, disk::DiskDefinition, metadata::VolumeLabel, parse};
 use crate::{
+    id::InstanceId,
     instance::DiskSource,
     volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume},
 };
@@ -41,6 +42,13 @@ pub(super) fn label(disk: &mut DiskDefinition, label: &VolumeLabel) {
             known.portals.extend(further);
         }
         _ => {}
+    }
+}
+
+/// A guest that is given no initiator's name logs in by one that QEMU makes of its UUID. Targets may admit only that.
+pub(super) fn name_initiator(volume: &mut Volume, guest: InstanceId) {
+    if let (Attachment::ByQemu, Connection::Iscsi(iscsi)) = (volume.attachment, &mut volume.connection) {
+        iscsi.initiator.get_or_insert_with(|| format!("iqn.2008-11.org.linux-kvm:{guest}"));
     }
 }
 
