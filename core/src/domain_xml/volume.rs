@@ -87,7 +87,9 @@ fn hosts(source: Node<'_, '_>, default_port: u16) -> Option<Vec<String>> {
     let address = |host: Node<'_, '_>| {
         let tcp = host.attribute("transport").is_none_or(|transport| transport == "tcp");
         let port = host.attribute("port").map_or(Some(default_port), |port| port.parse().ok())?;
-        let name = host.attribute("name").filter(|name| tcp && !name.is_empty())?;
+        // What would be more than a host in a list or a URL.
+        let more = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | ',');
+        let name = host.attribute("name").filter(|name| tcp && !name.is_empty() && !name.contains(more))?;
         Some(socket_address(name, port))
     };
     hosts.map(address).collect()
@@ -199,6 +201,8 @@ mod tests {
             "<source protocol='rbd' name=''/>".to_owned(),
             "<source protocol='rbd' name='a/b'><host name='a' port='high'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><host transport='unix' socket='/run/a'/></source>".to_owned(),
+            "<source protocol='rbd' name='a/b'><host name='a,b'/></source>".to_owned(),
+            "<source protocol='iscsi' name='iqn.a/1'><host name='user@a'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><auth username='u'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><auth username='u'><secret uuid='1'/></auth></source>".to_owned(),
             "<source protocol='iscsi' name='iqn.a/1'/>".to_owned(),
