@@ -100,7 +100,7 @@ fn judge(rbd: &Rbd, failed: Failed) -> FindError {
     let why = failed.how.clone();
     match failed.code.map(Errno::from_raw) {
         // It does not find the monitors' names, which is no answer of a cluster.
-        Some(Errno::ENOENT) if why.contains("monitors") => FindError::Unreachable { volume, at, why },
+        Some(Errno::ENOENT) if why.contains("cannot identify monitors") => FindError::Unreachable { volume, at, why },
         Some(Errno::ENOENT) => FindError::Gone { volume, why },
         Some(Errno::ETIMEDOUT | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => {
             FindError::Unreachable { volume, at, why }
