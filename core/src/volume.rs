@@ -64,7 +64,7 @@ pub struct Iscsi {
     pub target: String,
     /// Logical unit number.
     pub lun: u16,
-    /// The initiator's name, an IQN. None: the host's own.
+    /// The initiator's name, an IQN. None: the host's own; what QEMU opens always has one.
     pub initiator: Option<String>,
     /// Who logs in by CHAP; none where the target asks nobody.
     pub login: Option<Login>,

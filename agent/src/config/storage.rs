@@ -139,6 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_has_its_names_and_its_file_but_not_its_value() {
+        let file = tempfile::NamedTempFile::new().expect("a file, of mode 0600");
+        fs::write(file.path(), "hunter2\n").expect("written");
+        let text =
+            format!("[[secret]]\nuuid = '{UUID}'\nusage = 'san'\nkind = 'iscsi'\nfile = '{}'", file.path().display());
+        let tables = toml::from_str::<super::super::File>(&text).expect("valid").secret;
+        let mut problems = Vec::new();
+        let read = secrets(&mut problems, tables);
+        assert_eq!(problems, [""; 0]);
+        let (uuid, file) = (Uuid::parse_str(UUID).ok(), file.path().to_owned());
+        assert!(!format!("{read:?}").contains("hunter2"));
+        assert_eq!(read.0, [SecretFile { uuid, usage: Some("san".into()), kind: SecretKind::Iscsi, file }]);
+    }
+
+    #[test]
     fn every_problem_with_storage_is_reported_at_once() {
         let told_of = problems("[storage]\nmultipath = 'yes'\ndevice_timeout = '0s'\nfast = true");
         told(&told_of, "storage.multipath: `yes` is unknown", "\"enforced\"");

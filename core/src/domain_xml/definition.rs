@@ -84,8 +84,10 @@ impl Definition {
                 .filter(|disk| disk.disk.target == label.target)
                 .for_each(|disk| volume::label(disk, label));
         }
+        let id = text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?;
+        disks.iter_mut().filter_map(|disk| disk.volume.as_mut()).for_each(|volume| volume::name_initiator(volume, id));
         Ok(Self {
-            id: text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?,
+            id,
             name: text(domain, "name").ok_or(missing("name"))?.to_owned(),
             virt_type: domain.attribute("type").unwrap_or("qemu").to_owned(),
             emulator: text(devices, "emulator").map(str::to_owned),
@@ -259,6 +261,11 @@ mod tests {
         let both = labelled(&(label("vde", 1) + &label("vdf", 1)));
         assert_eq!(volume(&both, 0), Some((Attachment::ByHost, 2)));
         assert_eq!(volume(&both, 1), Some((Attachment::ByQemu, 2)), "the further portal is known");
+        let Some(Connection::Iscsi(iscsi)) = both.disks[1].volume.as_ref().map(|volume| &volume.connection) else {
+            panic!("{both:?}")
+        };
+        let name = "iqn.2008-11.org.linux-kvm:4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
+        assert_eq!(iscsi.initiator.as_deref(), Some(name), "QEMU's own name for a guest that is given none");
         let another = labelled(&label("vdf", 2));
         assert_eq!(volume(&another, 1), Some((Attachment::ByQemu, 1)), "QEMU opens what libvirt tells it");
         let files = labelled(&label("vda", 1));

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Error, child, disk::DiskDefinition, metadata::VolumeLabel, parse};
 use crate::{
+    id::InstanceId,
     instance::DiskSource,
     volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume},
 };
@@ -44,6 +45,13 @@ pub(super) fn label(disk: &mut DiskDefinition, label: &VolumeLabel) {
     }
 }
 
+/// A guest that is given no initiator's name logs in by one that QEMU makes of its UUID. Targets may admit only that.
+pub(super) fn name_initiator(volume: &mut Volume, guest: InstanceId) {
+    if let (Attachment::ByQemu, Connection::Iscsi(iscsi)) = (volume.attachment, &mut volume.connection) {
+        iscsi.initiator.get_or_insert_with(|| format!("iqn.2008-11.org.linux-kvm:{guest}"));
+    }
+}
+
 fn rbd(disk: Node<'_, '_>, source: Node<'_, '_>) -> Option<Rbd> {
     let of = |name, attribute| child(source, name).and_then(|node| node.attribute(attribute)).map(str::to_owned);
     Some(Rbd {
@@ -79,7 +87,9 @@ fn hosts(source: Node<'_, '_>, default_port: u16) -> Option<Vec<String>> {
     let address = |host: Node<'_, '_>| {
         let tcp = host.attribute("transport").is_none_or(|transport| transport == "tcp");
         let port = host.attribute("port").map_or(Some(default_port), |port| port.parse().ok())?;
-        let name = host.attribute("name").filter(|name| tcp && !name.is_empty())?;
+        // What would be more than a host in a list or a URL.
+        let more = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | ',');
+        let name = host.attribute("name").filter(|name| tcp && !name.is_empty() && !name.contains(more))?;
         Some(socket_address(name, port))
     };
     hosts.map(address).collect()
@@ -191,6 +201,8 @@ mod tests {
             "<source protocol='rbd' name=''/>".to_owned(),
             "<source protocol='rbd' name='a/b'><host name='a' port='high'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><host transport='unix' socket='/run/a'/></source>".to_owned(),
+            "<source protocol='rbd' name='a/b'><host name='a,b'/></source>".to_owned(),
+            "<source protocol='iscsi' name='iqn.a/1'><host name='user@a'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><auth username='u'/></source>".to_owned(),
             "<source protocol='rbd' name='a/b'><auth username='u'><secret uuid='1'/></auth></source>".to_owned(),
             "<source protocol='iscsi' name='iqn.a/1'/>".to_owned(),
