@@ -146,6 +146,7 @@ fn up(name: Option<String>, hosts: u8, guest: bool, agents: bool) -> Result<()> 
         name: Some(name.clone()),
         hosts: HostSpec::defaults(hosts),
         agents,
+        storage: Vec::new(),
         lifetime: Lifetime::Kept,
     })?;
     println!("testbed {name} is up after {:.1?}", started.elapsed());
