@@ -21,6 +21,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use ceph::{Ceph, RbdImage};
@@ -52,7 +53,7 @@ const CUTS: &str = "nft 'table inet cuts {
 }'";
 
 /// What a storage node can run. Ceph takes seconds to start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum Backend {
     /// A Ceph cluster with cephx, and a pool `volumes`.
     Ceph,
