@@ -64,6 +64,9 @@ pub(crate) fn prepare(layout: &Layout, host: &HostState, others: &[HostState]) -
     fs::write(etc.join("hostname"), format!("{}\n", host.name))?;
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     fs::write(etc.join("machine-id"), uuid.replace('-', ""))?;
+    let initiator = etc.join("iscsi/initiatorname.iscsi");
+    fs::create_dir_all(etc.join("iscsi"))?;
+    fs::write(initiator, format!("InitiatorName=iqn.2026-11.example.vmferry:{}\n", host.name))?;
     let names: String = others.iter().map(|host| format!("{} {}\n", host.address, host.name)).collect();
     fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n::1 localhost\n{names}"))?;
     Ok(())

@@ -4,7 +4,11 @@ use std::{fs, io::ErrorKind, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
+pub use report::{Mount, Report};
+
 use crate::wait;
+
+mod report;
 
 /// A guest's console: one file for its whole life, to which each host that runs it appends.
 #[derive(Debug, Clone)]
@@ -56,7 +60,7 @@ impl Console {
         Ok(lines(&self.text()?).filter_map(heartbeat).collect())
     }
 
-    /// The numbers that a Linux guest has on its second disk, by its own word.
+    /// The numbers that a Linux guest has on its second disk or volume, by its own word.
     pub fn acknowledged(&self) -> Result<Vec<u64>> {
         Ok(lines(&self.text()?).filter_map(|line| line.strip_prefix("ACK ")?.parse().ok()).collect())
     }

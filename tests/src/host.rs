@@ -172,8 +172,7 @@ impl Host {
         ensure!(!self.is_up(), "{} is up already", self.name);
         let booted = boot::boot(&self.layout, &self.recorded(), &self.tree, self.binaries.as_ref())?;
         let recorded = State::update(&self.layout, |state| {
-            let host =
-                state.hosts.iter_mut().find(|host| host.name == self.name).context("the host is not recorded")?;
+            let host = state.machine_mut(&self.name).context("the host is not recorded")?;
             host.supervisor = Some(booted.supervisor);
             host.init = Some(booted.init);
             Ok(host.clone())

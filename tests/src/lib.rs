@@ -39,6 +39,7 @@
 //! | `/var/lib/vmferry-testbed/NAME/` | overlays and `shared/` (in every host: `/srv/shared`; a host's own: `/srv/local`) |
 //! | netns `vmf-NAME` | the fabric: bridges `underlay` (192.0.2.1/24) and `guests` (198.51.100.1/24) |
 //! | netns `vmf-NAME-HOST` | `underlay0` (192.0.2.10 and up), bridge `br0` with `guests0` in it |
+//! | netns `vmf-NAME-storage` | `underlay0` (192.0.2.5 and 192.0.2.6) of the storage node, if there is one ([`storage`]) |
 
 pub mod agent;
 pub mod binaries;
@@ -55,6 +56,7 @@ mod pki;
 pub mod process;
 pub mod signals;
 pub mod state;
+pub mod storage;
 pub mod teardown;
 pub mod testbed;
 pub mod tree;

@@ -8,6 +8,7 @@ use vmferry_tests::{
     guest::{BootSectorGuest, Definition, LinuxGuest},
     layout::Layout,
     state::State,
+    storage::{self, Backend},
     teardown,
     testbed::{HostSpec, Lifetime, Options, Testbed},
     tree::Tree,
@@ -39,12 +40,15 @@ enum Action {
         /// Leave the agents out: libvirt only
         #[arg(long)]
         without_agents: bool,
+        /// Start a storage node that runs this; twice for both
+        #[arg(long, value_enum)]
+        storage: Vec<Backend>,
     },
     /// Show testbeds, their hosts and guests
     Status,
     /// Open a shell on a host, or, without one, where the operator is: all hosts in reach, vmferry in PATH
     Shell {
-        /// The host
+        /// The host, or storage
         host: Option<String>,
         /// The testbed [default: the only one]
         #[arg(long)]
@@ -115,7 +119,7 @@ fn main() -> ExitCode {
 
 fn run(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Up { name, hosts, guest, without_agents } => up(name, hosts, guest, !without_agents)?,
+        Action::Up { name, hosts, guest, without_agents, storage } => up(name, hosts, guest, !without_agents, storage)?,
         Action::Status => status()?,
         Action::Shell { host, name } => shell(&the_one(name)?, host.as_deref())?,
         Action::Run { name, command } => run_in_fabric(&the_one(name)?, &command)?,
@@ -136,7 +140,7 @@ fn run(action: Action) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(name: Option<String>, hosts: u8, guest: bool, agents: bool) -> Result<()> {
+fn up(name: Option<String>, hosts: u8, guest: bool, agents: bool, storage: Vec<Backend>) -> Result<()> {
     let name = match name {
         Some(name) => name,
         None => free_name()?,
@@ -146,6 +150,7 @@ fn up(name: Option<String>, hosts: u8, guest: bool, agents: bool) -> Result<()> 
         name: Some(name.clone()),
         hosts: HostSpec::defaults(hosts),
         agents,
+        storage,
         lifetime: Lifetime::Kept,
     })?;
     println!("testbed {name} is up after {:.1?}", started.elapsed());
@@ -156,6 +161,9 @@ fn up(name: Option<String>, hosts: u8, guest: bool, agents: bool) -> Result<()> 
     }
     for host in testbed.hosts() {
         println!("  {:<14} zone {:<8} {}", host.name(), host.zone(), host.address());
+    }
+    if let Ok(storage) = testbed.storage() {
+        println!("  {:<28} {}", storage.node().name(), storage.node().address());
     }
     println!("next: `testbed shell` or `testbed shell HOST`; in the end `testbed down`");
     Ok(())
@@ -183,6 +191,10 @@ fn status() -> Result<()> {
             };
             println!("  host  {:<14} zone {:<8} {:<12} {agent}", host.name(), host.zone(), host.address().to_string());
         }
+        if let Ok(storage) = testbed.storage() {
+            let up = if storage.node().is_up() { "up" } else { "down" };
+            println!("  {:<34} {:<12} {up}", storage::NODE, storage.node().address().to_string());
+        }
         for guest in &state.guests {
             let address = guest.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
             let at = testbed.runners(&guest.name)?.join(", ");
@@ -194,6 +206,7 @@ fn status() -> Result<()> {
 
 fn shell(testbed: &Testbed, host: Option<&str>) -> Result<()> {
     let mut command = match host {
+        Some(storage::NODE) => testbed.storage()?.node().command("bash")?,
         Some(host) => testbed.host(host)?.command("bash")?,
         None => {
             let mut command = testbed.command("bash");

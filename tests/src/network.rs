@@ -20,6 +20,9 @@ pub fn host_address(index: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 10 + index)
 }
 
+/// The storage node's two addresses, so that a target can have two portals.
+pub const STORAGE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 5), Ipv4Addr::new(192, 0, 2, 6)];
+
 /// The guests' network: 198.51.100.0/24.
 pub fn guest_address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, last)
@@ -93,6 +96,11 @@ pub(crate) fn create_host(layout: &Layout, host: &HostState) -> Result<()> {
         host.address
     );
     batch(&inside, &lines)
+}
+
+/// Gives a host one more address on the underlay.
+pub(crate) fn add_address(layout: &Layout, host: &str, address: Ipv4Addr) -> Result<()> {
+    batch(&layout.machine(host), &format!("address add {address}/24 dev underlay0\n"))
 }
 
 /// Takes the cable out of a host, or puts it back. The host sees its carrier go.

@@ -1,5 +1,7 @@
 //! What testbed to build.
 
+use crate::storage::Backend;
+
 /// A host to be made.
 #[derive(Debug, Clone)]
 pub struct HostSpec {
@@ -43,6 +45,8 @@ pub struct Options {
     pub hosts: Vec<HostSpec>,
     /// Whether the hosts run agents (and there are certificates and an inventory).
     pub agents: bool,
+    /// What the storage node runs. Nothing: there is none.
+    pub storage: Vec<Backend>,
     /// Until when it stays.
     pub lifetime: Lifetime,
 }
@@ -50,7 +54,8 @@ pub struct Options {
 impl Default for Options {
     /// Two hosts with agents, until dropped.
     fn default() -> Self {
-        Self { name: None, hosts: HostSpec::defaults(2), agents: true, lifetime: Lifetime::Process }
+        let hosts = HostSpec::defaults(2);
+        Self { name: None, hosts, agents: true, storage: Vec::new(), lifetime: Lifetime::Process }
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::{binaries::Binaries, layout::Layout, process::Process, tree::Tree};
+use crate::{binaries::Binaries, layout::Layout, process::Process, storage::Backend, tree::Tree};
 
 /// A testbed, as recorded in its `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +26,20 @@ pub struct State {
     pub binaries: Option<Binaries>,
     /// The hosts, in order of their addresses.
     pub hosts: Vec<HostState>,
+    /// The storage node, if one was asked for.
+    #[serde(default)]
+    pub storage: Option<StorageState>,
     /// The guests that were ever started here. Where they are now, libvirt knows.
     pub guests: Vec<GuestState>,
+}
+
+/// The storage node, as recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StorageState {
+    /// Its container.
+    pub machine: HostState,
+    /// What it runs.
+    pub backends: Vec<Backend>,
 }
 
 /// A host, as recorded.
@@ -65,6 +77,17 @@ impl State {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// All containers: the hosts, and the storage node.
+    pub fn machines(&self) -> impl Iterator<Item = &HostState> {
+        self.hosts.iter().chain(self.storage.iter().map(|storage| &storage.machine))
+    }
+
+    /// The container with this name.
+    pub fn machine_mut(&mut self, name: &str) -> Option<&mut HostState> {
+        let storage = self.storage.iter_mut().map(|storage| &mut storage.machine);
+        self.hosts.iter_mut().chain(storage).find(|machine| machine.name == name)
     }
 
     /// Writes the state. A reader sees the old one or the new one.

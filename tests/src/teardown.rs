@@ -22,7 +22,7 @@ pub fn tear_down(layout: &Layout) -> Result<()> {
 
     let machines = machines(layout, state.as_ref());
     // The init first: with it the kernel ends all that is in the container, and nspawn then ends by itself.
-    let inits = state.iter().flat_map(|state| &state.hosts).filter_map(|host| host.init);
+    let inits = state.iter().flat_map(State::machines).filter_map(|machine| machine.init);
     for process in inits {
         failures.extend(process.signal(Signal::SIGKILL).err());
     }
@@ -86,7 +86,7 @@ fn machines(layout: &Layout, state: Option<&State>) -> Vec<String> {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with(&prefix))
         .collect();
-    machines.extend(state.iter().flat_map(|state| &state.hosts).map(|host| layout.machine(&host.name)));
+    machines.extend(state.into_iter().flat_map(State::machines).map(|machine| layout.machine(&machine.name)));
     machines.sort();
     machines.dedup();
     machines

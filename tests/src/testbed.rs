@@ -27,7 +27,8 @@ use crate::{
     pki,
     process::Process,
     signals,
-    state::{GuestState, HostState, State},
+    state::{GuestState, HostState, State, StorageState},
+    storage::{self, Storage},
     teardown::{tear_down, tear_down_stale},
     tree::Tree,
 };
@@ -42,6 +43,7 @@ pub struct Testbed {
     tree: Tree,
     binaries: Option<Binaries>,
     hosts: Vec<Host>,
+    storage: Option<Storage>,
     lifetime: Lifetime,
 }
 
@@ -51,6 +53,7 @@ impl Testbed {
         let binaries = options.agents.then(Binaries::locate).transpose()?;
         for host in &options.hosts {
             ensure!((1..=13).contains(&host.name.len()), "host name {:?} is too long or empty", host.name);
+            ensure!(host.name != storage::NODE, "{} is the storage node's name", host.name);
         }
         ensure!(options.hosts.len() <= 90, "{} hosts are too many", options.hosts.len());
         let tree = Tree::ensure()?;
@@ -67,9 +70,11 @@ impl Testbed {
         });
         let recorded: Vec<_> = recorded.collect();
         let hosts = recorded.iter().map(|host| Host::new(&layout, &tree, binaries.as_ref(), host.clone())).collect();
+        let storage = (!options.storage.is_empty()).then(|| Storage::recorded(&options.storage));
+        let node = storage.clone().map(|recorded| Storage::new(&layout, &tree, recorded));
         // From here on Drop takes down whatever there is.
-        let mut testbed = Self { layout, tree, binaries, hosts, lifetime: Lifetime::Process };
-        testbed.build(&options, &recorded)?;
+        let mut testbed = Self { layout, tree, binaries, hosts, storage: node, lifetime: Lifetime::Process };
+        testbed.build(&options, &recorded, storage)?;
         if options.lifetime == Lifetime::Kept {
             State::update(&testbed.layout, |state| {
                 state.owner = None;
@@ -85,9 +90,10 @@ impl Testbed {
     pub fn open(name: &str) -> Result<Self> {
         let layout = Layout::new(name)?;
         let state = State::read(&layout)?.with_context(|| format!("there is no testbed {name}"))?;
-        let State { tree, binaries, .. } = state;
+        let (tree, binaries) = (state.tree, state.binaries);
         let hosts = state.hosts.into_iter().map(|host| Host::new(&layout, &tree, binaries.as_ref(), host)).collect();
-        Ok(Self { layout, tree, binaries, hosts, lifetime: Lifetime::Kept })
+        let storage = state.storage.map(|recorded| Storage::new(&layout, &tree, recorded));
+        Ok(Self { layout, tree, binaries, hosts, storage, lifetime: Lifetime::Kept })
     }
 
     /// Its name.
@@ -111,6 +117,11 @@ impl Testbed {
             .iter()
             .find(|host| host.name() == name)
             .with_context(|| format!("testbed {} has no host {name}", self.name()))
+    }
+
+    /// The storage node; an error if [`Options::storage`] asked for none.
+    pub fn storage(&self) -> Result<&Storage> {
+        self.storage.as_ref().with_context(|| format!("testbed {} has no storage node", self.name()))
     }
 
     /// A command in the fabric, where operator and probe are: all hosts and guests are in reach. The child's pid is the program's.
@@ -188,13 +199,14 @@ impl Testbed {
         tear_down(&self.layout)
     }
 
-    fn build(&self, options: &Options, recorded: &[HostState]) -> Result<()> {
+    fn build(&self, options: &Options, recorded: &[HostState], storage: Option<StorageState>) -> Result<()> {
         let state = State {
             name: self.name().to_owned(),
             owner: Some(Process::own()),
             tree: self.tree.clone(),
             binaries: self.binaries.clone(),
             hosts: recorded.to_vec(),
+            storage,
             guests: Vec::new(),
         };
         state.write(&self.layout)?;
@@ -212,8 +224,13 @@ impl Testbed {
                 boot::install_agent(&self.layout, host, &spec.configuration)?;
             }
         }
+        if let Some(storage) = &self.storage {
+            storage.prepare(&self.layout, recorded)?;
+        }
         thread::scope(|scope| {
-            let boots: Vec<_> = self.hosts.iter().map(|host| scope.spawn(|| host.power_on())).collect();
+            let boots = self.hosts.iter().map(|host| scope.spawn(|| host.power_on()));
+            let storage = self.storage.iter().map(|storage| scope.spawn(|| storage.start()));
+            let boots: Vec<_> = boots.chain(storage).collect();
             let results = boots.into_iter().map(|boot| boot.join().unwrap_or_else(|_| Err(anyhow!("a boot panicked"))));
             results.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
         })

@@ -32,10 +32,33 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "qemu-utils",
     "busybox-static",
+    // How a host reaches volumes.
+    "qemu-block-extra",
+    "ceph-common",
+    "libiscsi-bin",
+    "open-iscsi",
+    // What is in a volume, and the libraries of the storage node's daemons: see customize.sh.
+    "e2fsprogs",
+    "libaio1",
+    "libfuse2",
+    "libleveldb1d",
+    "libpmem1",
+    "libsnappy1v5",
 ];
 const CUSTOMIZE: &str = include_str!("tree/customize.sh");
-/// Documentation nobody reads in a test host.
-const WITHOUT: &[&str] = &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];
+/// Documentation nobody reads in a test host, and programs nobody runs.
+const WITHOUT: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+    "/usr/share/iso-codes/*",
+    "/usr/share/xml/iso-codes/*",
+    "/lib/udev/hwdb.d/*",
+    "/usr/bin/qemu-system-x86_64-microvm",
+    "/usr/bin/radosgw-admin",
+    "/usr/bin/cephfs-*",
+];
 
 /// A tree that is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +86,7 @@ impl Tree {
         &self.root
     }
 
-    /// A file that the recipe put aside for guests: `vmlinuz`, or a kernel module.
+    /// A file that the recipe put aside for guests: `vmlinuz`, a kernel module, or a half of the boot loader.
     pub fn for_guests(&self, file: &str) -> PathBuf {
         self.root.join("usr/lib/vmferry-testbed").join(file)
     }

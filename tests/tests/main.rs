@@ -9,4 +9,5 @@ mod refusals;
 mod rig;
 mod security;
 mod shared_storage;
+mod storage_rig;
 mod unfit_hosts;

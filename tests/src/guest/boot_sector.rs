@@ -76,12 +76,27 @@ impl BootSectorGuest {
         self.domain.xml("<boot dev='hd'/>")
     }
 
-    pub(super) fn write_files(&self, shared: &Path) -> Result<()> {
-        let name = &self.domain.name;
+    /// The same, booted from a volume that holds its [`BootSectorGuest::image`]: a `<disk>` element with the target `vda`.
+    pub fn booted_from(mut self, volume: &str) -> Self {
+        self.domain.boot_volume = Some(volume.to_owned());
+        self
+    }
+
+    /// A raw image from which it boots.
+    pub fn image(&self) -> Result<Vec<u8>> {
         let mut image = self.sector()?;
         image.resize(1 << 20, 0);
+        Ok(image)
+    }
+
+    pub(super) fn write_files(&self, shared: &Path) -> Result<()> {
+        let name = &self.domain.name;
         let _ = fs::remove_file(shared.join(format!("{name}.console")));
-        fs::write(shared.join(format!("{name}.img")), image).with_context(|| format!("cannot write the disk of {name}"))
+        if self.domain.boot_volume.is_some() {
+            return Ok(());
+        }
+        fs::write(shared.join(format!("{name}.img")), self.image()?)
+            .with_context(|| format!("cannot write the disk of {name}"))
     }
 
     /// The sector, with this guest's parameters.

@@ -21,6 +21,8 @@ pub struct Domain {
     pub vif: Option<Vif>,
     /// The disk's source on the host: a raw image, attached read-only.
     pub disk: String,
+    /// The whole `<disk>` element of a volume that is `vda` instead.
+    pub boot_volume: Option<String>,
     /// Where its console is written on the host.
     pub console: String,
     /// Further XML inside `<devices>`: a hostdev, another disk …
@@ -54,6 +56,7 @@ impl Domain {
                 .to_owned(),
             vif: Some(Vif::new(name)),
             disk: format!("{shared}/{name}.img"),
+            boot_volume: None,
             console: format!("{shared}/{name}.console"),
             extra_devices: String::new(),
             extra: String::new(),
@@ -74,6 +77,17 @@ impl Domain {
     </interface>"
             )
         });
+        let image = || {
+            format!(
+                "<disk type='file' device='disk'>
+      <driver name='qemu' type='raw' cache='none'/>
+      <source file='{disk}'/>
+      <target dev='vda' bus='virtio'/>
+      <readonly/>
+    </disk>"
+            )
+        };
+        let vda = self.boot_volume.clone().unwrap_or_else(image);
         format!(
             "<domain type='qemu'>
   <name>{name}</name>
@@ -92,12 +106,7 @@ impl Domain {
   {extra}
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw' cache='none'/>
-      <source file='{disk}'/>
-      <target dev='vda' bus='virtio'/>
-      <readonly/>
-    </disk>
+    {vda}
     {vif}
     <serial type='file'>
       <source path='{console}' append='on'/>

@@ -1,4 +1,4 @@
-//! The initramfs of a Linux guest: busybox, a few modules and one script, packed as cpio (newc) without further programs.
+//! The initramfs of a Linux guest: busybox, a few modules and two scripts, packed as cpio (newc) without further programs.
 
 use std::fs;
 
@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use crate::tree::Tree;
 
 const INIT: &str = include_str!("init.sh");
+/// Runs from the initramfs, or from a boot volume.
+pub(crate) const HEARTBEAT: &str = include_str!("heartbeat.sh");
 /// In the order in which they can be loaded.
 const MODULES: &[&str] = &[
     "virtio_ring",
@@ -25,9 +27,9 @@ const PROGRAM: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
 
 /// Builds the archive. The kernel takes it uncompressed, which is quicker than gzip under TCG.
-pub(super) fn build(tree: &Tree) -> Result<Vec<u8>> {
+pub(crate) fn build(tree: &Tree) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for name in ["bin", "dev", "proc", "sys", "modules"] {
+    for name in ["bin", "dev", "proc", "sys", "modules", "mnt", "mnt/vol01", "volume"] {
         archive.add(name, DIRECTORY, (0, 0), &[]);
     }
     // The kernel opens it before /init runs and mounts a devtmpfs.
@@ -35,6 +37,7 @@ pub(super) fn build(tree: &Tree) -> Result<Vec<u8>> {
     let busybox = tree.root().join("usr/bin/busybox");
     archive.add("bin/busybox", PROGRAM, (0, 0), &fs::read(&busybox).context("the tree has no busybox")?);
     archive.add("init", PROGRAM, (0, 0), INIT.as_bytes());
+    archive.add("heartbeat.sh", PROGRAM, (0, 0), HEARTBEAT.as_bytes());
     for module in MODULES {
         let file = format!("{module}.ko");
         let contents = fs::read(tree.for_guests(&file)).with_context(|| format!("the tree has no {file}"))?;

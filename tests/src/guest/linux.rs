@@ -1,5 +1,8 @@
 //! A guest with Debian's kernel and one shell script: it answers pings and prints `HB <number> <uptime>` every 100 ms. To a
 //! second disk it writes each number into the 4 KiB block of that number, and prints `ACK <number>` when that is stable.
+//!
+//! If its first disk is a boot volume, all of it comes from there: boot loader, kernel and root file system. A second disk
+//! with a file system it mounts at `/mnt/vol01`; then the numbers go into `/mnt/vol01/sequence`, in a process of their own.
 
 use std::{
     fs::{self, File},
@@ -27,8 +30,28 @@ impl LinuxGuest {
         Self { domain: Domain::new(name, 128), parameters: String::new() }
     }
 
+    /// The same, booted from a volume: a `<disk>` element with the target `vda`. What is in it, see
+    /// [`Storage::boot_image`](crate::storage::Storage::boot_image). [`LinuxGuest::parameters`] have no effect then.
+    pub fn booted_from(mut self, volume: &str) -> Self {
+        self.domain.boot_volume = Some(volume.to_owned());
+        self
+    }
+
+    /// The same with one more disk, a `<disk>` element.
+    pub fn with_disk(mut self, disk: &str) -> Self {
+        self.domain.extra_devices += disk;
+        self
+    }
+
     /// The domain's XML.
     pub fn xml(&self, address: Option<Ipv4Addr>) -> String {
+        if self.domain.boot_volume.is_some() {
+            let mut domain = self.domain.clone();
+            let address = address.map_or_else(String::new, |address| format!("address={address}/24"));
+            domain.extra +=
+                &format!("<sysinfo type='smbios'><system><entry name='serial'>{address}</entry></system></sysinfo>");
+            return domain.xml("<boot dev='hd'/><smbios mode='sysinfo'/>");
+        }
         let address = address.map_or_else(String::new, |address| format!(" address={address}/24"));
         // A kernel message in the middle of a heartbeat would make it unreadable, so only a panic is printed; and a
         // guest that panicked stays as it is, to be looked at.
@@ -43,9 +66,12 @@ impl LinuxGuest {
 
     pub(super) fn write_files(&self, tree: &Tree, shared: &Path) -> Result<()> {
         let name = &self.domain.name;
+        let _ = fs::remove_file(shared.join(format!("{name}.console")));
+        if self.domain.boot_volume.is_some() {
+            return Ok(());
+        }
         place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))?;
         place(&shared.join("initramfs"), || initramfs::build(tree))?;
-        let _ = fs::remove_file(shared.join(format!("{name}.console")));
         let disk = File::create(shared.join(format!("{name}.img")))
             .with_context(|| format!("cannot create the disk of {name}"))?;
         disk.set_len(8 << 20)?;
