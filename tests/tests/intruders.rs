@@ -42,7 +42,8 @@ fn in_fabric<T: Send>(testbed: &Testbed, work: impl AsyncFnOnce() -> Result<T> +
 fn ask_for_tunnel(testbed: &Testbed, holder: &str, migration: &str, channel: TunnelChannel) -> Result<String> {
     let credentials = vmferry_transport::load(&CertificateFiles::in_directory(&testbed.layout().pki().join(holder)))?;
     let address = format!("{}:7443", testbed.host(DESTINATION)?.address());
-    let request = TunnelRequest { migration_id: migration.to_owned(), channel: channel.into() }.encode_to_vec();
+    let request =
+        TunnelRequest { migration_id: migration.to_owned(), channel: channel.into(), image: 0 }.encode_to_vec();
     in_fabric(testbed, async move || {
         let mut tls = dial(&credentials, &address, DESTINATION, Protocol::Tunnel, LIMIT).await?;
         tls.write_u16(u16::try_from(request.len())?).await?;

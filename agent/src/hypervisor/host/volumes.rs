@@ -22,7 +22,12 @@ use crate::{
     config::Config,
     hypervisor::Fault,
     libvirt::Libvirt,
-    storage::{by_host, by_qemu, receivers::with_causes, secrets::Secrets},
+    storage::{
+        by_host,
+        by_qemu::{self, FindError},
+        receivers::with_causes,
+        secrets::Secrets,
+    },
 };
 
 /// How long a storage system may take to say what it has.
@@ -54,9 +59,8 @@ impl Volumes {
     /// What there is, looked at from here without attaching anything; and which of its portals answered, if it has any.
     pub(super) async fn find(&self, connection: &Connection) -> Result<(Found, Option<String>), Refusal> {
         let secret = self.secret_of(connection).await?;
-        let seen = by_qemu::find(connection, secret.as_ref(), LIMIT)
-            .await
-            .map_err(|error| self.refusal(connection, &error))?;
+        let seen = by_qemu::find(connection, secret.as_ref(), LIMIT).await;
+        let seen = seen.map_err(|error| self.refusal(connection, &error))?;
         Ok((seen.found, seen.portal))
     }
 
@@ -162,16 +166,29 @@ impl Volumes {
         }
     }
 
-    fn refusal(&self, connection: &Connection, error: &by_qemu::Error) -> Refusal {
-        let host = &self.host;
-        let reason = match error {
-            _ => Reason::VolumeUnreachable,
+    fn refusal(&self, connection: &Connection, error: &FindError) -> Refusal {
+        let (host, addresses) = (&self.host, connection.addresses());
+        let (reason, remedy) = match error {
+            FindError::Unreachable { .. } => (
+                Reason::VolumeUnreachable,
+                format!("see that {host} reaches {addresses}, and that somebody answers there"),
+            ),
+            FindError::Denied { .. } => {
+                (Reason::VolumeLoginRefused, format!("see to the user and the secret that {host} has for it"))
+            }
+            FindError::NoSecret { .. } => (
+                Reason::VolumeSecretMissing,
+                format!("give it to the agent of {host}: a [[secret]] in its configuration"),
+            ),
+            FindError::Gone { .. } => {
+                (Reason::VolumeMissing, format!("see that it is there, and that {host} may see it, at {addresses}"))
+            }
+            FindError::NoTool { .. } => (Reason::StorageToolMissing, format!("install it on {host}")),
+            FindError::Failed(_) | FindError::Unreadable { .. } => {
+                (Reason::VolumeUnreachable, format!("run it on {host} to see why"))
+            }
         };
-        Refusal {
-            reason,
-            message: format!("volume {connection} on {host}: {}", with_causes(error)),
-            remedy: String::new(),
-        }
+        Refusal { reason, message: format!("{host}: {}", with_causes(error)), remedy }
     }
 
     fn not_connected(&self, error: &by_host::Failed) -> Fault {
