@@ -11,3 +11,4 @@ mod security;
 mod shared_storage;
 mod storage_rig;
 mod unfit_hosts;
+mod volumes;
