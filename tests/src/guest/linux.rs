@@ -22,17 +22,32 @@ pub struct LinuxGuest {
     pub domain: Domain,
     /// More kernel parameters.
     pub parameters: String,
+    kernel: Kernel,
+}
+
+/// Where the kernel is loaded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Shared,
+    BootVolume,
 }
 
 impl LinuxGuest {
     /// A guest of 128 MiB with one vif on the hosts' bridge and one small read-only disk.
     pub fn new(name: &str) -> Self {
-        Self { domain: Domain::new(name, 128), parameters: String::new() }
+        Self { domain: Domain::new(name, 128), parameters: String::new(), kernel: Kernel::Shared }
     }
 
     /// The same, booted from a volume: a `<disk>` element with the target `vda`. What is in it, see
     /// [`Storage::boot_image`](crate::storage::Storage::boot_image). [`LinuxGuest::parameters`] have no effect then.
     pub fn booted_from(mut self, volume: &str) -> Self {
+        self.kernel = Kernel::BootVolume;
+        self.rooted_on(volume)
+    }
+
+    /// The same with its root file system on such a volume, but with a kernel from the shared directory: up in half the
+    /// time, and dependent on that directory.
+    pub fn rooted_on(mut self, volume: &str) -> Self {
         self.domain.boot_volume = Some(volume.to_owned());
         self
     }
@@ -45,7 +60,7 @@ impl LinuxGuest {
 
     /// The domain's XML.
     pub fn xml(&self, address: Option<Ipv4Addr>) -> String {
-        if self.domain.boot_volume.is_some() {
+        if self.kernel == Kernel::BootVolume {
             let mut domain = self.domain.clone();
             let address = address.map_or_else(String::new, |address| format!("address={address}/24"));
             domain.extra +=
@@ -67,11 +82,14 @@ impl LinuxGuest {
     pub(super) fn write_files(&self, tree: &Tree, shared: &Path) -> Result<()> {
         let name = &self.domain.name;
         let _ = fs::remove_file(shared.join(format!("{name}.console")));
-        if self.domain.boot_volume.is_some() {
+        if self.kernel == Kernel::BootVolume {
             return Ok(());
         }
         place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))?;
         place(&shared.join("initramfs"), || initramfs::build(tree))?;
+        if self.domain.boot_volume.is_some() {
+            return Ok(());
+        }
         let disk = File::create(shared.join(format!("{name}.img")))
             .with_context(|| format!("cannot create the disk of {name}"))?;
         disk.set_len(8 << 20)?;
