@@ -3,12 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use vmferry_tests::{
-    Testbed,
-    guest::LinuxGuest,
-    storage::Backend,
-    testbed::Options,
-};
+use vmferry_tests::{Testbed, guest::LinuxGuest, storage::Backend, testbed::Options};
 
 use crate::rig::{DESTINATION, SOON, SOURCE, migrate};
 
@@ -24,9 +19,8 @@ fn a_guest_moves_with_its_boot_volume_and_another_on_ceph() -> Result<()> {
         host.give_secret(&secret)?;
     }
     testbed.host(SOURCE)?.define_secret(&secret)?;
-    let definition = LinuxGuest::new("admin_vm01")
-        .rooted_on(&boot.disk("vda", &secret))
-        .with_disk(&data.disk("vdb", &secret));
+    let definition =
+        LinuxGuest::new("admin_vm01").rooted_on(&boot.disk("vda", &secret)).with_disk(&data.disk("vdb", &secret));
     let guest = testbed.start(definition, SOURCE)?;
     guest.console().wait_for_writes(5, SOON)?;
     let before = guest.console().next_report(SOON)?;
@@ -39,7 +33,8 @@ fn a_guest_moves_with_its_boot_volume_and_another_on_ceph() -> Result<()> {
     guest.console().assert_steady()?;
     testbed.host(DESTINATION)?.virsh(["destroy", "admin_vm01"])?;
     let on_volume: BTreeSet<_> = ceph.sequence(&data)?.into_iter().collect();
-    let lost: Vec<_> = guest.console().acknowledged()?.into_iter().filter(|number| !on_volume.contains(number)).collect();
+    let lost: Vec<_> =
+        guest.console().acknowledged()?.into_iter().filter(|number| !on_volume.contains(number)).collect();
     ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     Ok(())
 }

@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
-use vmferry_core::{disk::{Sharing, Transfer}, instance::InstanceState};
+use vmferry_core::{
+    disk::{Sharing, Transfer},
+    instance::InstanceState,
+};
 
 use super::{
     event::{self, Event},
