@@ -18,6 +18,8 @@ pub use self::failed::Failed;
 
 mod failed;
 mod iscsi;
+#[cfg(test)]
+mod kernel_tests;
 mod multipath;
 mod node;
 mod portal;
