@@ -68,6 +68,13 @@ impl Default for Settings {
     }
 }
 
+/// The name under which open-iscsi logs in from this host, if it is set up.
+pub fn initiator() -> Option<String> {
+    let file = std::fs::read_to_string("/etc/iscsi/initiatorname.iscsi").ok()?;
+    let name = file.lines().find_map(|line| line.trim().strip_prefix("InitiatorName="))?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// Makes a volume a block device of this host, or finds that it is one already. `secret` is the one that its login names.
 ///
 /// After an error, what this call has created is gone again, and what was there before is still there; a leftover is logged.

@@ -113,7 +113,7 @@ impl LibvirtHost {
     async fn sight_volumes(&self, disks: &[DiskDefinition]) -> Vec<VolumeSight> {
         let volumes = disks.iter().filter_map(|disk| disk.volume.as_ref());
         let sights = volumes.map(|volume| async {
-            let found = self.volumes.find(&volume.connection).await.map(|(found, _)| found);
+            let found = self.volumes.find(volume).await.map(|(found, _)| found);
             VolumeSight { target: volume.target.clone(), found }
         });
         join_all(sights).await
