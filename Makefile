@@ -43,6 +43,12 @@ test: setup check build ## Everything: setup, check, build, unit, documentation 
 test-kernel: packages rust ## Volumes attached by a host's kernel, in an emulated machine with storage of its own (needs root)
 	cargo run --quiet --package vmferry-tests --bin kernel-vm
 
+.PHONY: bench
+bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
+	cargo build --release --workspace --bins
+	target/release/testbed tree
+	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench volumes
+
 .PHONY: demo
 demo: packages rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)
 	cargo build --release --workspace --bins
