@@ -100,6 +100,10 @@ impl World {
     }
 
     /// The first disk's way.
+    fn to_copy(&self) -> ByteSize {
+        self.ask(|disks| super::to_copy(&disks.resolved()))
+    }
+
     fn way(&self) -> Resolution {
         self.arriving().expect("the source lets it go").expect("the destination takes it")
     }

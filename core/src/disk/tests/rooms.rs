@@ -76,6 +76,7 @@ fn a_base_that_two_disks_have_is_made_once() {
     world.sight.rooms.push(room);
     assert_eq!(world.ask(|disks| disks.resolved()).len(), 2);
     assert_eq!(answer(&world), Ok("8.0 GiB to be copied, at most 24.0 GiB; 100.0 GiB available".into()));
+    assert_eq!(world.to_copy(), ByteSize::gib(8));
 }
 
 #[test]
