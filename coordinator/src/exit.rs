@@ -96,6 +96,7 @@ impl Exit {
             | R::HypervisorTooOld
             | R::NetworkMissing
             | R::DiskSpaceShort
+            | R::VolumeLabelInvalid
             | R::VolumeUnreachable
             | R::VolumeLoginRefused
             | R::VolumeMissing

@@ -152,6 +152,7 @@ mod tests {
                 model: "virtio".into(),
             }],
             migration: None,
+            problems: vec![],
         };
         (guest, Zones::from([(host, "nova".to_owned())]))
     }

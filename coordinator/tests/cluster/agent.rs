@@ -107,6 +107,7 @@ impl Agent {
             disks: vec![],
             vifs: vec![],
             migration: None,
+            problems: vec![],
         }
     }
 
