@@ -198,24 +198,6 @@ pub enum Kind {
     Unseen,
 }
 
-impl Kind {
-    /// The word in JSON, which is read back by [`Kind::ALL`].
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Migration => "migration",
-            Self::Steps => "steps",
-            Self::Secret => "secret",
-            Self::IscsiSession => "iscsi_session",
-            Self::IscsiRecord => "iscsi_record",
-            Self::RbdImage => "rbd_image",
-            Self::Directory => "directory",
-            Self::Probes => "probes",
-            Self::Receiver => "receiver",
-            Self::Unseen => "unseen",
-        }
-    }
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
