@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
-use vmferry_core::{disk::Sharing, instance::InstanceState};
+use vmferry_core::{
+    disk::{Sharing, Transfer},
+    instance::InstanceState,
+};
 
 use super::{
     event::{self, Event},
@@ -140,7 +143,10 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
         instance: id(WEB),
         libvirt_socket: "/l".into(),
         memory_socket: "/m".into(),
-        sharing: Sharing::Unneeded,
+        disk_socket: "/d".into(),
+        transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+        memory: ByteSize::mib(256),
+        definitions: None,
     };
     let refused = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
@@ -153,7 +159,10 @@ async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
         instance: id(ABSENT),
         libvirt_socket: "/l".into(),
         memory_socket: "/m".into(),
-        sharing: Sharing::Unneeded,
+        disk_socket: "/d".into(),
+        transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+        memory: ByteSize::mib(256),
+        definitions: None,
     };
     let absent = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");

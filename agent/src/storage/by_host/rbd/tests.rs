@@ -8,7 +8,7 @@ const INFO: &str = include_str!("../recordings/rbd-info.json");
 const SHOWMAPPED: &str = include_str!("../recordings/rbd-showmapped.json");
 
 fn rbd(image: &str) -> Rbd {
-    Rbd { monitors: Vec::new(), image: image.to_owned(), snapshot: None, login: None }
+    Rbd { monitors: Vec::new(), configuration: None, image: image.to_owned(), snapshot: None, login: None }
 }
 
 #[test]
