@@ -164,7 +164,9 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
             Refusal {
                 reason: Reason::VolumeLabelInvalid,
                 message: format!("what the definition of {name} says of its volumes cannot be read: {error}"),
-                remedy: format!("remove it (vmferry volumes unset {name} --all) and say it again (vmferry volumes set)"),
+                remedy: format!(
+                    "remove it (vmferry volumes unset {name} --all) and say it again (vmferry volumes set)"
+                ),
             },
         ),
     }

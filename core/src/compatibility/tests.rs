@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    domain_xml::metadata::LabelError,
     disk::{File, Room, Seen},
+    domain_xml::metadata::LabelError,
     instance::Instance,
 };
 

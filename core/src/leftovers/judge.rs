@@ -115,11 +115,12 @@ fn session(held: &HeldSession, wanted: &Wanted<'_>) -> Option<Leftover> {
             Some(problem(Kind::IscsiSession, subject, what, format!("{logout} && {delete}")))
         }
         (true, Some(device)) => {
-            let what = format!("made by VMFerry; no domain uses it, but something on the host has /dev/{device} open");
+            let what =
+                format!("made by VMFerry; no domain uses it, but something on the host has a claim on /dev/{device}");
             Some(note(Kind::IscsiSession, subject, what, format!("see who (lsblk /dev/{device}); then {logout}")))
         }
         (false, None) => {
-            let what = "not VMFerry's; no domain uses it, and nothing on the host has a disk of it open".into();
+            let what = "not VMFerry's; no domain uses it, and nothing on the host has a claim on a disk of it".into();
             Some(note(Kind::IscsiSession, subject, what, format!("if nobody needs it: {logout}")))
         }
         (false, Some(_)) => None,
@@ -145,14 +146,12 @@ fn records(holdings: &Holdings, wanted: &Wanted<'_>) -> Vec<Leftover> {
 /// Of an image that VMFerry has mapped and could not unmap, a journal knows.
 fn image(held: &HeldImage, wanted: &Wanted<'_>) -> Option<Leftover> {
     let HeldImage { device, image, snapshot, claimed } = held;
-    let is_it = |volume: &&Connection| {
-        matches!(volume, Connection::Rbd(rbd) if rbd.image == *image && rbd.snapshot == *snapshot)
-    };
+    let is_it = |volume: &&Connection| matches!(volume, Connection::Rbd(rbd) if rbd.image == *image && rbd.snapshot == *snapshot);
     if *claimed || wanted.devices.contains(device) || wanted.volumes.iter().any(is_it) {
         return None;
     }
     let snapshot = snapshot.as_ref().map(|snapshot| format!("@{snapshot}")).unwrap_or_default();
-    let what = format!("mapped as /dev/{device}, which no domain uses and nothing on the host has open");
+    let what = format!("mapped as /dev/{device}, which no domain uses and nothing on the host has a claim on");
     let remedy = format!("if nobody needs it: rbd unmap /dev/{device}");
     Some(note(Kind::RbdImage, format!("{image}{snapshot}"), what, remedy))
 }

@@ -36,7 +36,9 @@ pub enum LabellingError {
         remedy: &'static str,
     },
     /// What is there already cannot be read, so it cannot be kept.
-    #[error("what is there of the volumes of {guest} cannot be read: {source}; remove it first: vmferry volumes unset {guest} --all")]
+    #[error(
+        "what is there of the volumes of {guest} cannot be read: {source}; remove it first: vmferry volumes unset {guest} --all"
+    )]
     Unreadable {
         /// The guest's name.
         guest: String,
