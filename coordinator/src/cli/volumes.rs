@@ -30,7 +30,7 @@ pub(crate) enum VolumesCommand {
     ///
     /// A block device of the host can move only if it is said how hosts reach it: the destination attaches it there.
     /// Of a disk that QEMU opens itself (rbd, iscsi) the definition says that already; more portals can be added here.
-    Set(Set),
+    Set(Box<Set>),
     /// Forgets what was said of a disk
     Unset(Unset),
 }

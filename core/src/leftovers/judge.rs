@@ -120,7 +120,9 @@ fn session(held: &HeldSession, wanted: &Wanted<'_>) -> Option<Leftover> {
             Some(note(Kind::IscsiSession, subject, what, format!("see who (lsblk /dev/{device}); then {logout}")))
         }
         (false, None) => {
-            let what = "not VMFerry's; no domain uses it, and nothing on the host has a claim on a disk of it".into();
+            let what =
+                "not VMFerry's; no domain is known to use it, and nothing on the host has a claim on a disk of it"
+                    .into();
             Some(note(Kind::IscsiSession, subject, what, format!("if nobody needs it: {logout}")))
         }
         (false, Some(_)) => None,

@@ -64,7 +64,11 @@ fn seen<T>(what: &str, read: io::Result<Vec<T>>, unseen: &mut Vec<(String, Strin
 
 fn directories() -> io::Result<Vec<HeldDirectory>> {
     let mut held = Vec::new();
-    for entry in fs::read_dir(tunnel::DIRECTORY)? {
+    let entries = match fs::read_dir(tunnel::DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(held),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let migration = entry.file_name().to_str().and_then(|name| name.parse().ok());
         held.push(HeldDirectory { path: entry.path().display().to_string(), migration });
