@@ -14,12 +14,16 @@ use std::time::Duration;
 use secrecy::SecretString;
 use vmferry_core::volume::{Connection, Found};
 
-pub use self::failed::Failed;
+pub use self::{
+    failed::Failed,
+    listing::{devices_below, iscsi_records, iscsi_sessions, rbd_images},
+};
 
 mod failed;
 mod iscsi;
 #[cfg(test)]
 mod kernel_tests;
+mod listing;
 mod multipath;
 mod node;
 mod portal;

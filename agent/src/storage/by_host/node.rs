@@ -14,7 +14,7 @@ use super::portal::Portal;
 use crate::storage::tool::{self, Tool};
 
 /// Where open-iscsi keeps them: Debian 12's place, then that of other builds.
-const DIRECTORIES: [&str; 2] = ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"];
+pub(super) const DIRECTORIES: [&str; 2] = ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"];
 /// Exit statuses of `iscsiadm` that a repeated call ends with.
 const SESSION_EXISTS: i32 = 15;
 const NOTHING_FOUND: i32 = 21;

@@ -9,7 +9,13 @@ fn key() -> SecretString {
 }
 
 fn image(image: &str) -> Rbd {
-    Rbd { monitors: vec!["127.0.0.1:6789".to_owned()], configuration: None, image: image.to_owned(), snapshot: None, login: login() }
+    Rbd {
+        monitors: vec!["127.0.0.1:6789".to_owned()],
+        configuration: None,
+        image: image.to_owned(),
+        snapshot: None,
+        login: login(),
+    }
 }
 
 fn mapped() -> usize {
