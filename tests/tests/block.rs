@@ -1,13 +1,14 @@
 //! Guests with disks that only their host has: the disks go with them.
 
 use anyhow::{Context, Result, ensure};
+use vmferry_tests::{Testbed, guest::LinuxGuest};
 
 use crate::{
     block_rig::{
         LOCAL, allocated, assert_files, assert_no_write_lost, describe, disk, make, medium, other, power_off, print,
         random, start_idler, start_writer, sum, up,
     },
-    rig::{Answer, Before, DESTINATION, SOON, SOURCE, assert_only_on, migrate, vmferry},
+    rig::{Answer, Before, DESTINATION, SOON, SOURCE, assert_only_on, migrate, slow_down, vmferry},
 };
 
 const MIB: u64 = 1 << 20;
@@ -17,10 +18,8 @@ fn local_disks_move_there_and_back_with_every_acknowledged_write() -> Result<()>
     let testbed = up()?;
     let script = "truncate -s 512M web-1-b.raw; qemu-img create -q -f qcow2 web-1-a.qcow2 512M";
     make(&testbed, SOURCE, script)?;
-    let disks = [
-        disk("vdb", &format!("{LOCAL}/web-1-a.qcow2"), "qcow2"),
-        disk("vdc", &format!("{LOCAL}/web-1-b.raw"), "raw"),
-    ];
+    let disks =
+        [disk("vdb", &format!("{LOCAL}/web-1-a.qcow2"), "qcow2"), disk("vdc", &format!("{LOCAL}/web-1-b.raw"), "raw")];
     let guest = start_writer(&testbed, &disks)?;
     let before = Before::of(&testbed)?;
 
@@ -44,5 +43,157 @@ fn local_disks_move_there_and_back_with_every_acknowledged_write() -> Result<()>
     for file in ["web-1-a.qcow2", "web-1-b.raw"] {
         assert_no_write_lost(&testbed, &guest, SOURCE, file)?;
     }
+    Ok(())
+}
+
+#[test]
+fn an_image_that_others_build_on_is_sent_once_and_then_only_compared() -> Result<()> {
+    let testbed = up()?;
+    let base = format!("{LOCAL}/web-1-base.raw");
+    let script = format!(
+        "truncate -s 64M web-1-base.raw\n{}qemu-img create -q -f qcow2 -b {base} -F raw web-1-a.qcow2 256M",
+        random("web-1-base.raw", 8)
+    );
+    make(&testbed, SOURCE, &script)?;
+    let overlay = format!("{LOCAL}/web-1-a.qcow2");
+    let guest = start_writer(&testbed, &[disk("vdb", &overlay, "qcow2")])?;
+    let contents = sum(&testbed, SOURCE, "web-1-base.raw")?;
+    let before = Before::of(&testbed)?;
+
+    // It is not there: it is sent before the guest moves.
+    let plan = vmferry(&testbed, &["migrate", "web-1", "--to", DESTINATION, "--dry-run"])?;
+    assert_told(&plan, &format!("{overlay}, local: "))?;
+    assert_told(&plan, &format!("; below it {base}, read-only: 8.0 MiB to be copied"))?;
+    assert_files(&testbed, DESTINATION, &[])?;
+    migrate(&testbed, "web-1", DESTINATION)?.assert_ended(0, &[])?;
+    guest.console().wait_for_writes(5, SOON)?;
+    assert_chain(&testbed, DESTINATION, &base)?;
+    ensure!(sum(&testbed, DESTINATION, "web-1-base.raw")? == contents, "it was sent, but not as it is");
+    assert_files(&testbed, SOURCE, &["web-1-base.raw"])?;
+
+    // It is there: it is compared and left as it is.
+    let prints = [print(&testbed, SOURCE, "web-1-base.raw")?, print(&testbed, DESTINATION, "web-1-base.raw")?];
+    let plan = vmferry(&testbed, &["migrate", "web-1", "--to", SOURCE, "--dry-run"])?;
+    assert_told(&plan, &format!("; below it {base}, read-only: on both hosts"))?;
+    migrate(&testbed, "web-1", SOURCE)?.assert_ended(0, &[])?;
+    guest.console().wait_for_writes(5, SOON)?;
+    assert_chain(&testbed, SOURCE, &base)?;
+    let now = [print(&testbed, SOURCE, "web-1-base.raw")?, print(&testbed, DESTINATION, "web-1-base.raw")?];
+    ensure!(now == prints, "touched: {prints:?} is now {now:?}");
+    assert_files(&testbed, DESTINATION, &["web-1-base.raw"])?;
+
+    guest.console().assert_steady()?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &["web-1-base.raw"])?;
+    power_off(&testbed, &guest, SOURCE)?;
+    assert_no_write_lost(&testbed, &guest, SOURCE, "web-1-a.qcow2")
+}
+
+/// Fails unless the overlay is still one: on its base, and with nothing of it in itself.
+fn assert_chain(testbed: &Testbed, host: &str, base: &str) -> Result<()> {
+    let image = describe(testbed, host, "web-1-a.qcow2")?;
+    ensure!(image["backing-filename"] == base && image["backing-filename-format"] == "raw", "{image:#}");
+    let taken = allocated(testbed, host, "web-1-a.qcow2")?;
+    ensure!(taken < 4 * MIB, "the overlay takes {taken} bytes on {host}: it has swallowed its base");
+    Ok(())
+}
+
+#[test]
+fn media_that_the_guest_only_reads_are_sent_and_stay_where_they_were() -> Result<()> {
+    let testbed = up()?;
+    // One in a directory that the destination does not have.
+    let script = format!(
+        "mkdir -p web-1-media; head -c 4M /dev/zero | tr '\\0' A >web-1-media/install.iso\n{}",
+        random("web-1-config.img", 1)
+    );
+    make(&testbed, SOURCE, &script)?;
+    let disks = [
+        medium("cdrom", "sata", "sda", &format!("{LOCAL}/web-1-media/install.iso")),
+        medium("disk", "virtio", "vdb", &format!("{LOCAL}/web-1-config.img")),
+    ];
+    let definition = disks.iter().fold(LinuxGuest::new("web-1"), |guest, disk| guest.with_disk(disk));
+    let guest = testbed.start(definition, SOURCE)?;
+    let config = guest.console().next_medium("vdb", SOON)?;
+    let cd = sum(&testbed, SOURCE, "web-1-media/install.iso")?;
+    let files = ["web-1-config.img", "web-1-media", "web-1-media/install.iso"];
+    let before = Before::of(&testbed)?;
+
+    let plan = vmferry(&testbed, &["migrate", "web-1", "--to", DESTINATION, "--dry-run"])?;
+    assert_told(&plan, &format!("{LOCAL}/web-1-media/install.iso, read-only: 4.0 MiB to be copied"))?;
+    for destination in [DESTINATION, SOURCE] {
+        migrate(&testbed, "web-1", destination)?.assert_ended(0, &[])?;
+        assert_only_on(&testbed, &guest, destination)?;
+        ensure!(guest.console().next_medium("vdb", SOON)? == config, "the guest reads something else");
+        assert_in_a_drive(&testbed, destination, &format!("{LOCAL}/web-1-media/install.iso"))?;
+        ensure!(sum(&testbed, destination, "web-1-media/install.iso")? == cd, "the CD did not arrive as it is");
+        assert_files(&testbed, SOURCE, &files)?;
+        assert_files(&testbed, DESTINATION, &files)?;
+    }
+    guest.console().assert_steady()?;
+    before.assert_nothing_leaked(&testbed, &["web-1-media", "web-1-config"])
+}
+
+/// Fails unless the guest's QEMU has this file open.
+fn assert_in_a_drive(testbed: &Testbed, host: &str, path: &str) -> Result<()> {
+    let open = testbed.host(host)?.sh("find /proc/$(pgrep -o qemu-system)/fd -printf '%l\\n'")?;
+    ensure!(open.lines().any(|file| file == path), "QEMU on {host} does not have {path} open: {open}");
+    Ok(())
+}
+
+#[test]
+fn progress_counts_what_is_sent_ahead_and_the_disks_too() -> Result<()> {
+    let testbed = up()?;
+    let script = format!("truncate -s 64M web-1-a.raw\n{}{}", random("web-1-a.raw", 48), random("web-1.iso", 16));
+    make(&testbed, SOURCE, &script)?;
+    let disks = [
+        disk("vdb", &format!("{LOCAL}/web-1-a.raw"), "raw"),
+        medium("cdrom", "sata", "sda", &format!("{LOCAL}/web-1.iso")),
+    ];
+    let guest = start_idler(&testbed, &disks)?;
+    slow_down(&testbed, &guest)?;
+
+    let answer = migrate(&testbed, "web-1", DESTINATION)?;
+    answer.assert_ended(0, &[])?;
+    let samples = progress(&answer)?;
+    println!("{samples:?}");
+    ensure!(samples.len() >= 4, "{samples:?}");
+    ensure!(samples.is_sorted_by_key(|sample| sample.percent), "it falls: {samples:?}");
+    // 64 MiB of disk, 128 of memory, 16 of CD.
+    ensure!(samples.iter().all(|sample| sample.total >= 200.0), "something is not counted: {samples:?}");
+    let first = samples.first().context("there is one")?;
+    ensure!(first.percent < 50, "so much was never done after a second: {samples:?}");
+    let told = answer.document["transferred_bytes"].as_u64().unwrap_or_default();
+    ensure!(told >= 64 * MIB, "{:#}", answer.document);
+    Ok(())
+}
+
+/// A line of progress.
+#[derive(Debug)]
+struct Sample {
+    percent: u8,
+    /// In MiB.
+    total: f64,
+}
+
+/// `migrate  round 1  61 %  98.0 MiB of 256.0 MiB left  …`
+fn progress(answer: &Answer) -> Result<Vec<Sample>> {
+    let lines = answer.stderr.lines().filter(|line| line.starts_with("migrate  round "));
+    let samples = lines.map(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            [_, _, _, percent, "%", _, _, "of", total, "MiB", "left", ..] => {
+                Ok(Sample { percent: percent.parse()?, total: total.parse()? })
+            }
+            _ => anyhow::bail!("no progress: {line}"),
+        }
+    });
+    samples.collect()
+}
+
+/// Fails unless a check of a plan says this somewhere.
+fn assert_told(plan: &Answer, words: &str) -> Result<()> {
+    let checks = plan.document["checks"].as_array().context("a plan has checks")?;
+    let told = checks.iter().any(|check| check["detail"].as_str().is_some_and(|text| text.contains(words)));
+    ensure!(told, "no `{words}` in {plan:#?}");
     Ok(())
 }

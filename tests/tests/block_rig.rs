@@ -21,15 +21,6 @@ pub(crate) fn up() -> Result<Testbed> {
     Testbed::up(Options::default())
 }
 
-/// The same, with these lines in the configuration of both agents.
-pub(crate) fn up_with(configuration: &str) -> Result<Testbed> {
-    let mut options = Options::default();
-    for host in &mut options.hosts {
-        configuration.clone_into(&mut host.configuration);
-    }
-    Testbed::up(options)
-}
-
 /// A disk that the guest writes to; `cache='none'`, as one would have it on a host of a cloud.
 pub(crate) fn disk(target: &str, path: &str, format: &str) -> String {
     format!(
@@ -67,7 +58,7 @@ pub(crate) fn start_writer(testbed: &Testbed, disks: &[String]) -> Result<Guest>
 
 /// A guest on the source with such disks that writes to none of them: it is up at once.
 pub(crate) fn start_idler(testbed: &Testbed, disks: &[String]) -> Result<Guest> {
-    let mut definition = BootSectorGuest::new("web-1");
+    let mut definition = BootSectorGuest::new("web-1").dirtying(1);
     definition.domain.extra_devices = disks.concat();
     testbed.start(definition, SOURCE)
 }
