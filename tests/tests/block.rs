@@ -47,52 +47,71 @@ fn local_disks_move_there_and_back_with_every_acknowledged_write() -> Result<()>
 }
 
 #[test]
-fn an_image_that_others_build_on_is_sent_once_and_then_only_compared() -> Result<()> {
+fn images_that_others_build_on_are_sent_once_and_then_only_compared() -> Result<()> {
     let testbed = up()?;
-    let base = format!("{LOCAL}/web-1-base.raw");
+    let [overlay, middle, base] =
+        ["web-1-a.qcow2", "web-1-mid.qcow2", "web-1-base.raw"].map(|file| format!("{LOCAL}/{file}"));
     let script = format!(
-        "truncate -s 64M web-1-base.raw\n{}qemu-img create -q -f qcow2 -b {base} -F raw web-1-a.qcow2 256M",
-        random("web-1-base.raw", 8)
+        "truncate -s 64M {base}
+         {}qemu-img create -q -f qcow2 -b {base} -F raw {middle} 64M
+         qemu-io -c 'write -P 0x4d 48M 1M' {middle} >/dev/null
+         qemu-img create -q -f qcow2 -b {middle} -F qcow2 {overlay} 256M",
+        random(&base, 8)
     );
     make(&testbed, SOURCE, &script)?;
-    let overlay = format!("{LOCAL}/web-1-a.qcow2");
     let guest = start_writer(&testbed, &[disk("vdb", &overlay, "qcow2")])?;
-    let contents = sum(&testbed, SOURCE, "web-1-base.raw")?;
+    let contents = [sum(&testbed, SOURCE, BELOW[0])?, sum(&testbed, SOURCE, BELOW[1])?];
     let before = Before::of(&testbed)?;
 
-    // It is not there: it is sent before the guest moves.
+    // They are not there: they are sent before the guest moves.
     let plan = vmferry(&testbed, &["migrate", "web-1", "--to", DESTINATION, "--dry-run"])?;
     assert_told(&plan, &format!("{overlay}, local: "))?;
+    assert_told(&plan, &format!("; below it {middle}, read-only: 1."))?;
     assert_told(&plan, &format!("; below it {base}, read-only: 8.0 MiB to be copied"))?;
     assert_files(&testbed, DESTINATION, &[])?;
     migrate(&testbed, "web-1", DESTINATION)?.assert_ended(0, &[])?;
     guest.console().wait_for_writes(5, SOON)?;
-    assert_chain(&testbed, DESTINATION, &base)?;
-    ensure!(sum(&testbed, DESTINATION, "web-1-base.raw")? == contents, "it was sent, but not as it is");
-    assert_files(&testbed, SOURCE, &["web-1-base.raw"])?;
+    assert_chain(&testbed, DESTINATION)?;
+    ensure!(
+        [sum(&testbed, DESTINATION, BELOW[0])?, sum(&testbed, DESTINATION, BELOW[1])?] == contents,
+        "they were sent, but not as they are"
+    );
+    assert_files(&testbed, SOURCE, &BELOW)?;
 
-    // It is there: it is compared and left as it is.
-    let prints = [print(&testbed, SOURCE, "web-1-base.raw")?, print(&testbed, DESTINATION, "web-1-base.raw")?];
+    // They are there: they are compared and left as they are.
+    let prints = || -> Result<Vec<String>> {
+        let places = [SOURCE, DESTINATION].into_iter().flat_map(|host| BELOW.map(|file| (host, file)));
+        places.map(|(host, file)| print(&testbed, host, file)).collect()
+    };
+    let earlier = prints()?;
     let plan = vmferry(&testbed, &["migrate", "web-1", "--to", SOURCE, "--dry-run"])?;
-    assert_told(&plan, &format!("; below it {base}, read-only: on both hosts"))?;
+    assert_told(&plan, &format!("; below it {middle}, read-only: on both hosts; below it {base}, read-only: on both"))?;
     migrate(&testbed, "web-1", SOURCE)?.assert_ended(0, &[])?;
     guest.console().wait_for_writes(5, SOON)?;
-    assert_chain(&testbed, SOURCE, &base)?;
-    let now = [print(&testbed, SOURCE, "web-1-base.raw")?, print(&testbed, DESTINATION, "web-1-base.raw")?];
-    ensure!(now == prints, "touched: {prints:?} is now {now:?}");
-    assert_files(&testbed, DESTINATION, &["web-1-base.raw"])?;
+    assert_chain(&testbed, SOURCE)?;
+    let now = prints()?;
+    ensure!(now == earlier, "touched: {earlier:?} is now {now:?}");
+    assert_files(&testbed, DESTINATION, &BELOW)?;
 
     guest.console().assert_steady()?;
     assert_only_on(&testbed, &guest, SOURCE)?;
-    before.assert_nothing_leaked(&testbed, &["web-1-base.raw"])?;
+    before.assert_nothing_leaked(&testbed, &BELOW)?;
     power_off(&testbed, &guest, SOURCE)?;
     assert_no_write_lost(&testbed, &guest, SOURCE, "web-1-a.qcow2")
 }
 
+/// What the overlay of the test above lies on.
+const BELOW: [&str; 2] = ["web-1-base.raw", "web-1-mid.qcow2"];
+
 /// Fails unless the overlay is still one: on its base, and with nothing of it in itself.
-fn assert_chain(testbed: &Testbed, host: &str, base: &str) -> Result<()> {
-    let image = describe(testbed, host, "web-1-a.qcow2")?;
-    ensure!(image["backing-filename"] == base && image["backing-filename-format"] == "raw", "{image:#}");
+fn assert_chain(testbed: &Testbed, host: &str) -> Result<()> {
+    for (file, below, format) in
+        [("web-1-a.qcow2", "web-1-mid.qcow2", "qcow2"), ("web-1-mid.qcow2", "web-1-base.raw", "raw")]
+    {
+        let image = describe(testbed, host, file)?;
+        let named = (image["backing-filename"].as_str(), image["backing-filename-format"].as_str());
+        ensure!(named == (Some(&format!("{LOCAL}/{below}")), Some(format)), "{image:#}");
+    }
     let taken = allocated(testbed, host, "web-1-a.qcow2")?;
     ensure!(taken < 4 * MIB, "the overlay takes {taken} bytes on {host}: it has swallowed its base");
     Ok(())

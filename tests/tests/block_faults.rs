@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vmferry_tests::{Testbed, guest::Guest};
+use nix::sys::signal::Signal;
+use vmferry_tests::{
+    Testbed,
+    guest::{BootSectorGuest, Guest},
+    wait::until,
+};
 
 use crate::{
     block_rig::{
@@ -133,6 +138,30 @@ fn a_tunnel_cut_while_disks_are_copied_leaves_the_guest_on_its_source() -> Resul
     copied.assert_safe()
 }
 
+#[test]
+fn a_guest_whose_coordinator_died_takes_its_disks_along_and_resolve_removes_what_is_left() -> Result<()> {
+    let copied = Copied::up()?;
+    let Copied { testbed, guest, before } = &copied;
+    let moving = copied.begin()?;
+    let id = moving.id().to_owned();
+    moving.signal(Signal::SIGKILL)?;
+    speed_up(testbed, guest)?;
+    until("the guest to arrive", SOON, || Ok((testbed.runners("web-1")? == [DESTINATION]).then_some(())))?;
+    guest.console().wait_for_writes(3, SOON)?;
+    drop(moving);
+
+    let answer = vmferry(testbed, &["migrations", "resolve", &id])?;
+    answer.assert_outcome_of_only("completed", DESTINATION)?;
+    assert_only_on(testbed, guest, DESTINATION)?;
+    guest.console().assert_steady()?;
+    assert_files(testbed, SOURCE, &["small"])?;
+    assert_files(testbed, DESTINATION, &["small", DISK])?;
+    // The directory was made for it, too.
+    before.assert_nothing_leaked(testbed, &["web-1", "small"])?;
+    power_off(testbed, guest, DESTINATION)?;
+    assert_no_write_lost(testbed, guest, DESTINATION, DISK)
+}
+
 /// A guest on the source with a CD; its move has come to where that is sent, and stays there.
 fn begin_to_send(testbed: &Testbed) -> Result<(Guest, Before, Move)> {
     make(testbed, SOURCE, &format!("mkdir web-1-media\n{}", random("web-1-media/cd.iso", 96)))?;
@@ -142,7 +171,9 @@ fn begin_to_send(testbed: &Testbed) -> Result<(Guest, Before, Move)> {
     let moving = Move::begin_until(testbed, &guest, "its CD to be sent", || {
         Ok(source.sh("pkill -STOP -f '^qemu-img convert'").is_ok())
     })?;
+    // What must be gone later is there now.
     assert_files(testbed, DESTINATION, &["web-1-media", "web-1-media/cd.iso"])?;
+    testbed.host(DESTINATION)?.sh("pgrep -a '^qemu-(nbd|img)'")?;
     Ok((guest, before, moving))
 }
 
@@ -186,4 +217,25 @@ fn a_destination_agent_killed_while_an_image_is_sent_ahead_leaves_nothing_of_it(
     answer.assert_outcome("failed_rolled_back", SOURCE)?;
     answer.assert_error_says(&["cd.iso could not be copied from node-28 to node-31", "web-1 runs on node-28"])?;
     assert_nothing_sent(&testbed, &guest, &before)
+}
+
+#[test]
+fn a_base_that_is_just_sent_for_another_guest_is_not_sent_twice() -> Result<()> {
+    let testbed = up()?;
+    let (guest, before, moving) = begin_to_send(&testbed)?;
+    let mut second = BootSectorGuest::new("web-2").dirtying(1);
+    second.domain.extra_devices = medium("cdrom", "sata", "sda", &iso());
+    let second = testbed.start(second, SOURCE)?;
+
+    let answer = migrate(&testbed, "web-2", DESTINATION)?;
+    answer.assert_ended(3, &["DISK_NOT_SHARED"])?;
+    answer.assert_error_says(&["migration", moving.id(), "is just copying", "migrate when it has ended"])?;
+    assert_only_on(&testbed, &second, SOURCE)?;
+
+    testbed.host(SOURCE)?.sh("pkill -CONT -f '^qemu-img convert'")?;
+    moving.end(SOON)?.assert_ended(0, &[])?;
+    migrate(&testbed, "web-2", DESTINATION)?.assert_ended(0, &[])?;
+    assert_only_on(&testbed, &guest, DESTINATION)?;
+    assert_only_on(&testbed, &second, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1", "web-2"])
 }

@@ -32,7 +32,7 @@ pub(crate) fn disk(target: &str, path: &str, format: &str) -> String {
 /// A medium that the guest only reads: `device` is `disk` or `cdrom`.
 pub(crate) fn medium(device: &str, bus: &str, target: &str, path: &str) -> String {
     format!(
-        "<disk type='file' device='{device}'><driver name='qemu' type='raw' cache='none'/><source file='{path}'/>\
+        "<disk type='file' device='{device}'><driver name='qemu' type='raw'/><source file='{path}'/>\
          <target dev='{target}' bus='{bus}'/><readonly/></disk>"
     )
 }
