@@ -83,7 +83,8 @@ fn destination() -> DestinationFacts {
 
 /// The disk's image is not there, and there is no room for it.
 fn no_room() -> Sight {
-    let room = Room { path: image().path, directory: "/srv".into(), device: 90, available: ByteSize::b(0) };
+    let room =
+        Room { path: image().path, directory: "/srv".into(), device: 90, available: ByteSize::b(0), read_only: false };
     Sight { rooms: vec![room], ..Sight::default() }
 }
 

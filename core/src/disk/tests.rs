@@ -42,6 +42,7 @@ impl World {
             directory: "/srv".into(),
             device: THERE,
             available: ByteSize::gib(100),
+            read_only: false,
         };
         let rooms = files.iter().map(room).collect();
         Self {
