@@ -11,4 +11,5 @@ mod security;
 mod shared_storage;
 mod storage_rig;
 mod unfit_hosts;
+mod volume_faults;
 mod volumes;
