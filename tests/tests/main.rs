@@ -12,4 +12,5 @@ mod shared_storage;
 mod storage_rig;
 mod unfit_hosts;
 mod volume_faults;
+mod volume_refusals;
 mod volumes;
