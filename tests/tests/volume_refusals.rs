@@ -122,6 +122,8 @@ fn a_destination_that_is_led_to_another_target_of_the_same_name_takes_no_guest()
     let Volume::Iscsi(lun) = &data else { anyhow::bail!("it is a LUN") };
     let (storage, destination) = (testbed.storage()?, testbed.host(DESTINATION)?);
     let impostor = storage.impostor()?;
+    // Without any, the daemon would let nobody in.
+    impostor.create_target("other")?;
     storage.mislead(destination)?;
     let before = Before::of(&testbed)?;
     let refused = |reason: &str, words: &[&str]| -> Result<()> {
