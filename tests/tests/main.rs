@@ -13,4 +13,5 @@ mod storage_rig;
 mod unfit_hosts;
 mod volume_faults;
 mod volume_refusals;
+mod volume_secrets;
 mod volumes;

@@ -109,3 +109,41 @@ fn a_killed_destination_agent_takes_its_secret_back_when_it_is_there_again() -> 
     assert_nothing_left(&testbed, &before, &guest, SOURCE, &[])?;
     assert_no_write_lost(&testbed, &guest, &data)
 }
+
+#[test]
+fn a_move_can_be_aborted_while_the_osd_is_down() -> Result<()> {
+    let testbed = up(&[Ceph])?;
+    let (guest, data) = start_slow_writer(&testbed, Ceph)?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin(&testbed, &guest)?;
+    let ceph = testbed.storage()?.ceph()?;
+    ceph.stop_osd()?;
+    ensure!(guest.console().wait_for_writes(3, Duration::from_secs(1)).is_err(), "who acknowledged a write?");
+    vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
+    moving.end(LONG)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
+    ceph.start_osd()?;
+
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    wait_until_writing(&guest, LONG)?;
+    guest.console().assert_steady()?;
+    assert_nothing_left(&testbed, &before, &guest, SOURCE, &[])?;
+    assert_no_write_lost(&testbed, &guest, &data)
+}
+
+#[test]
+fn a_destination_without_power_takes_its_secret_back_when_it_is_there_again() -> Result<()> {
+    let testbed = up(&[Iscsi])?;
+    let (guest, data) = start_slow_writer(&testbed, Iscsi)?;
+    let secrets = secrets(&[&data]);
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin(&testbed, &guest)?;
+    testbed.host(DESTINATION)?.power_off()?;
+    moving.end(Duration::from_secs(120))?.assert_outcome("failed_rolled_back", SOURCE)?;
+
+    testbed.host(DESTINATION)?.power_on()?;
+    vmferry(&testbed, &["migrations", "resolve"])?;
+    assert_secrets_on(&testbed, &secrets, &[SOURCE])?;
+    assert_only_on(&testbed, &guest, SOURCE)?;
+    assert_nothing_left(&testbed, &before, &guest, SOURCE, &[])?;
+    assert_no_write_lost(&testbed, &guest, &data)
+}
