@@ -25,6 +25,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use ceph::{Ceph, RbdImage};
+use iscsi::Daemon;
 pub use iscsi::{Iscsi, Lun, Target};
 pub use secret::{Kind, Secret};
 
@@ -143,7 +144,28 @@ impl Storage {
     /// The iSCSI target; an error if it was not asked for.
     pub fn iscsi(&self) -> Result<Iscsi<'_>> {
         ensure!(self.backends.contains(&Backend::Iscsi), "the storage node runs no iSCSI target");
-        Ok(Iscsi::new(self))
+        Ok(Iscsi::new(self, Daemon::Real))
+    }
+
+    /// Starts a second target daemon at the same addresses, which only those find who are [misled](Self::mislead).
+    pub fn impostor(&self) -> Result<Iscsi<'_>> {
+        let impostor = Iscsi::new(self, Daemon::Impostor);
+        impostor.start()?;
+        Ok(impostor)
+    }
+
+    /// From now on, whoever on this host connects to a portal of [`Storage::iscsi`] gets to the [`Storage::impostor`].
+    pub fn mislead(&self, host: &Host) -> Result<()> {
+        let (from, to) = (Daemon::Real.port(), Daemon::Impostor.port());
+        let rule = |address| format!("ip daddr {address} tcp dport {from} dnat to {address}:{to}");
+        let rules = network::STORAGE.map(rule).join("; ");
+        host.sh(&format!("nft 'table ip misled {{ chain output {{ type nat hook output priority -100; {rules}; }}\n}}'"))?;
+        Ok(())
+    }
+
+    /// Takes that back.
+    pub fn lead_aright(&self, host: &Host) -> Result<()> {
+        host.sh("nft delete table ip misled").map(drop)
     }
 
     /// From now on nothing that this host sends there arrives, also on connections that are open. Others notice nothing.

@@ -15,4 +15,7 @@ mod security;
 mod shared_storage;
 mod storage_rig;
 mod unfit_hosts;
+mod volume_faults;
+mod volume_refusals;
+mod volume_secrets;
 mod volumes;

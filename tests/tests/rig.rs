@@ -20,6 +20,8 @@ use vmferry_tests::{
     wait::until,
 };
 
+pub(crate) mod volumes;
+
 /// The first host: guests start here.
 pub(crate) const SOURCE: &str = "node-28";
 /// The second.
@@ -243,6 +245,16 @@ impl Before {
 
     /// Fails if anything is left on a host that was not there before, or a migration is open. Guests that came are named.
     pub(crate) fn assert_nothing_leaked(&self, testbed: &Testbed, came: &[&str]) -> Result<()> {
+        self.assert_nothing_leaked_but(testbed, came, |_, _| false)
+    }
+
+    /// The same, where guests that came need something on their host, by its name.
+    pub(crate) fn assert_nothing_leaked_but(
+        &self,
+        testbed: &Testbed,
+        came: &[&str],
+        is_needed: impl Fn(&str, &Difference) -> bool,
+    ) -> Result<()> {
         let active = active_migrations(testbed)?;
         ensure!(active.is_empty(), "not ended: {active:#?}");
         let is_guest = |new: &Difference| match new.kind {
@@ -257,7 +269,7 @@ impl Before {
             let mut last = Ok(());
             let quiet = until("quiet", Duration::from_secs(5), || {
                 let now = host.snapshot()?;
-                last = now.assert_nothing_new(before, is_guest);
+                last = now.assert_nothing_new(before, |new| is_guest(new) || is_needed(host.name(), new));
                 Ok(last.is_ok().then_some(()))
             });
             quiet.or(last)?;

@@ -7,12 +7,37 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Kind, Secret, Storage, network_disk, new_uuid};
 use crate::{network, wait};
 
-const PORT: u16 = 3260;
-
 /// The target daemon of a storage node.
 #[derive(Debug, Clone, Copy)]
 pub struct Iscsi<'a> {
     storage: &'a Storage,
+    daemon: Daemon,
+}
+
+/// Which of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Daemon {
+    /// The one that hosts are told of.
+    Real,
+    /// The one that some are led to.
+    Impostor,
+}
+
+impl Daemon {
+    pub(super) fn port(self) -> u16 {
+        match self {
+            Self::Real => 3260,
+            Self::Impostor => 3261,
+        }
+    }
+
+    /// Where `tgtadm` finds it.
+    fn control(self) -> &'static str {
+        match self {
+            Self::Real => "0",
+            Self::Impostor => "1",
+        }
+    }
 }
 
 /// A target, with its own account.
@@ -63,13 +88,15 @@ impl Lun {
 }
 
 impl<'a> Iscsi<'a> {
-    pub(super) fn new(storage: &'a Storage) -> Self {
-        Self { storage }
+    pub(super) fn new(storage: &'a Storage, daemon: Daemon) -> Self {
+        Self { storage, daemon }
     }
 
     pub(super) fn start(&self) -> Result<()> {
         let portals = self.portals().map(|portal| format!("portal={portal}")).join(",");
-        self.storage.node.run("systemd-run", ["--quiet", "--unit=tgtd", "tgtd", "-f", "--iscsi", &portals])?;
+        let unit = format!("--unit=tgtd-{}", self.daemon.port());
+        let daemon = ["tgtd", "-f", "-C", self.daemon.control(), "--iscsi", &portals];
+        self.storage.node.run("systemd-run", [&["--quiet", unit.as_str()], daemon.as_slice()].concat())?;
         wait::until("the iSCSI target", Duration::from_secs(10), || {
             Ok(self.tgtadm(&["show", "--mode", "sys"]).ok().map(drop))
         })
@@ -77,34 +104,50 @@ impl<'a> Iscsi<'a> {
 
     /// Both portals of every target.
     pub fn portals(&self) -> [SocketAddrV4; 2] {
-        network::STORAGE.map(|address| SocketAddrV4::new(address, PORT))
+        network::STORAGE.map(|address| SocketAddrV4::new(address, self.daemon.port()))
     }
 
     /// Makes a target without LUNs. An iSCSI name has no underscores.
     pub fn create_target(&self, name: &str) -> Result<Target> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.:".contains(&byte);
         ensure!(name.bytes().all(allowed), "{name:?} cannot be in an iSCSI name");
-        let tid = self.tids()?.into_iter().max().unwrap_or(0) + 1;
         let iqn = format!("iqn.2010-10.org.openstack:{name}");
-        let (uuid, user, value) = (new_uuid()?, format!("user-{tid}"), new_uuid()?.replace('-', ""));
+        let (uuid, value) = (new_uuid()?, new_uuid()?.replace('-', ""));
+        let user = format!("user-{name}");
+        self.add_target(Secret { uuid, usage: iqn.clone(), kind: Kind::Iscsi, user, value }, iqn)
+    }
+
+    /// Makes a target of the same name and with the same account, in this daemon instead of another.
+    pub fn create_target_like(&self, other: &Target) -> Result<Target> {
+        self.add_target(other.secret.clone(), other.iqn.clone())
+    }
+
+    fn add_target(&self, secret: Secret, iqn: String) -> Result<Target> {
+        let tid = self.tids()?.into_iter().max().unwrap_or(0) + 1;
+        let (user, value) = (&secret.user, &secret.value);
         let number = tid.to_string();
         let at = ["--tid", &number];
         self.tgtadm(&[&["new", "--mode", "target", "--targetname", &iqn], at.as_slice()].concat())?;
-        self.tgtadm(&["new", "--mode", "account", "--user", &user, "--password", &value])?;
-        self.tgtadm(&[&["bind", "--mode", "account", "--user", &user], at.as_slice()].concat())?;
+        self.tgtadm(&["new", "--mode", "account", "--user", user, "--password", value])?;
+        self.tgtadm(&[&["bind", "--mode", "account", "--user", user], at.as_slice()].concat())?;
         self.tgtadm(&[&["bind", "--mode", "target", "--initiator-address", "ALL"], at.as_slice()].concat())?;
-        let secret = Secret { uuid, usage: iqn.clone(), kind: Kind::Iscsi, user, value };
         Ok(Target { iqn, secret, tid })
     }
 
     /// Makes an empty LUN of a target.
     pub fn create_lun(&self, target: &Target, mib: u64) -> Result<Lun> {
-        self.add(target, |file| Ok(fs::File::create_new(file)?.set_len(mib << 20)?))
+        self.add(target, Identity::new()?, |file| Ok(fs::File::create_new(file)?.set_len(mib << 20)?))
+    }
+
+    /// The same, passing itself off as another: whoever asks for its identity hears the other's.
+    pub fn create_lun_like(&self, other: &Lun, target: &Target, mib: u64) -> Result<Lun> {
+        let identity = Identity { serial: other.serial.clone(), scsi_id: other.scsi_id.clone() };
+        self.add(target, identity, |file| Ok(fs::File::create_new(file)?.set_len(mib << 20)?))
     }
 
     /// Makes a LUN of a target with the contents of a raw file of this machine.
     pub fn import(&self, target: &Target, raw: &Path) -> Result<Lun> {
-        self.add(target, |file| {
+        self.add(target, Identity::new()?, |file| {
             fs::copy(raw, file).with_context(|| format!("cannot read {}", raw.display()))?;
             Ok(())
         })
@@ -130,10 +173,9 @@ impl<'a> Iscsi<'a> {
         self.storage.file(&lun.file).0
     }
 
-    fn add(&self, target: &Target, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Lun> {
-        let (tid, serial) = (target.tid.to_string(), new_uuid()?.replace('-', ""));
-        let (serial, scsi_id) = (serial[..16].to_owned(), format!("vmferry-{}", &serial[16..28]));
-        let file = format!("lun-{serial}");
+    fn add(&self, target: &Target, identity: Identity, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Lun> {
+        let (tid, Identity { serial, scsi_id }) = (target.tid.to_string(), identity);
+        let file = format!("lun-{}", new_uuid()?);
         let (ours, theirs) = self.storage.file(&file);
         fill(&ours)?;
         let lun = self.next_lun(target)?;
@@ -162,6 +204,20 @@ impl<'a> Iscsi<'a> {
     }
 
     fn tgtadm(&self, operation: &[&str]) -> Result<String> {
-        self.storage.node.run("tgtadm", ["--lld", "iscsi", "--op"].iter().chain(operation))
+        let daemon = ["-C", self.daemon.control(), "--lld", "iscsi", "--op"];
+        self.storage.node.run("tgtadm", daemon.iter().chain(operation))
+    }
+}
+
+/// What tells a LUN from every other.
+struct Identity {
+    serial: String,
+    scsi_id: String,
+}
+
+impl Identity {
+    fn new() -> Result<Self> {
+        let unique = new_uuid()?.replace('-', "");
+        Ok(Self { serial: unique[..16].to_owned(), scsi_id: format!("vmferry-{}", &unique[16..28]) })
     }
 }

@@ -51,15 +51,24 @@ impl Secret {
 }
 
 impl Host {
-    /// Gives libvirt the secret, so that a guest can be started here.
+    /// Gives libvirt the secret, so that a guest can be started here. libvirt shows it to nobody.
     pub fn define_secret(&self, secret: &Secret) -> Result<()> {
+        self.give_libvirt(secret, "yes")
+    }
+
+    /// The same, and libvirt shows it to whoever asks, as the manuals of Ceph and OpenStack have it.
+    pub fn define_readable_secret(&self, secret: &Secret) -> Result<()> {
+        self.give_libvirt(secret, "no")
+    }
+
+    fn give_libvirt(&self, secret: &Secret, private: &str) -> Result<()> {
         let Secret { uuid, usage, kind, value, .. } = secret;
         let name = match kind {
             Kind::Ceph => format!("<name>{usage}</name>"),
             Kind::Iscsi => format!("<target>{usage}</target>"),
         };
         let xml = format!(
-            "<secret ephemeral='no' private='yes'><uuid>{uuid}</uuid><usage type='{kind}'>{name}</usage></secret>"
+            "<secret ephemeral='no' private='{private}'><uuid>{uuid}</uuid><usage type='{kind}'>{name}</usage></secret>"
         );
         let virsh = |arguments: &[&str], input: &str| {
             let mut command = self.command("virsh")?;

@@ -138,7 +138,7 @@ impl Volumes {
             Fault::new(Reason::VolumeSecretMissing, message)
         };
         let Some(own) = self.secrets.find(kind, secret) else {
-            // Somebody else has given it to libvirt: the checks have opened the volume with it, or found it private.
+            // Somebody else has given it to libvirt: the checks have opened the volume with it.
             return match self.libvirt.secret(kind, secret).await? {
                 Some(_) => Ok(()),
                 None => Err(self.has_no_secret(connection, secret).into()),
@@ -160,7 +160,26 @@ impl Volumes {
             ),
             remedy: format!("see to the [[secret]] in the configuration of the agent of {}", self.host),
         })?;
-        value.map(Some).ok_or_else(|| self.has_no_secret(connection, secret))
+        if value.is_some() {
+            return Ok(value);
+        }
+        let known = self.libvirt.secret(kind(connection), secret).await.ok().flatten();
+        Err(match known.filter(|reading| reading.has_value.is_none()) {
+            Some(_) => self.hides_secret(connection, secret),
+            None => self.has_no_secret(connection, secret),
+        })
+    }
+
+    fn hides_secret(&self, connection: &Connection, secret: &SecretName) -> Refusal {
+        let host = &self.host;
+        Refusal {
+            reason: Reason::VolumeSecretMissing,
+            message: format!(
+                "libvirt on {host} has secret {secret}, which opens volume {connection}, but it is private: only guests \
+                 can use it"
+            ),
+            remedy: format!("give it to the agent of {host}, too: a [[secret]] in its configuration"),
+        }
     }
 
     fn has_no_secret(&self, connection: &Connection, secret: &SecretName) -> Refusal {
