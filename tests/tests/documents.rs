@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// The behaviours that `docs/nova-behaviours.md` must speak of, by number.
-const BEHAVIOURS: &[std::ops::RangeInclusive<u32>] =
-    &[15..=22, 49..=65, 76..=77, 82..=84, 112..=118, 135..=144];
+const BEHAVIOURS: &[std::ops::RangeInclusive<u32>] = &[15..=22, 49..=65, 76..=77, 82..=84, 112..=118, 135..=144];
 
 #[test]
 fn every_behaviour_of_nova_is_shown_by_a_test_or_has_a_reason() -> Result<()> {
@@ -63,7 +62,9 @@ fn tests_in(source: &str) -> Vec<String> {
         if line.starts_with("#[") {
             let attribute = line.trim_start_matches("#[").split(['(', ']']).next().unwrap_or_default();
             below_test |= attribute == "test" || attribute.ends_with("::test");
-        } else if let Some(rest) = line.trim_start_matches("pub(crate) ").trim_start_matches("async ").strip_prefix("fn ") {
+        } else if let Some(rest) =
+            line.trim_start_matches("pub(crate) ").trim_start_matches("async ").strip_prefix("fn ")
+        {
             if below_test {
                 names.extend(rest.split(['(', '<']).next().map(str::to_owned));
             }

@@ -31,7 +31,9 @@ pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
     let to_move = match (plan.is_refused(), to_copy(&plan.resolved).as_u64()) {
         (true, _) => String::new(),
         (false, 0) => format!("to move: {} of memory; its disks stay where they are\n", bytes(guest.memory)),
-        (false, disks) => format!("to move: {} of memory, {} of disks\n", bytes(guest.memory), bytes(ByteSize::b(disks))),
+        (false, disks) => {
+            format!("to move: {} of memory, {} of disks\n", bytes(guest.memory), bytes(ByteSize::b(disks)))
+        }
     };
     format!(
         "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}{to_move}\n{}",
