@@ -37,7 +37,7 @@ pub enum LabellingError {
     },
     /// What is there already cannot be read, so it cannot be kept.
     #[error(
-        "what is there of the volumes of {guest} cannot be read: {source}; remove it first: vmferry volumes unset {guest} --all"
+        "what the definition of {guest} says of its volumes cannot be read: {source}; remove it first: vmferry volumes unset {guest} --all"
     )]
     Unreadable {
         /// The guest's name.
@@ -46,7 +46,7 @@ pub enum LabellingError {
         source: LabelError,
     },
     /// There is no label to take away.
-    #[error("nothing is said of a volume {target} of {guest}")]
+    #[error("the definition of {guest} says nothing of a volume {target}")]
     NoLabel {
         /// The guest's name.
         guest: String,
@@ -169,7 +169,9 @@ mod tests {
         assert!(refused("vda", Some(lun("192.0.2.1"))).contains("block devices only"));
         assert!(refused("vdc", Some(image("vms/other"))).contains("vdc of web is rbd:vms/web"));
         assert!(label(&definition(""), volume("vdc", Some(image("vms/web")))).is_ok());
-        assert!(unlabel(&definition(""), "vdb").expect_err("none").to_string().contains("nothing is said"));
+        assert!(
+            unlabel(&definition(""), "vdb").expect_err("none").to_string().contains("says nothing of a volume vdb")
+        );
     }
 
     #[test]
