@@ -274,7 +274,7 @@ impl Before {
             });
             quiet.or(last)?;
         }
-        Ok(())
+        vmferry(testbed, &["doctor"])?.assert_ended(0, &[])
     }
 }
 
