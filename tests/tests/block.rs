@@ -1,14 +1,20 @@
 //! Guests with disks that only their host has: the disks go with them.
 
 use anyhow::{Context, Result, ensure};
-use vmferry_tests::{Testbed, guest::LinuxGuest};
+use vmferry_tests::{
+    Testbed,
+    guest::{BootSectorGuest, LinuxGuest},
+};
 
 use crate::{
     block_rig::{
         LOCAL, allocated, assert_files, assert_no_write_lost, describe, disk, make, medium, other, power_off, print,
         random, start_idler, start_writer, sum, up,
     },
-    rig::{Answer, Before, DESTINATION, SOON, SOURCE, assert_only_on, migrate, slow_down, vmferry},
+    rig::{
+        Answer, Before, DESTINATION, Move, SOON, SOURCE, assert_only_on, assert_unharmed_on, disks_flow, migrate,
+        slow_down, vmferry,
+    },
 };
 
 const MIB: u64 = 1 << 20;
@@ -115,6 +121,41 @@ fn assert_chain(testbed: &Testbed, host: &str) -> Result<()> {
     let taken = allocated(testbed, host, "web-1-a.qcow2")?;
     ensure!(taken < 4 * MIB, "the overlay takes {taken} bytes on {host}: it has swallowed its base");
     Ok(())
+}
+
+#[test]
+fn a_base_that_came_with_an_aborted_move_stays_where_another_guest_builds_on_it() -> Result<()> {
+    let testbed = up()?;
+    let base = format!("{LOCAL}/web-base.raw");
+    let script = format!(
+        "truncate -s 64M {base}
+         {}for guest in web-1 web-2; do qemu-img create -q -f qcow2 -b {base} -F raw $guest.qcow2 64M; done
+         qemu-io -c 'write -P 0x4d 0 48M' web-1.qcow2 >/dev/null",
+        random(&base, 4)
+    );
+    make(&testbed, SOURCE, &script)?;
+    let [one, two] = ["web-1", "web-2"].map(|name| {
+        let mut guest = BootSectorGuest::new(name).dirtying(1);
+        guest.domain.extra_devices = disk("vdb", &format!("{LOCAL}/{name}.qcow2"), "qcow2");
+        testbed.start(guest, SOURCE)
+    });
+    let (one, two) = (one?, two?);
+    slow_down(&testbed, &one)?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_until(&testbed, &one, "its disk to flow", || disks_flow(&testbed, &one))?;
+    migrate(&testbed, "web-2", DESTINATION)?.assert_ended(0, &[])?;
+    vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
+    moving.end(SOON)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
+
+    assert_unharmed_on(&testbed, &one, SOURCE)?;
+    assert_unharmed_on(&testbed, &two, DESTINATION)?;
+    assert_files(&testbed, SOURCE, &["web-1.qcow2", "web-base.raw"])?;
+    assert_files(&testbed, DESTINATION, &["web-2.qcow2", "web-base.raw"])?;
+    ensure!(
+        sum(&testbed, SOURCE, "web-base.raw")? == sum(&testbed, DESTINATION, "web-base.raw")?,
+        "the base did not arrive as it is"
+    );
+    before.assert_nothing_leaked(&testbed, &["web-2", "web-base"])
 }
 
 #[test]

@@ -139,6 +139,41 @@ fn a_tunnel_cut_while_disks_are_copied_leaves_the_guest_on_its_source() -> Resul
 }
 
 #[test]
+fn a_restart_of_the_destinations_libvirt_while_disks_are_copied_takes_the_move_back() -> Result<()> {
+    let copied = Copied::up()?;
+    let moving = copied.begin()?;
+    copied.testbed.host(DESTINATION)?.restart_libvirtd()?;
+    let answer = moving.end(Duration::from_secs(60))?;
+    answer.assert_ended(1, &["MIGRATION_FAILED"])?;
+    answer.assert_outcome("failed_rolled_back", SOURCE)?;
+    let jobs = copied.testbed.host(SOURCE)?.virsh(["blockjob", "web-1", "vdb", "--info"])?;
+    ensure!(!jobs.contains("Block Copy"), "it is still copied: {jobs}");
+    copied.assert_safe()
+}
+
+/// libvirt ends such a move, or ends itself when the move is over: as it is busy.
+#[test]
+fn a_restart_of_the_sources_libvirt_while_disks_are_copied_loses_no_write() -> Result<()> {
+    let copied = Copied::up()?;
+    let Copied { testbed, guest, .. } = &copied;
+    let moving = copied.begin()?;
+    testbed.host(SOURCE)?.restart_libvirtd()?;
+    let answer = moving.end(Duration::from_secs(60))?;
+    if answer.document["runs_on"] == SOURCE {
+        answer.assert_ended(1, &["LIBVIRT_FAILED"])?;
+        answer.assert_outcome("failed_rolled_back", SOURCE)?;
+        return copied.assert_safe();
+    }
+    answer.assert_ended(0, &[])?;
+    answer.assert_outcome("completed", DESTINATION)?;
+    assert_only_on(testbed, guest, DESTINATION)?;
+    guest.console().assert_steady()?;
+    assert_files(testbed, SOURCE, &["small"])?;
+    power_off(testbed, guest, DESTINATION)?;
+    assert_no_write_lost(testbed, guest, DESTINATION, DISK)
+}
+
+#[test]
 fn a_guest_whose_coordinator_died_takes_its_disks_along_and_resolve_removes_what_is_left() -> Result<()> {
     let copied = Copied::up()?;
     let Copied { testbed, guest, before } = &copied;
@@ -147,6 +182,12 @@ fn a_guest_whose_coordinator_died_takes_its_disks_along_and_resolve_removes_what
     moving.signal(Signal::SIGKILL)?;
     speed_up(testbed, guest)?;
     until("the guest to arrive", SOON, || Ok((testbed.runners("web-1")? == [DESTINATION]).then_some(())))?;
+    // Whoever comes back finds in its journal that the copy is to be removed, and sees that the guest has it.
+    for host in testbed.hosts() {
+        host.agent().kill()?;
+        until("another agent", SOON, || Ok((host.agent().restarts()? == 1).then_some(())))?;
+        host.agent().wait_ready(SOON)?;
+    }
     guest.console().wait_for_writes(3, SOON)?;
     drop(moving);
 

@@ -1,7 +1,7 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     compatibility::Refusal,
-    disk::{File, Image, Presence, Probe, Qcow2, Resolution, Resolved, Shown, StaticImage, VolumeSight},
+    disk::{File, Image, Presence, Probe, Problem, Qcow2, Resolution, Resolved, Shown, StaticImage, VolumeSight},
     domain_xml::{DiskDefinition, Layer},
     instance::DiskSource,
 };
@@ -50,6 +50,18 @@ impl TryFrom<v1::Probe> for Probe {
             return Err(Invalid { field: "leaving.probes.file_name" });
         }
         Ok(Self { directory: probe.directory, file_name: probe.file_name, token: probe.token, device: probe.device })
+    }
+}
+
+impl From<Problem> for v1::DiskProblem {
+    fn from(problem: Problem) -> Self {
+        Self { place: problem.place, why: problem.why }
+    }
+}
+
+impl From<v1::DiskProblem> for Problem {
+    fn from(problem: v1::DiskProblem) -> Self {
+        Self { place: problem.place, why: problem.why }
     }
 }
 
@@ -228,6 +240,7 @@ pub(super) fn wire_shown(leaving: &mut v1::Leaving, shown: Shown) {
     leaving.images = shown.images.into_iter().map(Into::into).collect();
     leaving.probes = shown.probes.into_iter().map(Into::into).collect();
     leaving.volumes = shown.volumes.into_iter().map(Into::into).collect();
+    leaving.problems = shown.problems.into_iter().map(Into::into).collect();
 }
 
 /// The reverse.
@@ -237,8 +250,7 @@ pub(super) fn shown(leaving: &mut v1::Leaving) -> Result<Shown, Invalid> {
         images: all(std::mem::take(&mut leaving.images))?,
         probes: all(std::mem::take(&mut leaving.probes))?,
         volumes: all(std::mem::take(&mut leaving.volumes))?,
-        // The source has told the coordinator.
-        problems: Vec::new(),
+        problems: all(std::mem::take(&mut leaving.problems))?,
     })
 }
 
