@@ -159,7 +159,9 @@ impl Storage {
         let (from, to) = (Daemon::Real.port(), Daemon::Impostor.port());
         let rule = |address| format!("ip daddr {address} tcp dport {from} dnat to {address}:{to}");
         let rules = network::STORAGE.map(rule).join("; ");
-        host.sh(&format!("nft 'table ip misled {{ chain output {{ type nat hook output priority -100; {rules}; }}\n}}'"))?;
+        host.sh(&format!(
+            "nft 'table ip misled {{ chain output {{ type nat hook output priority -100; {rules}; }}\n}}'"
+        ))?;
         Ok(())
     }
 

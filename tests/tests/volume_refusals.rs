@@ -47,7 +47,8 @@ fn a_destination_without_the_right_secrets_takes_no_guest() -> Result<()> {
     let before = Before::of(&testbed)?;
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
-    let words = ["node-31 does not have secret", &secrets[0].uuid, &secrets[1].uuid, "[[secret]]", "volumes/admin_vol01"];
+    let words =
+        ["node-31 does not have secret", &secrets[0].uuid, &secrets[1].uuid, "[[secret]]", "volumes/admin_vol01"];
     assert_refused(&testbed, &before, &guest, &answer, &["VOLUME_SECRET_MISSING"; 2], &words)?;
 
     for secret in &secrets {
@@ -59,8 +60,11 @@ fn a_destination_without_the_right_secrets_takes_no_guest() -> Result<()> {
         destination.give_secret(&Secret { value: value.to_owned(), ..secret.clone() })?;
     }
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
-    let words =
-        ["node-31: the storage does not let libvirt open", "user-admin-vol11", "see to the user and the secret that node-31"];
+    let words = [
+        "node-31: the storage does not let libvirt open",
+        "user-admin-vol11",
+        "see to the user and the secret that node-31",
+    ];
     assert_refused(&testbed, &before, &guest, &answer, &["VOLUME_LOGIN_REFUSED"; 2], &words)?;
     for secret in &secrets {
         ensure!(!format!("{answer:?}").contains(&secret.value), "the answer has a secret");
@@ -86,7 +90,8 @@ fn a_destination_that_does_not_reach_the_storage_takes_no_guest() -> Result<()> 
     }
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
-    let words = ["node-31 reaches 192.0.2.5:6789", "node-31 reaches 192.0.2.5:3260", "volumes/admin_vol01", "admin-vol11"];
+    let words =
+        ["node-31 reaches 192.0.2.5:6789", "node-31 reaches 192.0.2.5:3260", "volumes/admin_vol01", "admin-vol11"];
     assert_refused(&testbed, &before, &guest, &answer, &["VOLUME_UNREACHABLE"; 2], &words)?;
 
     for endpoint in [Endpoint::Monitor, portal] {

@@ -11,7 +11,9 @@ use vmferry_tests::{
 
 use crate::rig::{
     Before, DESTINATION, Move, SOURCE, assert_unharmed_on, migrate, slow_down, vmferry,
-    volumes::{Volume, assert_completed, assert_nothing_left, assert_refused, assert_secrets_on, has_secret, secrets, up},
+    volumes::{
+        Volume, assert_completed, assert_nothing_left, assert_refused, assert_secrets_on, has_secret, secrets, up,
+    },
 };
 
 /// A guest on the source, quick to start, that has an empty volume of either kind and leaves it alone.

@@ -136,11 +136,9 @@ fn a_volume_a_local_image_and_a_config_drive_move_together() -> Result<()> {
     let_in(&testbed, &[&boot])?;
     let (source, destination) = (testbed.host(SOURCE)?, testbed.host(DESTINATION)?);
     fs::copy(testbed.storage()?.data_image(MIB)?, testbed.layout().local(SOURCE).join("data.raw"))?;
-    source.sh(
-        "cd /srv/local
+    source.sh("cd /srv/local
         qemu-img convert -O qcow2 data.raw data.qcow2 && rm data.raw
-        head -c 1M /dev/urandom >config.iso && chmod 666 data.qcow2",
-    )?;
+        head -c 1M /dev/urandom >config.iso && chmod 666 data.qcow2")?;
     let disk = |target: &str, format: &str, file: &str, more: &str| {
         format!(
             "<disk type='file' device='disk'><driver name='qemu' type='{format}' cache='none'/>\

@@ -165,7 +165,8 @@ pub(crate) fn assert_secrets_not_written(testbed: &Testbed, secrets: &[Secret]) 
         ensure!(logged.contains("vmferry-agent"), "the agent of {} has logged nothing", host.name());
         ensure!(!values.iter().any(|value| logged.contains(value)), "a secret is in the log of {}", host.name());
         host.write("/root/secrets", values.join("\n"))?;
-        let files = host.sh("grep -rlFf /root/secrets /var/lib/vmferry /run/vmferry /var/log || true; rm /root/secrets")?;
+        let files =
+            host.sh("grep -rlFf /root/secrets /var/lib/vmferry /run/vmferry /var/log || true; rm /root/secrets")?;
         ensure!(files.is_empty(), "a secret is on {} in {files}", host.name());
     }
     Ok(())
@@ -236,7 +237,8 @@ pub(crate) fn assert_listed(testbed: &Testbed, guest: &str, state: &str, host: &
     let zone = testbed.host(host)?.zone();
     let shown = show(testbed, guest)?;
     let list = vmferry(testbed, &["instances"])?.document;
-    let rows: Vec<_> = list["instances"].as_array().context("a list")?.iter().filter(|row| row["name"] == guest).collect();
+    let rows: Vec<_> =
+        list["instances"].as_array().context("a list")?.iter().filter(|row| row["name"] == guest).collect();
     ensure!(rows.len() == 1, "{list:#}");
     for row in [&shown, rows[0]] {
         ensure!(row["state"] == state && row["host"] == host && row["zone"] == zone.as_str(), "{row:#}");
