@@ -13,7 +13,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/bin
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: packages rust tools python tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
@@ -38,6 +38,16 @@ check: rust tools ## What can be said without running anything: format, lints, d
 test: setup check build ## Everything: setup, check, build, unit, documentation and end-to-end tests (needs root)
 	cargo test --workspace --doc --quiet
 	cargo nextest run --workspace
+
+.PHONY: test-kernel
+test-kernel: packages rust ## Volumes attached by a host's kernel, in an emulated machine with storage of its own (needs root)
+	cargo run --quiet --package vmferry-tests --bin kernel-vm
+
+.PHONY: bench
+bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
+	cargo build --release --workspace --bins
+	target/release/testbed tree
+	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench volumes
 
 .PHONY: demo
 demo: packages rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)

@@ -154,6 +154,11 @@ impl State {
         self.record.side
     }
 
+    /// When it began, by this host's clock.
+    pub fn started(&self) -> Timestamp {
+        self.record.started
+    }
+
     /// How it ended; `None` while it goes on.
     pub fn outcome(&self) -> Option<Outcome> {
         self.record.outcome

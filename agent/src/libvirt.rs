@@ -1,7 +1,7 @@
 //! The thin edge to libvirt: questions and single steps, in our words. What to do is decided elsewhere.
 //!
-//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job` and `secret` say what is
-//! asked;
+//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job`, `secret` and `volume` say
+//! what is asked;
 //! `event` runs libvirt's event loop; `ffi` has the C calls that `virt` lacks or gets wrong, and all the `unsafe`.
 
 mod connection;
@@ -15,6 +15,7 @@ mod secret;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub use self::{
     job::{Definitions, JobError, JobOrder},
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},
+    volume::{ChangeError, LabelChange},
 };
 
 /// A question that was not answered, or a step that was not taken.

@@ -205,7 +205,9 @@ impl<H: Hypervisor> Task<H> {
         };
         match ready {
             Ok(relocations) => {
-                self.append(Entry::Relocated(relocations.clone()))?;
+                if !relocations.is_empty() {
+                    self.append(Entry::Relocated(relocations.clone()))?;
+                }
                 self.done(begun)?;
                 Ok(relocations)
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -14,6 +15,7 @@ use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
     id::{HostName, InstanceId, MigrationId},
+    leftovers::{Half, HeldProbes},
     migration::{Order, Record, Side},
     reason::Reason,
     undo::Undo,
@@ -152,6 +154,21 @@ impl<H: Hypervisor> Migrations<H> {
         records.retain(|record| !active_only || record.outcome.is_none());
         records.sort_by_key(|record| std::cmp::Reverse(record.started));
         records
+    }
+
+    /// Every half, as far as leftovers matter.
+    pub fn halves(&self) -> Vec<Half> {
+        let half = |migration: &Migration| {
+            let state = migration.state();
+            let (order, started, outcome) = (state.order().clone(), state.started(), state.outcome());
+            Half { order, started, outcome, pending: state.pending }
+        };
+        self.lock().values().map(half).collect()
+    }
+
+    /// The lists of probe files that are on disk.
+    pub fn probe_lists(&self) -> io::Result<Vec<HeldProbes>> {
+        self.probes.lists()
     }
 
     /// The migration of this instance that has not ended.

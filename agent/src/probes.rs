@@ -11,12 +11,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{sync::Mutex, task::block_in_place, time::sleep};
 use tracing::warn;
 use uuid::Uuid;
 use vmferry_core::{
     disk::{Probe, Problem, Shown},
     id::MigrationId,
+    leftovers::HeldProbes,
     reason::Reason,
 };
 
@@ -83,6 +85,25 @@ impl<H: Hypervisor> Probes<H> {
     pub async fn remove(&self, id: MigrationId) -> Result<(), Fault> {
         let _alone = self.alone.lock().await;
         self.remove_listed(id).await
+    }
+
+    /// The lists that are on disk, for those who look for leftovers.
+    pub fn lists(&self) -> io::Result<Vec<HeldProbes>> {
+        let mut lists = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            // One that is removed just now is none.
+            let Ok(written) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
+            let Ok(text) = fs::read(&path) else { continue };
+            let probes: Vec<Probe> = serde_json::from_slice(&text).unwrap_or_default();
+            let file = |probe: &Probe| format!("{}/{}", probe.directory, probe.file_name);
+            lists.push(HeldProbes {
+                list: path.display().to_string(),
+                files: probes.iter().map(file).collect(),
+                written: Timestamp::try_from(written).unwrap_or(Timestamp::MIN),
+            });
+        }
+        Ok(lists)
     }
 
     async fn remove_listed(&self, id: MigrationId) -> Result<(), Fault> {

@@ -1,9 +1,13 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod volumes;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
+
+pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
 
@@ -15,6 +19,8 @@ Examples:
   vmferry migrate web --to node-31             moves web while it runs
   vmferry migrations                           what was moved, and what still goes on
   vmferry migrations resolve                   ends what was left behind
+  vmferry volumes                              the volumes, and whose disks they are
+  vmferry doctor                               what failures have left on the hosts
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
 ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:
@@ -86,6 +92,10 @@ pub(crate) enum Command {
     Migrations(Migrations),
     /// Ends a migration that goes on; the guest stays on its source
     Abort(Abort),
+    /// Lists the volumes of all instances, or says what a disk is as a volume
+    Volumes(Volumes),
+    /// Looks for what migrations have left on the hosts
+    Doctor(Doctor),
     #[command(subcommand)]
     Pki(pki::Command),
     /// Prints the version
@@ -179,6 +189,29 @@ pub(crate) enum MigrationsCommand {
 pub(crate) struct Abort {
     /// The migration, or the beginning of its id
     pub(crate) id: String,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  vmferry doctor                    all hosts of the inventory
+  vmferry doctor node-28 node-31    these two
+  vmferry doctor -o json | jq -r '.hosts[].leftovers[]? | select(.level == \"problem\") | .remedy'
+
+It changes nothing. A problem is VMFerry's own and in nobody's use: libvirt secrets, iSCSI
+sessions and node records that it made, directories, probe files and receivers of migrations
+that have ended, steps that could not be taken back, and migrations open for more than a day.
+A note may be somebody else's: an iSCSI session that VMFerry did not make, a mapped RBD image.
+Disk images are not judged: one that a failure left looks like one that somebody keeps.
+
+Exit codes: 0, no host has a problem; 1, all have; 7, none could be asked; 9, some of them.";
+
+/// `doctor`
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct Doctor {
+    /// The hosts to look at; without: all
+    #[arg(value_name = "HOST")]
+    pub(crate) hosts: Vec<HostName>,
 }
 
 /// Whether arguments that could not be read ask for JSON.

@@ -4,6 +4,7 @@
 //! within seconds, and what it was doing goes on or is told.
 
 mod error;
+mod look;
 mod patience;
 
 use std::{
@@ -16,16 +17,11 @@ use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
     domain_xml::rewrite::Relocation,
-    host::Host,
     id::{HostName, MigrationId},
-    instance::Instance,
     migration::{Cause, Endpoint, Order, Progress, Record, Side, Statistics},
     reason::Reason,
 };
-use vmferry_proto::v1::{
-    self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient, migrate_response,
-    migration_service_client::MigrationServiceClient,
-};
+use vmferry_proto::v1::{self, migrate_response, migration_service_client::MigrationServiceClient};
 use vmferry_transport::Credentials;
 
 use patience::Patience;
@@ -66,20 +62,6 @@ impl RemoteAgent {
     /// Which host it is, and where.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
-    }
-
-    /// Facts of the host.
-    pub(crate) async fn facts(&self) -> Result<Host, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
-        let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
-        self.read(answer.host)
-    }
-
-    /// The host's domains.
-    pub(crate) async fn instances(&self) -> Result<Vec<Instance>, CallError> {
-        let mut client = InstanceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
-        let answer = self.within(LOOK, client.list_instances(v1::ListInstancesRequest {})).await?;
-        answer.instances.into_iter().map(|instance| self.read(Some(instance))).collect()
     }
 
     /// The host's halves of migrations.

@@ -1,6 +1,7 @@
 //! The commands, a file each, and what they share.
 
 pub(crate) mod abort;
+pub(crate) mod doctor;
 mod drive;
 pub(crate) mod hypervisors;
 pub(crate) mod instance;
@@ -8,6 +9,7 @@ pub(crate) mod instances;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod resolve;
+pub(crate) mod volumes;
 pub(crate) mod zones;
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! | code | meaning | where the guest is |
 //! | --- | --- | --- |
 //! | 0 | done; for `migrations resolve`: ended, one way or the other | for `migrate`: on the destination |
-//! | 1 | failed and rolled back; for other commands: failed | on the source |
+//! | 1 | failed and rolled back; for other commands: failed; for `doctor`: something was left behind | on the source |
 //! | 2 | usage or configuration, unknown or ambiguous names | untouched |
 //! | 3 | refused by the checks | untouched |
 //! | 4 | aborted by the user and rolled back | on the source |
@@ -96,6 +96,7 @@ impl Exit {
             | R::HypervisorTooOld
             | R::NetworkMissing
             | R::DiskSpaceShort
+            | R::VolumeLabelInvalid
             | R::VolumeUnreachable
             | R::VolumeLoginRefused
             | R::VolumeMissing

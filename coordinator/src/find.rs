@@ -120,6 +120,7 @@ mod tests {
             disks: vec![],
             vifs: vec![],
             migration: None,
+            problems: vec![],
         }
     }
 

@@ -36,16 +36,20 @@ impl Fleet {
 
     /// Asks all hosts; answers come in the inventory's order.
     pub(crate) async fn ask<T>(&self, call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>) -> Vec<Answer<T>> {
-        let call = &call;
-        let mut answers: Vec<_> = stream::iter(self.agents.iter().enumerate())
-            .map(|(number, agent)| async move {
-                (number, Answer { endpoint: agent.endpoint().clone(), result: call(agent).await })
-            })
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        answers.sort_by_key(|(number, _)| *number);
-        answers.into_iter().map(|(_, answer)| answer).collect()
+        ask(self.agents.iter(), call).await
+    }
+
+    /// Asks the hosts of these names, in the inventory's order; none named: all. Fails if one is not in the inventory.
+    pub(crate) async fn ask_these<T>(
+        &self,
+        names: &[HostName],
+        call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>,
+    ) -> Result<Vec<Answer<T>>, Failed> {
+        for name in names {
+            self.agent(name)?;
+        }
+        let is_meant = |agent: &&RemoteAgent| names.is_empty() || names.contains(&agent.endpoint().host);
+        Ok(ask(self.agents.iter().filter(is_meant), call).await)
     }
 
     /// Whether the inventory has a host of that name.
@@ -67,6 +71,22 @@ impl Fleet {
             )
         })
     }
+}
+
+async fn ask<'a, T>(
+    agents: impl Iterator<Item = &'a RemoteAgent>,
+    call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>,
+) -> Vec<Answer<T>> {
+    let call = &call;
+    let mut answers: Vec<_> = stream::iter(agents.enumerate())
+        .map(|(number, agent)| async move {
+            (number, Answer { endpoint: agent.endpoint().clone(), result: call(agent).await })
+        })
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    answers.sort_by_key(|(number, _)| *number);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// The answers that came, and the reasons why the others did not. Fails if none came.

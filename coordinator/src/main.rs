@@ -20,8 +20,8 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use chain::chain;
-use cli::{Cli, Command, Global, Instance, MigrationsCommand};
-use command::{Session, abort, hypervisors, instance, instances, migrate, migrations, resolve, zones};
+use cli::{Cli, Command, Global, Instance, MigrationsCommand, VolumesCommand};
+use command::{Session, abort, doctor, hypervisors, instance, instances, migrate, migrations, resolve, volumes, zones};
 use exit::{Exit, Failed};
 use inventory::Places;
 use render::{Output, Terminal};
@@ -92,6 +92,12 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
         },
         Command::Abort(args) => abort::run(session, &args).await,
+        Command::Volumes(args) => match &args.command {
+            None => volumes::run(session, &args).await,
+            Some(VolumesCommand::Set(args)) => volumes::set(session, args).await,
+            Some(VolumesCommand::Unset(args)) => volumes::unset(session, args).await,
+        },
+        Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Pki(_) | Command::Version => Ok(Exit::Done),
     }
 }

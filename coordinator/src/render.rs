@@ -1,6 +1,7 @@
 //! All text for people, and the JSON for programs. Values in, text out; [`Terminal`] alone writes.
 
 pub(crate) mod checks;
+pub(crate) mod doctor;
 pub(crate) mod hosts;
 pub(crate) mod instances;
 pub(crate) mod live;
@@ -9,6 +10,7 @@ pub(crate) mod migrations;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod units;
+pub(crate) mod volumes;
 
 use std::io::{self, IsTerminal, Write};
 

@@ -4,3 +4,4 @@ mod cluster;
 mod migrate;
 mod pki;
 mod tables;
+mod volumes;

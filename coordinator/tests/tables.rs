@@ -55,6 +55,8 @@ fn the_help_teaches() {
       migrate      Moves a running instance to another host
       migrations   Lists migrations, shows one, or ends what was left behind
       abort        Ends a migration that goes on; the guest stays on its source
+      volumes      Lists the volumes of all instances, or says what a disk is as a volume
+      doctor       Looks for what migrations have left on the hosts
       pki          Makes the certificates that hosts and users prove themselves with
       version      Prints the version
       help         Print this message or the help of the given subcommand(s)
@@ -77,6 +79,8 @@ fn the_help_teaches() {
       vmferry migrate web --to node-31             moves web while it runs
       vmferry migrations                           what was moved, and what still goes on
       vmferry migrations resolve                   ends what was left behind
+      vmferry volumes                              the volumes, and whose disks they are
+      vmferry doctor                               what failures have left on the hosts
 
     Inventory: the first of --inventory, $VMFERRY_INVENTORY,
     ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:

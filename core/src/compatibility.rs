@@ -156,6 +156,21 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
         );
     }
 
+    match &definition.labels {
+        Ok(labels) if labels.is_empty() => {}
+        Ok(labels) => checks.pass("volume labels", &labels.len().to_string()),
+        Err(error) => checks.refuse(
+            "volume labels",
+            Refusal {
+                reason: Reason::VolumeLabelInvalid,
+                message: format!("what the definition of {name} says of its volumes cannot be read: {error}"),
+                remedy: format!(
+                    "remove it (vmferry volumes unset {name} --all) and say it again (vmferry volumes set)"
+                ),
+            },
+        ),
+    }
+
     let shown = &facts.shown;
     let sight = Sight::default();
     let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, sight: &sight };

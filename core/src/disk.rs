@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     facts::{File, Image, Probe, Problem, Qcow2, Room, Seen, SeenProbe, Shown, Sight, VolumeSight, VolumeUse},
     space::space,
-    transfer::{Sharing, Transfer, left_behind, sent, transfer},
+    transfer::{Sharing, Transfer, left_behind, sent, to_copy, transfer},
 };
 use crate::{
     compatibility::Refusal,
@@ -122,13 +122,6 @@ impl Resolution {
             Self::Medium { layers } => layers,
             Self::Empty | Self::Volume { .. } => &[],
         }
-    }
-
-    /// How many bytes must go through the network, not counting those that the guest writes again meanwhile.
-    pub fn to_copy(&self) -> ByteSize {
-        let own = if let Self::Copied { image, .. } = self { image.allocated } else { ByteSize::default() };
-        let sent = self.static_images().iter().filter(|image| image.presence == Presence::Absent);
-        ByteSize::b(sent.fold(own.as_u64(), |sum, image| sum.saturating_add(image.allocated.as_u64())))
     }
 }
 

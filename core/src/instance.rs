@@ -5,7 +5,10 @@ use std::fmt;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{HostName, InstanceId, MigrationId};
+use crate::{
+    id::{HostName, InstanceId, MigrationId},
+    volume::{Attachment, Connection},
+};
 
 /// A domain on one host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Instance {
     pub vifs: Vec<Vif>,
     /// The migration it is in.
     pub migration: Option<MigrationId>,
+    /// What is wrong with its definition, a sentence each.
+    pub problems: Vec<String>,
 }
 
 /// An instance's state, in the words users know.
@@ -74,6 +79,26 @@ pub struct Disk {
     pub source: DiskSource,
     /// Whether the guest cannot write to it.
     pub read_only: bool,
+    /// What is known of it as a volume; none if it is a file or a device like any other.
+    pub volume: Option<VolumeAttachment>,
+}
+
+/// What is known of the volume behind a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAttachment {
+    /// Its id, in the words of whoever made it. None: nobody has said.
+    pub id: Option<String>,
+    /// Its name, for people.
+    pub name: Option<String>,
+    /// Whether a guest can start from it. None: nobody has said.
+    pub bootable: Option<bool>,
+    /// Its size, if libvirt knows it without asking the storage.
+    #[serde(rename = "size_bytes", serialize_with = "crate::bytes::exact_if_known")]
+    pub size: Option<ByteSize>,
+    /// Who opens it. None: the disk is a file, or a device that nobody has said more of.
+    pub attachment: Option<Attachment>,
+    /// How it is reached; as little known as `attachment`.
+    pub connection: Option<Connection>,
 }
 
 /// What a disk looks like to the guest.

@@ -13,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod identity;
 pub mod instance;
+pub mod leftovers;
 pub mod migration;
 pub mod reason;
 pub mod undo;

@@ -49,6 +49,8 @@ reasons! {
     DiskKindUnsupported = "DISK_KIND_UNSUPPORTED",
     /// A disk that is written to through a cache that only its host sees.
     DiskCacheUnsafe = "DISK_CACHE_UNSAFE",
+    /// What a definition's metadata say of its volumes cannot be read.
+    VolumeLabelInvalid = "VOLUME_LABEL_INVALID",
     /// A volume cannot be reached.
     VolumeUnreachable = "VOLUME_UNREACHABLE",
     /// The storage system does not accept the user or the secret.

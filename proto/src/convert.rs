@@ -3,6 +3,8 @@
 mod disk;
 mod host;
 mod instance;
+mod label;
+mod leftover;
 mod migration;
 mod volume;
 

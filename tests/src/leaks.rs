@@ -20,7 +20,8 @@ const LOOKS: &[(&str, &str)] = &[
         "probe file",
         "find /srv /var/lib/vmferry/probes -name '.vmferry-probe-*' -o -path '*/vmferry/probes/*' 2>/dev/null || true",
     ),
-    ("image", "find /srv/local -mindepth 1 2>/dev/null || true"),
+    ("image", "find /srv/local -mindepth 1"),
+    ("disk copier", "pgrep -a '^qemu-(nbd|img)' || true"),
     // Records of ended migrations are kept on purpose.
     (
         "open journal",

@@ -1,5 +1,9 @@
 //! The product on real hosts, as its user meets it: the programs as built, judged by virsh and by what is left.
 
+mod block;
+mod block_faults;
+mod block_refusals;
+mod block_rig;
 mod faults;
 mod interrupts;
 mod intruders;

@@ -147,16 +147,26 @@ pub(crate) struct Move {
 impl Move {
     /// Begins to move a guest from the source to the destination. Returns when its memory flows.
     pub(crate) fn begin(testbed: &Testbed, guest: &Guest) -> Result<Self> {
+        Self::begin_until(testbed, guest, "memory to flow", || memory_flows(testbed, guest))
+    }
+
+    /// The same; returns as soon as `flows` says so.
+    pub(crate) fn begin_until(
+        testbed: &Testbed,
+        guest: &Guest,
+        what: &str,
+        flows: impl Fn() -> Result<bool>,
+    ) -> Result<Self> {
         let directory = testbed.layout().run_dir();
         let [stdout, stderr] = ["out", "err"].map(|end| directory.join(format!("move-{}.{end}", guest.name())));
         let mut command = testbed.vmferry(["migrate", guest.name(), "--to", DESTINATION, "-o", "json"])?;
         command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
         let mut child = command.spawn().context("cannot start vmferry")?;
-        let flows = until("memory to flow", SOON, || {
+        let flows = until(what, SOON, || {
             if let Some(status) = child.try_wait()? {
                 anyhow::bail!("vmferry migrate ended: {status}: {}", fs::read_to_string(&stderr)?);
             }
-            Ok(memory_flows(testbed, guest)?.then_some(()))
+            Ok(flows()?.then_some(()))
         });
         let id = flows.and_then(|()| {
             let active = active_migrations(testbed)?;
@@ -208,8 +218,17 @@ impl Drop for Move {
 
 /// Whether the source's libvirt says that some of the guest's memory has been sent, and more is to come.
 pub(crate) fn memory_flows(testbed: &Testbed, guest: &Guest) -> Result<bool> {
+    flows(testbed, guest, "Memory processed:")
+}
+
+/// The same of its disks.
+pub(crate) fn disks_flow(testbed: &Testbed, guest: &Guest) -> Result<bool> {
+    flows(testbed, guest, "File processed:")
+}
+
+fn flows(testbed: &Testbed, guest: &Guest, figure: &str) -> Result<bool> {
     let job = testbed.host(SOURCE)?.virsh(["domjobinfo", guest.name()]).unwrap_or_default();
-    let sent = job.lines().find_map(|line| line.strip_prefix("Memory processed:"));
+    let sent = job.lines().find_map(|line| line.strip_prefix(figure));
     // "12.345 MiB": below that it is "KiB" or "B".
     Ok(job.contains("Outgoing migration") && sent.is_some_and(|sent| sent.trim_end().ends_with("MiB")))
 }
@@ -240,6 +259,8 @@ impl Before {
         ensure!(active.is_empty(), "not ended: {active:#?}");
         let is_guest = |new: &Difference| match new.kind {
             "domain" | "qemu process" => came.contains(&new.item.strip_prefix("guest=").unwrap_or(&new.item)),
+            // Images are called after their guests.
+            "image" => came.iter().any(|guest| new.item.contains(guest)),
             "link" => !came.is_empty() && new.item.starts_with("tap "),
             _ => false,
         };

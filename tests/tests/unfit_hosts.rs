@@ -145,7 +145,7 @@ fn a_destination_without_the_bridge_refuses() -> Result<()> {
 }
 
 #[test]
-fn a_destination_without_a_file_of_the_guests_disk_refuses() -> Result<()> {
+fn a_destination_with_another_file_in_the_place_of_what_the_guest_reads_refuses() -> Result<()> {
     let testbed = Testbed::up(Options::default())?;
     let definition = BootSectorGuest::new("web-1");
     let image = testbed.layout().local(SOURCE).join("web-1.img");
@@ -154,12 +154,13 @@ fn a_destination_without_a_file_of_the_guests_disk_refuses() -> Result<()> {
     let guest = testbed.define(definition, SOURCE)?;
     std::fs::copy(testbed.layout().shared().join("web-1.img"), image)?;
     testbed.start(elsewhere, SOURCE)?;
+    testbed.host(DESTINATION)?.sh("truncate -s 2M /srv/local/web-1.img")?;
     let before = Before::of(&testbed)?;
 
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
-    answer.assert_ended(3, &["DISK_MISSING"])?;
-    answer
-        .assert_error_says(&["disk vda of web-1, /srv/local/web-1.img, does not exist on node-31", "copy the file"])?;
+    answer.assert_ended(3, &["DISK_DIFFERS"])?;
+    let words = "disk vda of web-1, /srv/local/web-1.img, has 1048576 bytes on node-28 and 2097152 on node-31";
+    answer.assert_error_says(&[words, "move it away: it is then copied", "stays on node-28"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }

@@ -1,3 +1,5 @@
+mod examine;
+mod instances;
 mod sight;
 mod storage;
 mod volumes;
@@ -24,7 +26,6 @@ use vmferry_core::{
     },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    instance::Instance,
     migration::{Order, Statistics},
     reason::Reason,
 };
@@ -117,31 +118,6 @@ impl LibvirtHost {
             migrations_active,
             certificate_expires,
         })
-    }
-
-    /// All domains, running or not.
-    pub async fn instances(&self) -> Result<Vec<Instance>, Fault> {
-        Ok(self.libvirt.domains().await?.into_iter().map(|domain| self.instance_of(domain)).collect())
-    }
-
-    /// The domain with this name or UUID.
-    pub async fn instance(&self, name_or_id: &str) -> Result<Option<Instance>, Fault> {
-        Ok(self.libvirt.domain(name_or_id).await?.map(|domain| self.instance_of(domain)))
-    }
-
-    fn instance_of(&self, domain: DomainReading) -> Instance {
-        Instance {
-            id: domain.id,
-            name: domain.name,
-            state: domain.state,
-            host: self.name.clone(),
-            memory: domain.definition.memory,
-            vcpus: domain.definition.vcpus,
-            persistent: domain.persistent,
-            disks: domain.definition.disks.into_iter().map(|disk| disk.disk).collect(),
-            vifs: domain.definition.vifs,
-            migration: None,
-        }
     }
 
     /// A directory for root and, within `mode`, for QEMU's group.

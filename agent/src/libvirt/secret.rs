@@ -8,10 +8,11 @@ use virt::{connect::Connect, secret::Secret};
 use virt_sys as sys;
 use vmferry_core::{
     domain_xml::{self, SecretDefinition, SecretKind},
+    leftovers::HeldSecret,
     volume::SecretName,
 };
 
-use super::{Error, Fault, Libvirt, ffi, reading::or_gone};
+use super::{Error, Fault, Libvirt, ffi, volume::definition_texts};
 
 /// How a secret's description begins if VMFerry made it. People and [`Libvirt::release_secret`] know it by that.
 const MARK: &str = "Made by VMFerry";
@@ -92,6 +93,25 @@ impl Libvirt {
         .await
     }
 
+    /// All secrets that libvirt keeps. A libvirt that keeps none has none.
+    pub async fn secrets(&self) -> Result<Vec<HeldSecret>, Error> {
+        let listed = self.read("list its secrets", |connection| {
+            let mut held = Vec::new();
+            let secrets = match connection.list_all_secrets(0).map_err(Fault::from) {
+                Err(fault) if fault.is(&[sys::VIR_ERR_NO_SUPPORT]) => return Ok(held),
+                secrets => secrets?,
+            };
+            for secret in secrets {
+                // One that has gone since is none.
+                let Some(definition) = or_no_secret(definition(&secret))? else { continue };
+                let ours = definition.description.starts_with(MARK);
+                held.push(HeldSecret { uuid: secret.uuid()?, usage: definition.usage, ours });
+            }
+            Ok(held)
+        });
+        listed.await
+    }
+
     /// The value of this secret. `None` if there is none, or if it is private.
     pub async fn secret_value(&self, kind: SecretKind, name: &SecretName) -> Result<Option<SecretSlice<u8>>, Error> {
         let (asked, name) = (format!("read secret {name}"), name.clone());
@@ -148,18 +168,7 @@ impl Libvirt {
     /// too few.
     pub async fn secrets_in_use(&self) -> Result<BTreeSet<SecretName>, Error> {
         let asked = "tell which secrets its domains need";
-        let definitions = self
-            .read(asked, |connection| {
-                let mut definitions = Vec::new();
-                for domain in connection.list_all_domains(0)? {
-                    for flags in [0, sys::VIR_DOMAIN_XML_INACTIVE] {
-                        // One that has gone since needs none.
-                        definitions.extend(or_gone(domain.xml_desc(flags).map_err(Fault::from))?);
-                    }
-                }
-                Ok(definitions)
-            })
-            .await?;
+        let definitions = self.read(asked, definition_texts).await?;
         let mut names = BTreeSet::new();
         for definition in definitions {
             let secrets = domain_xml::secrets(&definition);

@@ -143,9 +143,9 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
         instance: id(WEB),
         libvirt_socket: "/l".into(),
         memory_socket: "/m".into(),
-        disk_socket: "/run/disk.sock".into(),
-        transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
-        memory: ByteSize::mib(1),
+        disk_socket: "/d".into(),
+        transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+        memory: ByteSize::mib(256),
         definitions: None,
     };
     let refused = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
@@ -159,9 +159,9 @@ async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
         instance: id(ABSENT),
         libvirt_socket: "/l".into(),
         memory_socket: "/m".into(),
-        disk_socket: "/run/disk.sock".into(),
-        transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
-        memory: ByteSize::mib(1),
+        disk_socket: "/d".into(),
+        transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+        memory: ByteSize::mib(256),
         definitions: None,
     };
     let absent = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;

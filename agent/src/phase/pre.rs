@@ -1,6 +1,6 @@
 //! pre: this host gets ready. Every step is journaled with its undo before it is taken.
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use vmferry_core::{
     agent::Leaving,
     disk::{self, Presence, Resolution, Resolved, StaticImage},
@@ -98,7 +98,9 @@ async fn volumes(
         );
         Err(Fault::new(Reason::VolumeDiffers, message))
     };
-    Ok(try_join_all(volumes.into_iter().map(connect)).await?.into_iter().flatten().collect())
+    // All to their ends: what one of them still does must not come after its undo.
+    let connected = join_all(volumes.into_iter().map(connect)).await;
+    Ok(connected.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// An empty image for each that is copied, and a way in for each that is sent.

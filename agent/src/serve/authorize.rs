@@ -30,8 +30,11 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", EVERYBODY),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", EVERYBODY),
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
+    ("/vmferry.agent.v1.HostService/Examine", READERS),
     ("/vmferry.agent.v1.InstanceService/ListInstances", READERS),
     ("/vmferry.agent.v1.InstanceService/GetInstance", READERS),
+    ("/vmferry.agent.v1.InstanceService/SetVolumeLabel", COORDINATORS),
+    ("/vmferry.agent.v1.InstanceService/UnsetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
@@ -120,7 +123,13 @@ mod tests {
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
-        assert!(is_allowed(Role::Viewer, "/vmferry.agent.v1.HostService/GetHost"));
+        for call in ["SetVolumeLabel", "UnsetVolumeLabel"] {
+            let path = format!("/vmferry.agent.v1.InstanceService/{call}");
+            assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
+        }
+        for call in ["GetHost", "Examine"] {
+            assert!(is_allowed(Role::Viewer, &format!("/vmferry.agent.v1.HostService/{call}")), "{call}");
+        }
         assert!(!is_allowed(Role::Coordinator, "/vmferry.agent.v1.MigrationService/Unheard"));
     }
 }

@@ -1,14 +1,19 @@
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use vmferry_core::leftovers::{Leftover, Needs, leftovers};
 use vmferry_proto::{
     status::from_call_error,
-    v1::{GetHostRequest, GetHostResponse, host_service_server::HostService},
+    v1::{ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse, host_service_server::HostService},
 };
 use vmferry_transport::Credentials;
 
-use crate::{hypervisor::LibvirtHost, migrations::Migrations};
+use crate::{
+    hypervisor::{Fault, LibvirtHost},
+    migrations::Migrations,
+};
 
 pub(super) struct Service {
     migrations: Arc<Migrations<LibvirtHost>>,
@@ -24,6 +29,20 @@ impl Service {
     ) -> Self {
         Self { migrations, zone, credentials }
     }
+
+    /// Holdings before needs: what comes meanwhile is not seen, and not taken for a leftover.
+    async fn leftovers(&self) -> Result<Vec<Leftover>, Fault> {
+        let migrations = &self.migrations;
+        let halves_before = migrations.halves();
+        let mut holdings = migrations.host().holdings().await?;
+        match migrations.probe_lists() {
+            Ok(lists) => holdings.probes = lists,
+            Err(error) => holdings.unseen.push(("lists of probe files".into(), error.to_string())),
+        }
+        let needs = migrations.host().needs().await?;
+        let needs = Needs { halves: migrations.halves(), halves_before, ..needs };
+        Ok(leftovers(&holdings, &needs, Timestamp::now()))
+    }
 }
 
 #[tonic::async_trait]
@@ -38,5 +57,10 @@ impl HostService for Service {
             .await
             .map_err(|fault| from_call_error(&migrations.call_error(fault)))?;
         Ok(Response::new(GetHostResponse { host: Some(facts.into()) }))
+    }
+
+    async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let found = self.leftovers().await.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        Ok(Response::new(ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
     }
 }

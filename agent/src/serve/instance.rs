@@ -2,15 +2,18 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use vmferry_core::{
+    id::InstanceId,
     instance::{Instance, InstanceState},
     migration::Side,
     reason::Reason,
 };
 use vmferry_proto::{
+    convert::{Invalid, required},
     status::from_call_error,
     v1::{
-        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse,
-        instance_service_server::InstanceService,
+        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetVolumeLabelRequest,
+        SetVolumeLabelResponse, UnsetVolumeLabelRequest, UnsetVolumeLabelResponse,
+        instance_service_server::InstanceService, unset_volume_label_request::Which,
     },
 };
 
@@ -40,6 +43,32 @@ impl Service {
         instance
     }
 
+    async fn find(&self, wanted: &str) -> Result<Instance, Status> {
+        let host = self.migrations.host();
+        let found = host.instance(wanted).await.map_err(|fault| self.status(fault))?.ok_or_else(|| {
+            let message = format!("{} has no instance `{wanted}`; `vmferry instances` lists them", host.name());
+            self.status(Fault::new(Reason::InstanceNotFound, message))
+        })?;
+        Ok(self.with_migration(found))
+    }
+
+    /// The instance, if no migration moves it: the destination has been told by now what its definition says.
+    fn at_rest(&self, id: &str) -> Result<InstanceId, Status> {
+        let id = id.parse().map_err(|_| self.invalid(&Invalid { field: "instance_id" }))?;
+        match self.migrations.active_of(id) {
+            None => Ok(id),
+            Some(migration) => {
+                let message =
+                    format!("instance {id} is being moved by migration {migration}; say it when that has ended");
+                Err(self.status(Fault::new(Reason::InstanceMigrating, message)))
+            }
+        }
+    }
+
+    fn invalid(&self, error: &Invalid) -> Status {
+        self.status(Fault::new(Reason::InvalidRequest, error.to_string()))
+    }
+
     fn status(&self, fault: Fault) -> Status {
         from_call_error(&self.migrations.call_error(fault))
     }
@@ -61,12 +90,33 @@ impl InstanceService for Service {
         &self,
         request: Request<GetInstanceRequest>,
     ) -> Result<Response<GetInstanceResponse>, Status> {
-        let wanted = request.into_inner().instance;
-        let host = self.migrations.host();
-        let found = host.instance(&wanted).await.map_err(|fault| self.status(fault))?.ok_or_else(|| {
-            let message = format!("{} has no instance `{wanted}`; `vmferry instances` lists them", host.name());
-            self.status(Fault::new(Reason::InstanceNotFound, message))
-        })?;
-        Ok(Response::new(GetInstanceResponse { instance: Some(self.with_migration(found).into()) }))
+        let found = self.find(&request.into_inner().instance).await?;
+        Ok(Response::new(GetInstanceResponse { instance: Some(found.into()) }))
+    }
+
+    async fn set_volume_label(
+        &self,
+        request: Request<SetVolumeLabelRequest>,
+    ) -> Result<Response<SetVolumeLabelResponse>, Status> {
+        let request = request.into_inner();
+        let label = required(request.label, "label").map_err(|error| self.invalid(&error))?;
+        let id = self.at_rest(&request.instance_id)?;
+        self.migrations.host().set_label(id, label).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(SetVolumeLabelResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
+    }
+
+    async fn unset_volume_label(
+        &self,
+        request: Request<UnsetVolumeLabelRequest>,
+    ) -> Result<Response<UnsetVolumeLabelResponse>, Status> {
+        let request = request.into_inner();
+        let target = match request.which {
+            Some(Which::Target(target)) => Some(target),
+            Some(Which::All(true)) => None,
+            Some(Which::All(false)) | None => return Err(self.invalid(&Invalid { field: "which" })),
+        };
+        let id = self.at_rest(&request.instance_id)?;
+        self.migrations.host().unset_label(id, target).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(UnsetVolumeLabelResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
     }
 }

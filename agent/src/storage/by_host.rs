@@ -14,12 +14,16 @@ use std::time::Duration;
 use secrecy::SecretString;
 use vmferry_core::volume::{Connection, Found};
 
-pub use self::failed::Failed;
+pub use self::{
+    failed::Failed,
+    listing::{devices_below, iscsi_records, iscsi_sessions, rbd_images},
+};
 
 mod failed;
 mod iscsi;
 #[cfg(test)]
 mod kernel_tests;
+mod listing;
 mod multipath;
 mod node;
 mod portal;
@@ -66,6 +70,13 @@ impl Default for Settings {
     fn default() -> Self {
         Self { multipath: Multipath::Wanted, device_timeout: Duration::from_secs(30) }
     }
+}
+
+/// The name under which open-iscsi logs in from this host, if it is set up.
+pub fn initiator() -> Option<String> {
+    let file = std::fs::read_to_string("/etc/iscsi/initiatorname.iscsi").ok()?;
+    let name = file.lines().find_map(|line| line.trim().strip_prefix("InitiatorName="))?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Makes a volume a block device of this host, or finds that it is one already. `secret` is the one that its login names.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long a file system may take for an answer; a dead file server takes for ever.
@@ -23,6 +23,8 @@ pub struct Space {
     pub device: u64,
     /// What root's programs as well as others' may still write.
     pub available: ByteSize,
+    /// Whether nobody may write there, however much room there is.
+    pub read_only: bool,
 }
 
 /// What a file system would not do.
@@ -45,7 +47,8 @@ pub async fn available(directory: &Path) -> Result<Space, Error> {
         let existing = nearest(&directory)?;
         let room = statvfs(&existing).map_err(|errno| failed("measure the space in", &existing)(errno.into()))?;
         let device = fs::metadata(&existing).map_err(failed("look at", &existing))?.dev();
-        Ok(Space { device, available: ByteSize(room.blocks_available() * room.fragment_size()), existing })
+        let available = ByteSize(room.blocks_available() * room.fragment_size());
+        Ok(Space { device, available, read_only: room.flags().contains(FsFlags::ST_RDONLY), existing })
     })
     .await
     .unwrap_or_else(|error| Err(failed("measure the space in", Path::new("the image's directory"))(error)))

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use bytesize::ByteSize;
 use serde::Serialize;
 use vmferry_core::{
     compatibility::{Check, Finding},
+    disk::{Resolved, to_copy},
     flow::Plan,
     migration::Order,
 };
@@ -23,11 +25,18 @@ pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
     let steps = match plan.is_refused() {
         true => "",
         false => {
-            "steps: check, pre (both hosts get ready), migrate (memory, while the guest runs), post (the source is tidied)\n"
+            "steps: check, pre (both hosts get ready), migrate (while the guest runs), post (the source is tidied)\n"
+        }
+    };
+    let to_move = match (plan.is_refused(), to_copy(&plan.resolved).as_u64()) {
+        (true, _) => String::new(),
+        (false, 0) => format!("to move: {} of memory; its disks stay where they are\n", bytes(guest.memory)),
+        (false, disks) => {
+            format!("to move: {} of memory, {} of disks\n", bytes(guest.memory), bytes(ByteSize::b(disks)))
         }
     };
     format!(
-        "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}\n{}",
+        "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}{to_move}\n{}",
         order.instance_name,
         order.instance,
         count(guest.vcpus, "vCPU"),
@@ -132,6 +141,9 @@ pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) ->
         destination: &'a str,
         vcpus: u32,
         memory_bytes: u64,
+        /// How each disk gets there, of those for which there is a way.
+        disks: &'a [Resolved],
+        disk_bytes_to_copy: u64,
         would_migrate: bool,
         exit_code: u8,
         checks: Vec<CheckDocument<'a>>,
@@ -143,6 +155,8 @@ pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) ->
         destination: order.destination.host.as_str(),
         vcpus: plan.leaving.instance.vcpus,
         memory_bytes: plan.leaving.instance.memory.as_u64(),
+        disks: &plan.resolved,
+        disk_bytes_to_copy: to_copy(&plan.resolved).as_u64(),
         would_migrate: !plan.is_refused(),
         exit_code: exit.code(),
         checks: plan.checks.iter().map(Into::into).collect(),

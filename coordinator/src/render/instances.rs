@@ -13,6 +13,7 @@ use super::{
     Unreachable,
     table::{facts, table},
     units::bytes,
+    volumes,
 };
 
 /// Which zone a host is in, as far as it is known.
@@ -51,6 +52,7 @@ pub(crate) fn show(guest: &Instance, zones: &Zones) -> String {
     ];
     rows.extend(guest.disks.iter().map(|disk| ("disk", disk_text(disk))));
     rows.extend(guest.vifs.iter().map(|vif| ("vif", vif_text(vif))));
+    rows.extend(guest.problems.iter().map(|problem| ("problem", problem.clone())));
     facts(rows)
 }
 
@@ -59,7 +61,9 @@ fn zone(guest: &Instance, zones: &Zones) -> String {
 }
 
 fn disk_text(disk: &Disk) -> String {
-    format!("{} {}{}", disk.target, disk.source, if disk.read_only { " (read-only)" } else { "" })
+    let read_only = if disk.read_only { " (read-only)" } else { "" };
+    let volume = disk.volume.as_ref().map(|volume| format!("; {}", volumes::text(volume))).unwrap_or_default();
+    format!("{} {}{read_only}{volume}", disk.target, disk.source)
 }
 
 fn vif_text(vif: &Vif) -> String {
@@ -81,6 +85,8 @@ struct InstanceDocument<'a> {
     migration_id: Option<String>,
     disks: &'a [Disk],
     vifs: &'a [Vif],
+    /// What is wrong with the definition.
+    problems: &'a [String],
 }
 
 impl<'a> InstanceDocument<'a> {
@@ -97,6 +103,7 @@ impl<'a> InstanceDocument<'a> {
             migration_id: guest.migration.map(|id| id.to_string()),
             disks: &guest.disks,
             vifs: &guest.vifs,
+            problems: &guest.problems,
         }
     }
 }
@@ -145,6 +152,7 @@ mod tests {
                 device: DiskDevice::Cdrom,
                 source: DiskSource::File { path: "/var/lib/seed.iso".into() },
                 read_only: true,
+                volume: None,
             }],
             vifs: vec![Vif {
                 mac: "52:54:00:00:00:01".into(),
@@ -152,6 +160,7 @@ mod tests {
                 model: "virtio".into(),
             }],
             migration: None,
+            problems: vec![],
         };
         (guest, Zones::from([(host, "nova".to_owned())]))
     }
@@ -200,7 +209,8 @@ mod tests {
                 "type": "file",
                 "path": "/var/lib/seed.iso"
               },
-              "read_only": true
+              "read_only": true,
+              "volume": null
             }
           ],
           "vifs": [
@@ -212,7 +222,8 @@ mod tests {
               },
               "model": "virtio"
             }
-          ]
+          ],
+          "problems": []
         }
         "#);
     }

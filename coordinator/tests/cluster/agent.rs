@@ -18,12 +18,14 @@ use vmferry_core::{
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
     disk::Shown,
-    domain_xml::Definition,
+    domain_xml::{Definition, metadata::VolumeLabel},
     host::Host,
     id::MigrationId,
-    instance::{Instance, InstanceState},
+    instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, VolumeAttachment},
+    leftovers::Leftover,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
     reason::Reason,
+    volume::Attachment,
 };
 use vmferry_proto::{status::from_call_error, v1};
 use vmferry_transport::{Credentials, accept};
@@ -57,6 +59,10 @@ pub(crate) struct World {
     pub(crate) fails: bool,
     /// The destination cannot take back what it did.
     pub(crate) leaves: bool,
+    /// What was said of the guest's one disk.
+    pub(crate) label: Option<VolumeLabel>,
+    /// What node-28 has of former migrations.
+    pub(crate) leftovers: Vec<Leftover>,
     /// What libvirt's edge says instead of the hosts' facts.
     pub(crate) is_without_libvirt: bool,
 }
@@ -104,10 +110,30 @@ impl Agent {
             memory: ByteSize::mib(256),
             vcpus: 2,
             persistent: true,
-            disks: vec![],
+            disks: self.disks(),
             vifs: vec![],
             migration: None,
+            problems: vec![],
         }
+    }
+
+    /// One, if somebody has said what it is.
+    fn disks(&self) -> Vec<Disk> {
+        let disk = |label: VolumeLabel| Disk {
+            target: label.target,
+            device: DiskDevice::Disk,
+            source: DiskSource::Block { path: "/dev/sdb".into() },
+            read_only: false,
+            volume: Some(VolumeAttachment {
+                id: Some(label.id),
+                name: Some(label.name),
+                bootable: Some(label.bootable),
+                size: Some(ByteSize::gib(1)),
+                attachment: Some(Attachment::ByHost),
+                connection: label.connection,
+            }),
+        };
+        self.world().label.clone().map(disk).into_iter().collect()
     }
 
     fn has_guest(&self) -> bool {
@@ -214,6 +240,11 @@ impl v1::host_service_server::HostService for Agent {
         };
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
     }
+
+    async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
+        let found = if self.name == "node-28" { self.world().leftovers.clone() } else { vec![] };
+        Ok(Response::new(v1::ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
+    }
 }
 
 #[async_trait]
@@ -231,6 +262,33 @@ impl v1::instance_service_server::InstanceService for Agent {
         _: Request<v1::GetInstanceRequest>,
     ) -> Result<Response<v1::GetInstanceResponse>, Status> {
         Err(Status::unimplemented("not needed"))
+    }
+
+    async fn set_volume_label(
+        &self,
+        request: Request<v1::SetVolumeLabelRequest>,
+    ) -> Result<Response<v1::SetVolumeLabelResponse>, Status> {
+        let label: VolumeLabel =
+            vmferry_proto::convert::required(request.into_inner().label, "label").expect("a coordinator of ours asks");
+        self.world().label = Some(label);
+        Ok(Response::new(v1::SetVolumeLabelResponse { instance: Some(self.instance().into()) }))
+    }
+
+    async fn unset_volume_label(
+        &self,
+        request: Request<v1::UnsetVolumeLabelRequest>,
+    ) -> Result<Response<v1::UnsetVolumeLabelResponse>, Status> {
+        use v1::unset_volume_label_request::Which;
+        let which = request.into_inner().which;
+        let meant = |label: &VolumeLabel| match &which {
+            Some(Which::Target(target)) => *target == label.target,
+            Some(Which::All(all)) => *all,
+            None => false,
+        };
+        if self.world().label.take_if(|label| meant(label)).is_none() {
+            return Err(self.error(Reason::InvalidRequest, "nothing is said of that volume"));
+        }
+        Ok(Response::new(v1::UnsetVolumeLabelResponse { instance: Some(self.instance().into()) }))
     }
 }
 

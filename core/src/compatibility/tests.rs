@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     disk::{File, Room, Seen},
+    domain_xml::metadata::LabelError,
     instance::Instance,
 };
 
@@ -52,6 +53,7 @@ fn leaving_guest() -> Leaving {
         disks: Vec::new(),
         vifs: Vec::new(),
         migration: None,
+        problems: vec![],
     };
     Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_000, shown }
 }
@@ -81,7 +83,8 @@ fn destination() -> DestinationFacts {
 
 /// The disk's image is not there, and there is no room for it.
 fn no_room() -> Sight {
-    let room = Room { path: image().path, directory: "/srv".into(), device: 90, available: ByteSize::b(0) };
+    let room =
+        Room { path: image().path, directory: "/srv".into(), device: 90, available: ByteSize::b(0), read_only: false };
     Sight { rooms: vec![room], ..Sight::default() }
 }
 
@@ -138,13 +141,14 @@ fn a_disk_that_the_source_keeps_is_its_refusal_alone() {
 #[test]
 fn each_obstacle_on_the_source_has_its_reason() {
     type Change = fn(&mut SourceFacts);
-    let cases: [(Change, Reason); 9] = [
+    let cases: [(Change, Reason); 10] = [
         (|facts| facts.state = InstanceState::Shutoff, Reason::InstanceShutoff),
         (|facts| facts.state = InstanceState::Paused, Reason::InstancePaused),
         (|facts| facts.state = InstanceState::Crashed, Reason::InstanceNotRunnable),
         (|facts| facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok(), Reason::InstanceMigrating),
         (|facts| facts.job = Some("backup".into()), Reason::InstanceBusy),
         (|facts| facts.snapshots = 2, Reason::SnapshotsPresent),
+        (|facts| facts.definition.labels = Err(LabelError::NoTarget), Reason::VolumeLabelInvalid),
         (
             |facts| facts.definition.obstacles = vec![Obstacle::HostDevice { description: "pci 0000:3b:00.0".into() }],
             Reason::HostDevice,

@@ -163,6 +163,8 @@ pub struct Room {
     pub device: u64,
     /// What can be written there.
     pub available: ByteSize,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
 }
 
 /// What the destination sees of a guest's disks.

@@ -59,8 +59,15 @@ fn unmeasured(disks: &Disks<'_>, path: &str) -> Refusal {
 
 fn judge(disks: &Disks<'_>, need: &Need<'_>, room: &Room) -> Result<String, Refusal> {
     let (now, most) = (ByteSize::b(need.allocated), ByteSize::b(need.promised));
-    let Room { directory, available, .. } = room;
+    let Room { directory, available, read_only, .. } = room;
     let (guest, host) = (disks.guest, disks.destination);
+    if *read_only {
+        return Err(Refusal {
+            reason: Reason::DiskSpaceShort,
+            message: format!("the disks of {guest} would be copied to {directory} on {host}, a read-only file system"),
+            remedy: format!("mount it so that root of {host} can write to it, or choose another host"),
+        });
+    }
     if now > *available {
         return Err(Refusal {
             reason: Reason::DiskSpaceShort,

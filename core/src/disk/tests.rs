@@ -42,6 +42,7 @@ impl World {
             directory: "/srv".into(),
             device: THERE,
             available: ByteSize::gib(100),
+            read_only: false,
         };
         let rooms = files.iter().map(room).collect();
         Self {
@@ -100,6 +101,10 @@ impl World {
     }
 
     /// The first disk's way.
+    fn to_copy(&self) -> ByteSize {
+        self.ask(|disks| super::to_copy(&disks.resolved()))
+    }
+
     fn way(&self) -> Resolution {
         self.arriving().expect("the source lets it go").expect("the destination takes it")
     }

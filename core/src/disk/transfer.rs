@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytesize::ByteSize;
+
 use super::{Presence, Resolution, Resolved, StaticImage};
 use crate::{domain_xml::DiskDefinition, instance::DiskSource, undo::Undo};
 
@@ -66,6 +68,17 @@ pub fn sent(resolved: &[Resolved]) -> Vec<&StaticImage> {
     let mut known = BTreeSet::new();
     let images = resolved.iter().flat_map(|resolved| resolved.resolution.static_images().iter().rev());
     images.filter(|image| image.presence == Presence::Absent && known.insert(&image.path)).collect()
+}
+
+/// How many bytes of disks must go through the network, not counting those that the guest writes again meanwhile.
+pub fn to_copy(resolved: &[Resolved]) -> ByteSize {
+    let own = resolved.iter().map(|disk| match &disk.resolution {
+        Resolution::Copied { image, .. } => image.allocated,
+        _ => ByteSize::default(),
+    });
+    // Two disks may lie on one base, which is sent once.
+    let sent = sent(resolved).into_iter().map(|image| image.allocated);
+    ByteSize::b(own.chain(sent).fold(0, |sum, size| sum.saturating_add(size.as_u64())))
 }
 
 /// What of its disks must go from the source once the guest runs on the destination. What nobody writes to stays: other

@@ -86,6 +86,10 @@ impl Definition {
         }
         let id = text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?;
         disks.iter_mut().filter_map(|disk| disk.volume.as_mut()).for_each(|volume| volume::name_initiator(volume, id));
+        for disk in &mut disks {
+            let label = labels.iter().flatten().find(|label| label.target == disk.disk.target);
+            disk.disk.volume = volume::attachment(disk.volume.as_ref(), label);
+        }
         Ok(Self {
             id,
             name: text(domain, "name").ok_or(missing("name"))?.to_owned(),

@@ -67,6 +67,8 @@ pub(super) fn disk(node: Node<'_, '_>) -> Option<DiskDefinition> {
         },
         source: source(node),
         read_only: child(node, "readonly").is_some(),
+        // What it is known by may stand in its label.
+        volume: None,
     };
     let volume = volume::by_qemu(node, &disk.target);
     Some(DiskDefinition {

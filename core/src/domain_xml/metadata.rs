@@ -20,11 +20,13 @@
 //! </metadata>
 //! ```
 
+mod change;
 mod write;
 
 use roxmltree::Node;
 
-pub use write::write;
+pub use change::{LabellingError, label, unlabel};
+pub use write::{write, write_bare};
 
 use super::{
     child,
@@ -92,7 +94,7 @@ pub(super) fn read(domain: Node<'_, '_>) -> Result<Vec<VolumeLabel>, LabelError>
     let ours = child(domain, "metadata").into_iter().flat_map(|metadata| metadata.children());
     for node in ours.filter(|node| node.has_tag_name((NAMESPACE, "volumes"))).flat_map(|list| elements(list, "volume"))
     {
-        let label = label(node)?;
+        let label = read_label(node)?;
         if labels.iter().any(|other| other.target == label.target) {
             return Err(LabelError::Twice { target: label.target, what: "the description" });
         }
@@ -112,7 +114,7 @@ struct Reader<'a> {
     target: &'a str,
 }
 
-fn label(node: Node<'_, '_>) -> Result<VolumeLabel, LabelError> {
+fn read_label(node: Node<'_, '_>) -> Result<VolumeLabel, LabelError> {
     let target = node.attribute("target").filter(|target| !target.is_empty()).ok_or(LabelError::NoTarget)?;
     let reader = Reader { target };
     let mut connections = Vec::new();

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Error, child, disk::DiskDefinition, metadata::VolumeLabel, parse};
 use crate::{
     id::InstanceId,
-    instance::DiskSource,
+    instance::{DiskSource, VolumeAttachment},
     volume::{Attachment, Connection, Iscsi, Login, Rbd, SecretName, Volume},
 };
 
@@ -43,6 +43,18 @@ pub(super) fn label(disk: &mut DiskDefinition, label: &VolumeLabel) {
         }
         _ => {}
     }
+}
+
+/// What is known of a disk's volume, by its definition and by its label. `None` if neither says that it is one.
+pub(super) fn attachment(volume: Option<&Volume>, label: Option<&VolumeLabel>) -> Option<VolumeAttachment> {
+    (volume.is_some() || label.is_some()).then(|| VolumeAttachment {
+        id: label.map(|label| label.id.clone()),
+        name: label.map(|label| label.name.clone()).filter(|name| !name.is_empty()),
+        bootable: label.map(|label| label.bootable),
+        size: None,
+        attachment: volume.map(|volume| volume.attachment),
+        connection: volume.map(|volume| volume.connection.clone()),
+    })
 }
 
 /// A guest that is given no initiator's name logs in by one that QEMU makes of its UUID. Targets may admit only that.

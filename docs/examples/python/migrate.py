@@ -57,7 +57,7 @@ def list_instances(agent):
 
 
 def check(source, destination, order):
-    """Every refusal of both hosts, what the source says of the guest, and which of its disks are proved to be shared."""
+    """Every refusal of both hosts, what the source says of the guest, and how each of its disks gets there."""
     asked = migration_pb2.CheckRequest(order=order, side=migration_pb2.SIDE_SOURCE)
     try:
         leaving = source.migrations.Check(asked)
@@ -67,7 +67,7 @@ def check(source, destination, order):
         source.migrations.EndCheck(migration_pb2.EndCheckRequest(order=order))
     checks = [*leaving.checks, *arriving.checks]
     refusals = [check.refused for check in checks if check.WhichOneof("finding") == "refused"]
-    return leaving.leaving, list(arriving.proven), refusals
+    return leaving.leaving, list(arriving.resolved), refusals
 
 
 def move(source, destination, name):
@@ -79,17 +79,20 @@ def move(source, destination, name):
         source=source.endpoint,
         destination=destination.endpoint,
     )
-    leaving, proven, refusals = check(source, destination, order)
+    leaving, resolved, refusals = check(source, destination, order)
     if refusals:
         for refusal in refusals:
             print(f"{refusal.reason}: {refusal.message}; {refusal.remedy}", file=sys.stderr)
         return 3
     try:
-        asked = migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_SOURCE, proven=proven)
+        asked = migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_SOURCE, resolved=resolved)
         source.migrations.Pre(asked)
-        asked = migration_pb2.PreRequest(order=order, side=migration_pb2.SIDE_DESTINATION, leaving=leaving)
-        destination.migrations.Pre(asked)
-        for event in source.migrations.Migrate(migration_pb2.MigrateRequest(order=order)):
+        asked = migration_pb2.PreRequest(
+            order=order, side=migration_pb2.SIDE_DESTINATION, leaving=leaving, resolved=resolved
+        )
+        ready = destination.migrations.Pre(asked)
+        asked = migration_pb2.MigrateRequest(order=order, relocations=ready.relocations)
+        for event in source.migrations.Migrate(asked):
             if event.HasField("progress"):
                 print(f"  {event.progress.remaining_bytes >> 20} MiB left")
             else:

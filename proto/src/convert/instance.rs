@@ -17,6 +17,7 @@ impl From<Instance> for v1::Instance {
             disks: instance.disks.into_iter().map(Into::into).collect(),
             vifs: instance.vifs.into_iter().map(Into::into).collect(),
             migration_id: instance.migration.map(|id| id.to_string()),
+            problems: instance.problems,
         }
     }
 }
@@ -40,6 +41,7 @@ impl TryFrom<v1::Instance> for Instance {
                 .map(|id| id.parse())
                 .transpose()
                 .map_err(invalid("instance.migration_id"))?,
+            problems: instance.problems,
         })
     }
 }
@@ -88,7 +90,13 @@ impl From<Disk> for v1::Disk {
             DiskSource::Network { protocol, name } => Some(disk::Source::Network(v1::NetworkDisk { protocol, name })),
             DiskSource::Other { kind } => Some(disk::Source::Other(kind)),
         };
-        Self { target: disk.target, device: device.into(), source, read_only: disk.read_only }
+        Self {
+            target: disk.target,
+            device: device.into(),
+            source,
+            read_only: disk.read_only,
+            volume: disk.volume.map(Into::into),
+        }
     }
 }
 
@@ -115,6 +123,7 @@ impl TryFrom<v1::Disk> for Disk {
                 Some(disk::Source::Other(kind)) => DiskSource::Other { kind },
             },
             read_only: disk.read_only,
+            volume: disk.volume.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -69,6 +69,21 @@ impl Console {
         .map_err(|error| error.context(self.tail()))
     }
 
+    /// Waits until the guest reads this read-only disk again, and returns the MD5 of what it reads.
+    pub fn next_medium(&self, device: &str, timeout: Duration) -> Result<String> {
+        let now = self.heartbeats()?.last().map_or(0, |heartbeat| heartbeat.number);
+        wait::until(&format!("the guest to read {device}"), timeout, || {
+            let text = self.text()?;
+            let mut read = lines(&text).filter_map(|line| line.strip_prefix("MEDIUM ")?.split_once(' '));
+            let later = read.find_map(|(number, read)| {
+                let sum = read.strip_prefix(device)?.strip_prefix(' ')?;
+                (number.parse::<u64>().ok()? > now).then(|| sum.to_owned())
+            });
+            Ok(later)
+        })
+        .map_err(|error| error.context(self.tail()))
+    }
+
     /// Waits until the guest has acknowledged this many further writes.
     pub fn wait_for_writes(&self, count: usize, timeout: Duration) -> Result<()> {
         let wanted = self.acknowledged()?.len() + count;

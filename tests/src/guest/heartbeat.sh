@@ -5,11 +5,15 @@ read -r sectors </sys/block/vda/size && echo "DISK $sectors"
 /bin/busybox mkfifo /dev/never
 exec 3<>/dev/never
 
-# A block of its own for each number, so that no later write makes up for a lost one.
+# A block of its own for each number, so that no later write makes up for a lost one; on every target.
 write() {
-    if printf '%-4095d\n' $1 | /bin/busybox dd of=$2 bs=4096 seek=$1 conv=notrunc,fsync 2>/dev/null; then
-        echo "ACK $1"
-    fi
+    written=$1
+    shift
+    for target; do
+        printf '%-4095d\n' $written |
+            /bin/busybox dd of=$target bs=4096 seek=$written conv=notrunc,fsync 2>/dev/null || return
+    done
+    echo "ACK $written"
 }
 
 # What is attached and mounted, as of heartbeat $1.
@@ -42,6 +46,13 @@ if [ -b /dev/vdb1 ] && /bin/busybox mount -t ext4 /dev/vdb1 /mnt/vol01; then
         done
     ) &
 fi
+# Further disks, and media that can only be read.
+disks= media=
+for device in vdb vdc vdd vde; do
+    if [ -b /dev/$device ] && read -r read_only </sys/block/$device/ro; then
+        [ "$read_only" = 1 ] && media="$media $device" || disks="$disks /dev/$device"
+    fi
+done
 n=0
 while :; do
     n=$((n + 1))
@@ -49,8 +60,13 @@ while :; do
     echo "HB $n $uptime"
     if [ -b /dev/vda1 ] || [ -b /dev/vdb1 ]; then
         [ $((n % 10)) = 0 ] && report $n
-    elif [ -b /dev/vdb ]; then
-        write $n /dev/vdb
+    else
+        [ -n "$disks" ] && write $n $disks
+        # Past the guest's own cache: what the host has.
+        [ $((n % 5)) = 0 ] && for device in $media; do
+            sum=$(/bin/busybox dd if=/dev/$device bs=65536 iflag=direct 2>/dev/null | /bin/busybox md5sum)
+            echo "MEDIUM $n $device ${sum%% *}"
+        done
     fi
     read -r -t 0.1 _ <&3
 done

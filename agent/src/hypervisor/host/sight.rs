@@ -80,7 +80,8 @@ impl LibvirtHost {
         let directory = Path::new(&path).parent().unwrap_or(Path::new("/"));
         let space = space::available(directory).await.map_err(|error| cannot(with_causes(&error)))?;
         let directory = space.existing.display().to_string();
-        Ok(Look::Room(Room { path, directory, device: space.device, available: space.available }))
+        let space::Space { device, available, read_only, .. } = space;
+        Ok(Look::Room(Room { path, directory, device, available, read_only }))
     }
 
     /// Of files that must have the contents of the source's. That takes long, so it is done for no other.
@@ -113,7 +114,7 @@ impl LibvirtHost {
     async fn sight_volumes(&self, disks: &[DiskDefinition]) -> Vec<VolumeSight> {
         let volumes = disks.iter().filter_map(|disk| disk.volume.as_ref());
         let sights = volumes.map(|volume| async {
-            let found = self.volumes.find(&volume.connection).await.map(|(found, _)| found);
+            let found = self.volumes.find(volume).await.map(|(found, _)| found);
             VolumeSight { target: volume.target.clone(), found }
         });
         join_all(sights).await
@@ -154,7 +155,8 @@ async fn read_image(path: &str, format: &str) -> Result<Image, Problem> {
     let info = image::info(Path::new(path), format).await;
     let info = info.map_err(|error| Problem { place: path.to_owned(), why: with_causes(&error) })?;
     let obstacle = if info.snapshots > 0 {
-        Some(format!("it has {} snapshots inside", info.snapshots))
+        let plural = if info.snapshots == 1 { "" } else { "s" };
+        Some(format!("it has {} snapshot{plural} inside", info.snapshots))
     } else if info.encrypted {
         Some("it is encrypted".to_owned())
     } else if let Some(file) = info.data_file {

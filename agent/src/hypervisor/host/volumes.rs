@@ -57,7 +57,8 @@ impl Volumes {
     }
 
     /// What there is, looked at from here without attaching anything; and which of its portals answered, if it has any.
-    pub(super) async fn find(&self, connection: &Connection) -> Result<(Found, Option<String>), Refusal> {
+    pub(super) async fn find(&self, volume: &Volume) -> Result<(Found, Option<String>), Refusal> {
+        let connection = &as_seen_by(volume.attachment, &volume.connection);
         let secret = self.secret_of(connection).await?;
         let seen = by_qemu::find(connection, secret.as_ref(), LIMIT).await;
         let seen = seen.map_err(|error| self.refusal(connection, &error))?;
@@ -74,7 +75,7 @@ impl Volumes {
         let place = match volume.attachment {
             Attachment::ByQemu => {
                 self.ensure_secret(migration, connection).await?;
-                let (found, portal) = self.find(connection).await?;
+                let (found, portal) = self.find(volume).await?;
                 (found, portal.and_then(|portal| elsewhere(connection, &portal)))
             }
             Attachment::ByHost => {
@@ -84,7 +85,11 @@ impl Volumes {
                 for warning in &connected.warnings {
                     tracing::warn!("{}: {warning}", self.host);
                 }
-                (connected.found, Some(Place::Device { path: connected.path }))
+                // The kernel names a LUN in other words than the tools that looked at it in the checks, and led to the device
+                // by the same target and LUN: its own words are for telling paths apart.
+                let (Found { identity, .. }, _) = self.find(volume).await?;
+                let found = Found { size: connected.found.size, identity };
+                (found, Some(Place::Device { path: connected.path }))
             }
         };
         let (found, place) = place;
@@ -217,6 +222,17 @@ impl Volumes {
     fn awaited(&self) -> std::sync::MutexGuard<'_, BTreeMap<SecretName, BTreeSet<MigrationId>>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A volume that the host attaches is looked at under the host's own name: the target may know no other.
+fn as_seen_by(attachment: Attachment, connection: &Connection) -> Connection {
+    let mut connection = connection.clone();
+    if let (Attachment::ByHost, Connection::Iscsi(iscsi)) = (attachment, &mut connection)
+        && iscsi.initiator.is_none()
+    {
+        iscsi.initiator = by_host::initiator();
+    }
+    connection
 }
 
 /// The portal that answered, if it is not the one that the guest's definition names: that one stands first.

@@ -55,3 +55,21 @@ fn told(failed: &Failed) -> String {
 async fn run(program: &str, arguments: &[&str]) -> String {
     Tool::new(program).args(arguments.iter().copied()).run().await.unwrap_or_else(|failed| panic!("{failed}"))
 }
+
+async fn start_multipathd() {
+    run("multipathd", &[]).await;
+    for _ in 0..100 {
+        if multipath::running().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("multipathd does not answer");
+}
+
+async fn stop_multipathd() {
+    let _ = Tool::new("multipathd").args(["shutdown"]).run().await;
+    while Tool::new("pidof").args(["multipathd"]).run().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

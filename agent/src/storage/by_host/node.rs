@@ -13,8 +13,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::portal::Portal;
 use crate::storage::tool::{self, Tool};
 
-/// Where open-iscsi keeps them: Debian's place, then upstream's since 2.1.10.
-const DIRECTORIES: [&str; 2] = ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"];
+/// Where open-iscsi keeps them: Debian 12's place, then that of other builds.
+pub(super) const DIRECTORIES: [&str; 2] = ["/etc/iscsi/nodes", "/var/lib/iscsi/nodes"];
 /// Exit statuses of `iscsiadm` that a repeated call ends with.
 const SESSION_EXISTS: i32 = 15;
 const NOTHING_FOUND: i32 = 21;
@@ -173,9 +173,9 @@ fn with_password(record: &str, password: &SecretString) -> SecretString {
 
 /// Writes the CHAP password into a record.
 ///
-/// `iscsiadm` takes settings by argument alone, which every user of the host can read, and it has no other door (as of
-/// 2.1.11): so the record itself is written, as iscsiadm does it, one setting per line. It is replaced in one step, and has
-/// never been readable by others (I6). iscsiadm reads it anew for each login.
+/// `iscsiadm` (2.1.8) takes settings by argument alone, which every user of the host can read. So the record itself is written,
+/// as iscsiadm does it, one setting per line. It is replaced in one step, and has never been readable by others (I6). iscsiadm
+/// reads it anew for each login.
 pub(super) fn write_password(record: &Path, password: &SecretString) -> io::Result<()> {
     let changed = with_password(&fs::read_to_string(record)?, password);
     // Not beside the record: iscsiadm takes every file there for one.

@@ -89,7 +89,7 @@ fn session(sys: &Path, class: &Path) -> Option<Session> {
             port: value(connection.join("persistent_port"))?.parse().ok()?,
         },
         host,
-        // Only offload cards have more than one target per host; kernels before 4.20 don't say.
+        // Only offload cards have more than one target per host; older kernels don't say.
         target_id: value(class.join("target_id")).and_then(|id| id.parse().ok()).unwrap_or(0),
         devices,
     })

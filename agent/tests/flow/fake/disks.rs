@@ -89,7 +89,13 @@ pub(super) fn sight(leaving: &Leaving, world: &World) -> Sight {
         let found = world.facts().probes.get(&probe.file_name)?.token.clone();
         Some(SeenProbe { token: found, device: 1 })
     });
-    let room = |path: &str| Room { path: path.into(), directory: "/".into(), device: 5, available: ByteSize::gib(1) };
+    let room = |path: &str| Room {
+        path: path.into(),
+        directory: "/".into(),
+        device: 5,
+        available: ByteSize::gib(1),
+        read_only: false,
+    };
     Sight {
         files: vec![Seen { file: shared(), probe, digest: None }],
         rooms: vec![room(DATA), room(BASE)],

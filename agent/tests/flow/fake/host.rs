@@ -108,6 +108,7 @@ impl Hypervisor for Fake {
             disks: Vec::new(),
             vifs: Vec::new(),
             migration: None,
+            problems: vec![],
         };
         let leaving = Leaving { instance, domain_xml: DOMAIN_XML.into(), definition, qemu_version: 7_002_000, shown };
         self.step("reading the guest", || (facts, leaving)).await

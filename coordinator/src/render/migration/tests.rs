@@ -43,6 +43,7 @@ fn plan() -> Plan {
         disks: vec![],
         vifs: vec![],
         migration: None,
+        problems: vec![],
     };
     let definition = Definition::parse(DOMAIN).expect("valid");
     let refused = |subject: &str, reason, message: &str, remedy: &str| Check {

@@ -94,12 +94,12 @@ fn an_overlay_takes_its_own_way_and_each_image_below_takes_its_own() {
 #[test]
 fn only_what_is_absent_or_the_guests_own_goes_through_the_network() {
     let mut world = World::apart(OVERLAY);
-    assert_eq!(world.way().to_copy(), ByteSize::gib(5), "3 of its own, 1 of each image below");
+    assert_eq!(world.to_copy(), ByteSize::gib(5), "3 of its own, 1 of each image below");
     world.see("/srv/mid", false, Some("d"));
     world.see("/srv/base", true, None);
-    assert_eq!(world.way().to_copy(), ByteSize::gib(3));
-    assert_eq!(World::sharing(OVERLAY).way().to_copy(), ByteSize::b(0));
-    assert_eq!(World::apart(READ_ONLY).way().to_copy(), ByteSize::gib(1));
+    assert_eq!(world.to_copy(), ByteSize::gib(3));
+    assert_eq!(World::sharing(OVERLAY).to_copy(), ByteSize::b(0));
+    assert_eq!(World::apart(READ_ONLY).to_copy(), ByteSize::gib(1));
 }
 
 #[test]

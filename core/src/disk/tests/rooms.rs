@@ -30,6 +30,15 @@ fn what_is_not_copied_needs_no_room() {
 }
 
 #[test]
+fn room_on_a_file_system_that_cannot_be_written_to_is_none() {
+    let mut world = World::apart(OVERLAY);
+    world.sight.rooms.iter_mut().for_each(|room| room.read_only = true);
+    let refusal = answer(&world).expect_err("read-only");
+    assert_eq!(refusal.reason, Reason::DiskSpaceShort);
+    assert!(refusal.message.contains("to /srv on node-31, a read-only file system"), "{}", refusal.message);
+}
+
+#[test]
 fn every_image_must_fit_in_its_full_size() {
     // 3 of 10 of its own, 1 of 2 of each of the two below.
     let fits = with(World::apart(OVERLAY), 14 * GIB);
@@ -76,6 +85,7 @@ fn a_base_that_two_disks_have_is_made_once() {
     world.sight.rooms.push(room);
     assert_eq!(world.ask(|disks| disks.resolved()).len(), 2);
     assert_eq!(answer(&world), Ok("8.0 GiB to be copied, at most 24.0 GiB; 100.0 GiB available".into()));
+    assert_eq!(world.to_copy(), ByteSize::gib(8));
 }
 
 #[test]

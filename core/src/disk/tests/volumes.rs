@@ -41,7 +41,7 @@ fn a_volume_that_both_hosts_find_stays_where_it_is() {
         let volume = world.disks[0].volume.clone().expect("it is a volume");
         assert_eq!(world.way(), Resolution::Volume { volume, found: found() });
         assert_eq!(world.way().to_string(), words);
-        assert_eq!(world.way().to_copy(), ByteSize::b(0));
+        assert_eq!(world.to_copy(), ByteSize::b(0));
     }
 }
 

@@ -1,20 +1,36 @@
-use quick_xml::{Writer, events::attributes::Attribute};
+use quick_xml::{
+    Writer,
+    events::{BytesStart, Event},
+};
 
 use super::{NAMESPACE, VolumeLabel};
 use crate::volume::{Connection, Login, SecretName};
 
 type Attributes<'a> = Vec<(&'a str, &'a str)>;
-type Xml = Writer<Vec<u8>>;
+
+struct Xml {
+    writer: Writer<Vec<u8>>,
+    prefix: &'static str,
+}
 
 /// The element that says all this, to be put into `<metadata>`, where it must be the only one of its namespace.
 ///
 /// Characters that no XML can hold, all of them control characters, are left out.
 pub fn write(labels: &[VolumeLabel]) -> String {
-    let mut xml = Writer::new(Vec::new());
-    element(&mut xml, "volumes", vec![("xmlns:vmferry", NAMESPACE)], |xml| {
+    volumes("vmferry:", vec![("xmlns:vmferry", NAMESPACE)], labels)
+}
+
+/// The same for `virDomainSetMetadata`, which puts the namespace in by itself.
+pub fn write_bare(labels: &[VolumeLabel]) -> String {
+    volumes("", vec![], labels)
+}
+
+fn volumes(prefix: &'static str, namespace: Attributes<'_>, labels: &[VolumeLabel]) -> String {
+    let mut xml = Xml { writer: Writer::new(Vec::new()), prefix };
+    element(&mut xml, "volumes", namespace, |xml| {
         labels.iter().for_each(|label| volume(xml, label));
     });
-    String::from_utf8(xml.into_inner()).expect("made of strings")
+    String::from_utf8(xml.writer.into_inner()).expect("made of strings")
 }
 
 fn volume(xml: &mut Xml, label: &VolumeLabel) {
@@ -58,14 +74,18 @@ fn inside(xml: &mut Xml, name: &str, addresses: &[String], login: Option<&Login>
 }
 
 fn element(xml: &mut Xml, name: &str, attributes: Attributes<'_>, content: impl FnOnce(&mut Xml)) {
-    let attributes: Vec<_> = attributes.into_iter().map(|(name, value)| (name, writable(value))).collect();
-    let attributes = attributes.iter().map(|(name, value)| Attribute::from((*name, value.as_str())));
-    let written =
-        xml.create_element(format!("vmferry:{name}")).with_attributes(attributes).write_inner_content(|xml| {
-            content(xml);
-            Ok(())
-        });
-    written.map(drop).expect("writing to memory does not fail");
+    let name = format!("{}{name}", xml.prefix);
+    let mut start = BytesStart::new(&name);
+    for (name, value) in attributes {
+        start.push_attribute((name, writable(value).as_str()));
+    }
+    put(xml, Event::Start(start.borrow()));
+    content(xml);
+    put(xml, Event::End(start.to_end()));
+}
+
+fn put(xml: &mut Xml, event: Event<'_>) {
+    xml.writer.write_event(event).expect("writing to memory does not fail");
 }
 
 fn writable(value: &str) -> String {

@@ -64,24 +64,6 @@ async fn begin() {
     stop_multipathd().await;
 }
 
-async fn start_multipathd() {
-    run("multipathd", &[]).await;
-    for _ in 0..100 {
-        if multipath::running().await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("multipathd does not answer");
-}
-
-async fn stop_multipathd() {
-    let _ = Tool::new("multipathd").args(["shutdown"]).run().await;
-    while Tool::new("pidof").args(["multipathd"]).run().await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// LM-056, LM-057.
 #[tokio::test]
 #[ignore = "needs the kernel tests' machine"]
@@ -192,6 +174,23 @@ async fn two_portals_become_a_map_with_two_paths() {
     stop_multipathd().await;
 }
 
+/// LM-061: somebody else has a session by another portal, and keeps its path.
+#[tokio::test]
+#[ignore = "needs the kernel tests' machine"]
+async fn a_map_lives_on_with_paths_that_are_not_ours() {
+    begin().await;
+    start_multipathd().await;
+    let settings = settings(Multipath::Enforced);
+    let [both, first] = [&PORTALS[..], &PORTALS[..1]].map(|portals| volume(1, portals));
+    let connected = connect(&both, Some(&password()), &settings).await.expect("connected");
+    disconnect(&first, &settings).await.expect("disconnected");
+    assert_eq!((all_sessions().len(), records().len()), (1, 1));
+    write_and_read(&connected.path, "by the other portal");
+    disconnect(&both, &settings).await.expect("disconnected");
+    assert_nothing_is_left();
+    stop_multipathd().await;
+}
+
 /// LM-059: one portal is dead, and the map is there with the other.
 #[tokio::test]
 #[ignore = "needs the kernel tests' machine"]
@@ -275,7 +274,7 @@ async fn a_discovered_node_record_is_used_and_stays() {
 #[ignore = "needs the kernel tests' machine"]
 async fn silent_portals_and_missing_targets_are_told_apart() {
     begin().await;
-    let settings = Settings { device_timeout: Duration::from_secs(4), ..settings(Multipath::Off) };
+    let settings = Settings { device_timeout: Duration::from_secs(6), ..settings(Multipath::Off) };
     let failed = connect(&volume(1, &["10.9.0.1:3261"]), Some(&password()), &settings).await.expect_err("no portal");
     assert!(matches!(failed, Failed::Unreachable { .. }), "{failed:?}");
     told(&failed);

@@ -1,0 +1,57 @@
+//! What a host has, and what is said of its volumes: calls that are no phase.
+
+use std::time::Duration;
+
+use vmferry_core::{
+    agent::CallError, domain_xml::metadata::VolumeLabel, host::Host, id::InstanceId, instance::Instance,
+    leftovers::Leftover,
+};
+use vmferry_proto::v1::{
+    self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient,
+    unset_volume_label_request::Which,
+};
+
+use super::{LOOK, MESSAGE_LIMIT, RemoteAgent};
+
+/// A look at everything that a host holds: devices that hang are waited for, each for a while.
+const EXAMINE: Duration = Duration::from_secs(30);
+
+impl RemoteAgent {
+    /// Facts of the host.
+    pub(crate) async fn facts(&self) -> Result<Host, CallError> {
+        let mut client = HostServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
+        self.read(answer.host)
+    }
+
+    /// The host's domains.
+    pub(crate) async fn instances(&self) -> Result<Vec<Instance>, CallError> {
+        let mut client = InstanceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        let answer = self.within(LOOK, client.list_instances(v1::ListInstancesRequest {})).await?;
+        answer.instances.into_iter().map(|instance| self.read(Some(instance))).collect()
+    }
+
+    /// Says of a disk what it is as a volume. The instance as it is then.
+    pub(crate) async fn set_volume_label(&self, id: InstanceId, label: VolumeLabel) -> Result<Instance, CallError> {
+        let request = v1::SetVolumeLabelRequest { instance_id: id.to_string(), label: Some(label.into()) };
+        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.set_volume_label(request)).await?;
+        self.read(answer.instance)
+    }
+
+    /// Takes away what is said of a disk; `None`: of all. The instance as it is then.
+    pub(crate) async fn unset_volume_label(&self, id: InstanceId, target: Option<&str>) -> Result<Instance, CallError> {
+        let which = target.map_or(Which::All(true), |target| Which::Target(target.to_owned()));
+        let request = v1::UnsetVolumeLabelRequest { instance_id: id.to_string(), which: Some(which) };
+        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.unset_volume_label(request)).await?;
+        self.read(answer.instance)
+    }
+
+    /// What migrations have left on the host.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CallError> {
+        let mut client = HostServiceClient::new(self.channel.clone());
+        let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
+        answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
+    }
+}

@@ -1,0 +1,222 @@
+//! What a host holds that none of its domains and none of its migrations needs: holdings and needs in, leftovers out.
+//!
+//! Whoever runs the remedy of a leftover must lose nothing. What somebody else may have made, or may be using, is a [`Level::Note`]
+//! at most. Images cannot be judged: a disk that nobody uses looks like one that somebody keeps.
+
+mod judge;
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use self::judge::leftovers;
+use crate::{
+    id::MigrationId,
+    migration::{Order, Outcome},
+    undo::Undo,
+    volume::{Connection, SecretName},
+};
+
+/// What is on a host that a migration could have left there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Secrets that libvirt keeps.
+    pub secrets: Vec<HeldSecret>,
+    /// iSCSI sessions of the kernel.
+    pub sessions: Vec<HeldSession>,
+    /// Node records of open-iscsi.
+    pub records: Vec<HeldRecord>,
+    /// RBD images that the kernel has mapped.
+    pub images: Vec<HeldImage>,
+    /// What lies where migrations have their directories.
+    pub directories: Vec<HeldDirectory>,
+    /// Lists of probe files.
+    pub probes: Vec<HeldProbes>,
+    /// Processes that receive images.
+    pub receivers: Vec<HeldReceiver>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<(String, String)>,
+}
+
+/// A secret that libvirt keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldSecret {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its second name.
+    pub usage: String,
+    /// Whether VMFerry made it.
+    pub ours: bool,
+}
+
+/// An iSCSI session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldSession {
+    /// The target's name.
+    pub target: String,
+    /// `address:port`
+    pub portal: String,
+    /// Its disks by the kernel's names.
+    pub disks: Vec<String>,
+    /// The device of it that somebody on this host has open: a mount, a volume group, a guest.
+    pub claimed: Option<String>,
+    /// Whether it was made by a node record of VMFerry's.
+    pub ours: bool,
+}
+
+/// A node record of open-iscsi.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// The target's name.
+    pub target: String,
+    /// `address:port`
+    pub portal: String,
+    /// Whether VMFerry made it.
+    pub ours: bool,
+}
+
+/// An RBD image that the kernel has mapped. Who did it, the kernel does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldImage {
+    /// The kernel's name of it: `rbd0`.
+    pub device: String,
+    /// `pool/image` or `pool/namespace/image`.
+    pub image: String,
+    /// The snapshot of it.
+    pub snapshot: Option<String>,
+    /// Whether somebody on this host has it open.
+    pub claimed: bool,
+}
+
+/// What lies where migrations have their directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldDirectory {
+    /// Its path.
+    pub path: String,
+    /// Whose it is by its name.
+    pub migration: Option<MigrationId>,
+}
+
+/// A list of probe files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldProbes {
+    /// The list's path.
+    pub list: String,
+    /// The probe files that it names.
+    pub files: Vec<String>,
+    /// When it was written.
+    pub written: Timestamp,
+}
+
+/// A process that receives an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldReceiver {
+    /// Its number.
+    pub pid: i32,
+    /// The migration whose socket it listens on.
+    pub migration: MigrationId,
+}
+
+/// What a host's domains and migrations need.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Needs {
+    /// Secrets of its domains, as they run and as they will start.
+    pub secrets: BTreeSet<SecretName>,
+    /// Volumes of its domains, likewise.
+    pub volumes: Vec<Connection>,
+    /// The devices that its domains have for disks, and all that those lie on, by the kernel's names.
+    pub devices: BTreeSet<String>,
+    /// Its halves of migrations.
+    pub halves: Vec<Half>,
+    /// The same before the holdings were looked at: what ended meanwhile may have been seen still.
+    pub halves_before: Vec<Half>,
+}
+
+/// This host's half of a migration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Half {
+    /// What was asked for.
+    pub order: Order,
+    /// When it began.
+    pub started: Timestamp,
+    /// How it ended; `None` while it goes on.
+    pub outcome: Option<Outcome>,
+    /// Steps that are to be taken back.
+    pub pending: Vec<Undo>,
+}
+
+/// Something that is there and not needed, or that nobody ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// What it is.
+    pub kind: Kind,
+    /// How sure it is that somebody should do something.
+    pub level: Level,
+    /// Which one.
+    pub subject: String,
+    /// Why it should not be there.
+    pub problem: String,
+    /// The command that removes it, on that host; or what to do.
+    pub remedy: String,
+}
+
+/// How sure it is that something must be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It is VMFerry's, and it is in nobody's use.
+    Problem,
+    /// It may be somebody else's.
+    Note,
+}
+
+/// What a leftover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A migration that does not end.
+    Migration,
+    /// Steps of a migration that ended and could not take them back.
+    Steps,
+    /// A secret of libvirt's.
+    Secret,
+    /// An iSCSI session.
+    IscsiSession,
+    /// A node record of open-iscsi.
+    IscsiRecord,
+    /// An RBD image that the kernel has mapped.
+    RbdImage,
+    /// A migration's directory.
+    Directory,
+    /// Probe files beside disks.
+    Probes,
+    /// A process that receives an image.
+    Receiver,
+    /// Something that could not be looked at.
+    Unseen,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Migration => "migration",
+            Self::Steps => "steps to take back",
+            Self::Secret => "libvirt secret",
+            Self::IscsiSession => "iSCSI session",
+            Self::IscsiRecord => "iSCSI node record",
+            Self::RbdImage => "mapped RBD image",
+            Self::Directory => "directory",
+            Self::Probes => "probe files",
+            Self::Receiver => "receiver of images",
+            Self::Unseen => "not looked at",
+        })
+    }
+}
+
+/// Migrations that are open for longer deserve a look.
+pub const LONG_OPEN: Duration = Duration::from_secs(24 * 3600);
+
+/// Probe files live for a minute, and the agent tries again each minute to remove them.
+pub const LONG_PROBED: Duration = Duration::from_secs(10 * 60);

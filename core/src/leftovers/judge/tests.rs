@@ -1,0 +1,180 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    leftovers::HeldRecord,
+    migration::{Endpoint, Order, Outcome},
+    volume::{Iscsi, Login, Rbd},
+};
+
+const TARGET: &str = "iqn.2026-11.org.example:a";
+const PORTAL: &str = "192.0.2.1:3260";
+const SECRET: Uuid = Uuid::from_u128(7);
+
+fn id() -> MigrationId {
+    "0197a000-0000-7000-8000-000000000001".parse().expect("valid")
+}
+
+fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().expect("valid")
+}
+
+fn lun() -> Connection {
+    let login = Some(Login { user: "web".into(), secret: SecretName::Uuid(SECRET) });
+    let (portals, target) = (vec![PORTAL.into()], TARGET.into());
+    Connection::Iscsi(Iscsi { portals, target, lun: 1, initiator: None, login })
+}
+
+fn rbd() -> Connection {
+    let image = "vms/web".into();
+    Connection::Rbd(Rbd { monitors: vec![], configuration: None, image, snapshot: None, login: None })
+}
+
+fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
+    let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+    let order = Order {
+        id: id(),
+        instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
+        instance_name: "web".into(),
+        source: endpoint("node-28"),
+        destination: endpoint("node-31"),
+    };
+    Half { order, started: started.parse().expect("valid"), outcome, pending }
+}
+
+/// One of each, all VMFerry's.
+fn everything() -> Holdings {
+    let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
+    Holdings {
+        secrets: vec![HeldSecret { uuid: SECRET, usage: "san".into(), ours: true }],
+        sessions: vec![HeldSession { target, portal, disks: vec!["sda".into()], claimed: None, ours: true }],
+        records: vec![
+            HeldRecord { target: TARGET.into(), portal: PORTAL.into(), ours: true },
+            HeldRecord { target: TARGET.into(), portal: "192.0.2.2:3260".into(), ours: true },
+        ],
+        images: vec![HeldImage { device: "rbd0".into(), image: "vms/web".into(), snapshot: None, claimed: false }],
+        directories: vec![HeldDirectory { path: format!("/run/vmferry/migrations/{}", id()), migration: Some(id()) }],
+        probes: vec![HeldProbes {
+            list: "/var/lib/vmferry/probes/a.json".into(),
+            files: vec!["/srv/.vmferry-probe-a-0".into()],
+            written: "2026-11-22T11:00:00Z".parse().expect("valid"),
+        }],
+        receivers: vec![HeldReceiver { pid: 4711, migration: id() }],
+        unseen: vec![],
+    }
+}
+
+/// Kind, level, and the command.
+fn told(holdings: &Holdings, needs: &Needs) -> Vec<(Kind, Level, String)> {
+    leftovers(holdings, needs, now()).into_iter().map(|found| (found.kind, found.level, found.remedy)).collect()
+}
+
+fn kinds(holdings: &Holdings, needs: &Needs) -> Vec<Kind> {
+    told(holdings, needs).into_iter().map(|(kind, ..)| kind).collect()
+}
+
+#[test]
+fn an_empty_host_has_no_leftovers() {
+    assert_eq!(leftovers(&Holdings::default(), &Needs::default(), now()), []);
+}
+
+#[test]
+fn what_nobody_needs_is_named_with_the_command_that_removes_it() {
+    let of = |kind, remedy: &str| (kind, Level::Problem, remedy.to_owned());
+    let node = |portal: &str| format!("iscsiadm -m node -T {TARGET} -p {portal}");
+    assert_eq!(
+        told(&everything(), &Needs::default()),
+        [
+            of(Kind::Secret, "virsh secret-undefine 00000000-0000-0000-0000-000000000007"),
+            of(Kind::IscsiSession, &format!("{} --logout && {} -o delete", node(PORTAL), node(PORTAL))),
+            of(Kind::IscsiRecord, &format!("{} -o delete", node("192.0.2.2:3260"))),
+            of(Kind::Directory, "rm -r /run/vmferry/migrations/0197a000-0000-7000-8000-000000000001"),
+            of(Kind::Probes, "rm -f /srv/.vmferry-probe-a-0"),
+            of(Kind::Receiver, "kill 4711"),
+            // Who mapped it cannot be told.
+            (Kind::RbdImage, Level::Note, "if nobody needs it: rbd unmap /dev/rbd0".into()),
+        ]
+    );
+}
+
+#[test]
+fn what_a_domain_uses_is_no_leftover() {
+    let needs = Needs {
+        secrets: BTreeSet::from([SecretName::Usage("san".into())]),
+        volumes: vec![lun(), rbd()],
+        ..Needs::default()
+    };
+    assert_eq!(kinds(&everything(), &needs), [Kind::Directory, Kind::Probes, Kind::Receiver]);
+    // By the device alone: nobody has said that it is a volume.
+    let needs = Needs { devices: ["sda".into(), "rbd0".into()].into(), ..Needs::default() };
+    let kinds = kinds(&everything(), &needs);
+    assert!(!kinds.contains(&Kind::IscsiSession) && !kinds.contains(&Kind::RbdImage), "{kinds:?}");
+}
+
+#[test]
+fn what_a_migration_has_in_hand_is_no_leftover() {
+    let pending = vec![Undo::DisconnectVolume { connection: lun() }, Undo::DisconnectVolume { connection: rbd() }];
+    let open = half("2026-11-22T11:59:00Z", None, pending);
+    let needs = Needs { halves: vec![open.clone()], ..Needs::default() };
+    assert_eq!(kinds(&everything(), &needs), [Kind::Probes]);
+    // It ended while the host was looked at.
+    let ended = Half { outcome: Some(Outcome::Completed), pending: vec![], ..open.clone() };
+    let needs = Needs { halves: vec![ended], halves_before: vec![open], ..Needs::default() };
+    assert_eq!(kinds(&everything(), &needs), [Kind::Probes]);
+}
+
+#[test]
+fn migrations_that_nobody_ends_and_steps_that_fail_are_told_once() {
+    let of = |half| Needs { halves: vec![half], ..Needs::default() };
+    let young = half("2026-11-21T12:00:01Z", None, vec![]);
+    assert_eq!(kinds(&Holdings::default(), &of(young)), []);
+    let old = leftovers(&Holdings::default(), &of(half("2026-11-21T11:00:00Z", None, vec![])), now());
+    assert_eq!(old[0].problem, "moves web for 25 hours, and nobody has ended it");
+    let failed = Some(Outcome::FailedRolledBack);
+    assert_eq!(kinds(&Holdings::default(), &of(half("2026-11-01T00:00:00Z", failed, vec![]))), []);
+    let pending = vec![Undo::DisconnectVolume { connection: lun() }];
+    let steps = leftovers(&everything(), &of(half("2026-11-01T00:00:00Z", failed, pending)), now());
+    assert_eq!((steps[0].kind, steps[0].remedy.as_str()), {
+        (Kind::Steps, "vmferry migrations resolve 0197a000-0000-7000-8000-000000000001")
+    });
+    assert!(steps[0].problem.ends_with("disconnect volume iscsi:iqn.2026-11.org.example:a/1"), "{}", steps[0].problem);
+    assert!(steps.iter().all(|leftover| leftover.kind != Kind::IscsiSession), "it is told with its migration");
+}
+
+#[test]
+fn what_somebody_else_may_need_is_a_note_at_most() {
+    let session = |claimed: Option<&str>, ours| {
+        let mut holdings = everything();
+        holdings.sessions[0].claimed = claimed.map(str::to_owned);
+        holdings.sessions[0].ours = ours;
+        let found = leftovers(&holdings, &Needs::default(), now());
+        found.into_iter().find(|found| found.kind == Kind::IscsiSession).map(|found| found.level)
+    };
+    assert_eq!(session(None, true), Some(Level::Problem));
+    assert_eq!(session(Some("sda"), true), Some(Level::Note));
+    assert_eq!(session(None, false), Some(Level::Note));
+    assert_eq!(session(Some("sda"), false), None);
+
+    let mut foreign = everything();
+    foreign.secrets[0].ours = false;
+    foreign.records.iter_mut().for_each(|record| record.ours = false);
+    foreign.images[0].claimed = true;
+    foreign.directories[0].migration = None;
+    let found = told(&foreign, &Needs::default());
+    let notes: Vec<_> = found.iter().filter(|(_, level, _)| *level == Level::Note).map(|(kind, ..)| *kind).collect();
+    assert_eq!(notes, [Kind::Directory]);
+    assert!(found.iter().all(|(kind, ..)| !matches!(kind, Kind::Secret | Kind::IscsiRecord | Kind::RbdImage)));
+}
+
+#[test]
+fn probe_files_of_a_check_that_goes_on_are_no_leftover() {
+    let mut young = everything();
+    young.probes[0].written = now();
+    assert!(!kinds(&young, &Needs::default()).contains(&Kind::Probes));
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_not_called_clean() {
+    let unseen = Holdings { unseen: vec![("iSCSI sessions".into(), "no permission".into())], ..Holdings::default() };
+    assert_eq!(leftovers(&unseen, &Needs::default(), now())[0].level, Level::Problem);
+}
