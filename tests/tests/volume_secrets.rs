@@ -10,7 +10,7 @@ use vmferry_tests::{
 };
 
 use crate::rig::{
-    Before, DESTINATION, Move, SOURCE, assert_unharmed_on, migrate, slow_down, vmferry,
+    Before, DESTINATION, Move, SOURCE, assert_unharmed_on, migrate, slow_down, speed_up, vmferry,
     volumes::{
         Volume, assert_completed, assert_nothing_left, assert_refused, assert_secrets_on, has_secret, secrets, up,
     },
@@ -114,9 +114,9 @@ fn a_secret_that_libvirt_hides_must_be_given_to_the_agent() -> Result<()> {
     vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
     moving.end(Duration::from_secs(30))?.assert_ended(4, &["MIGRATION_ABORTED"])?;
     ensure!(has_secret(testbed.host(DESTINATION)?, secret)?, "another's secret was removed");
-    crate::rig::speed_up(&testbed, &guest)?;
+    speed_up(&testbed, &guest)?;
     assert_completed(&migrate(&testbed, "web-1", DESTINATION)?)?;
     migrate_back(&testbed, &guest)?;
-    assert_secrets_on(&testbed, &[secret.clone()], &[SOURCE, DESTINATION])?;
+    assert_secrets_on(&testbed, std::slice::from_ref(secret), &[SOURCE, DESTINATION])?;
     assert_nothing_left(&testbed, &before, &guest, SOURCE, &[])
 }

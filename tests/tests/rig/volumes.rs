@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use vmferry_tests::{
     Host, Options, Testbed,
@@ -16,7 +17,6 @@ use vmferry_tests::{
     leaks::Difference,
     network::STORAGE,
     storage::{Backend, Lun, RbdImage, Secret},
-    wait::until,
 };
 
 use super::{Answer, Before, DESTINATION, SOON, SOURCE, vmferry};
@@ -47,7 +47,7 @@ impl Volume {
         Self::import(testbed, backend, "admin_vol11", &testbed.storage()?.data_image(MIB)?)
     }
 
-    fn import(testbed: &Testbed, backend: Backend, name: &str, image: &std::path::Path) -> Result<Self> {
+    fn import(testbed: &Testbed, backend: Backend, name: &str, image: &Path) -> Result<Self> {
         let storage = testbed.storage()?;
         Ok(match backend {
             Backend::Ceph => {
@@ -151,7 +151,7 @@ pub(crate) fn watching_arguments<T>(secrets: &[Secret], during: impl FnOnce() ->
         });
         let done = during();
         ended.store(true, Ordering::Relaxed);
-        let seen = watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
+        let seen = watch.join().map_err(|_| anyhow!("the watch panicked"))?;
         ensure!(seen.is_empty(), "arguments with a secret: {seen:?}");
         done
     })
@@ -252,14 +252,7 @@ pub(crate) fn assert_listed(testbed: &Testbed, guest: &str, state: &str, host: &
     Ok(())
 }
 
-/// Waits until the storage serves this host's guest again: writes go on.
-pub(crate) fn wait_until_writing(guest: &Guest, timeout: Duration) -> Result<()> {
-    let last = guest.console().acknowledged()?.len();
-    until("writes that go on", timeout, || Ok((guest.console().acknowledged()?.len() > last + 2).then_some(())))
-        .map_err(|error| error.context(guest.console().tail()))
-}
-
-/// The same, for a move that must have ended on the destination.
+/// Fails unless the guest has moved to the destination.
 pub(crate) fn assert_completed(answer: &Answer) -> Result<()> {
     answer.assert_ended(0, &[])?;
     answer.assert_outcome("completed", DESTINATION)
