@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{task::spawn_blocking, time::timeout};
 use vmferry_core::disk::{File, Probe, Seen, SeenProbe};
+
+use crate::storage::blocking::within;
 
 /// How long a file system may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -26,11 +27,7 @@ const TOKEN_LIMIT: u64 = 128;
 pub(super) async fn within_limit<T: Send + 'static>(
     blocking: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    match timeout(LIMIT, spawn_blocking(blocking)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(io::Error::other(panic)),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {LIMIT:?}"))),
-    }
+    within(LIMIT, blocking).await
 }
 
 /// A disk's file, every symbolic link followed.

@@ -9,7 +9,8 @@ use std::{
 
 use bytesize::ByteSize;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use tokio::{task::spawn_blocking, time::timeout};
+
+use super::blocking::within;
 
 /// How long a file system may take for an answer; a dead file server takes for ever.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -89,10 +90,7 @@ pub async fn remove_directories(directories: &[PathBuf]) -> Result<(), Error> {
 
 /// Runs what blocks; gives it up after a while.
 pub(super) async fn within_limit<T: Send + 'static>(blocking: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    match timeout(LIMIT, spawn_blocking(blocking)).await {
-        Ok(result) => result.map_err(io::Error::other),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {LIMIT:?}"))),
-    }
+    within(LIMIT, || Ok(blocking())).await
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -9,10 +9,12 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::{task::spawn_blocking, time::timeout};
 
 use super::session::{SYS, Session, value};
-use crate::storage::tool::{self, Tool};
+use crate::storage::{
+    blocking::within,
+    tool::{self, Tool},
+};
 
 /// How long the storage may take to answer what the kernel asks while we write to sysfs.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -39,15 +41,7 @@ pub(super) fn deletion(disk: &str) -> (PathBuf, String) {
 /// Writes to a file of sysfs. The kernel may talk to the storage before it returns.
 pub(super) async fn write((file, line): (PathBuf, String)) -> Result<(), (PathBuf, io::Error)> {
     let path = file.clone();
-    within_limit(move || fs::write(file, line)).await.map_err(|error| (path, error))
-}
-
-async fn within_limit<T: Send + 'static>(blocking: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    match timeout(LIMIT, spawn_blocking(blocking)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(io::Error::other(panic)),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {LIMIT:?}"))),
-    }
+    within(LIMIT, move || fs::write(file, line)).await.map_err(|error| (path, error))
 }
 
 /// What tells a disk from every other, the same on every host: its WWN, else vendor, model and serial number.
@@ -105,7 +99,7 @@ pub(super) fn is_gone(device: &str) -> bool {
 /// Whether somebody has a claim on a block device: a mount, a volume group, a map. A mere reader has none.
 pub(super) async fn is_claimed(device: &str) -> bool {
     let node = Path::new("/dev").join(device);
-    let opened = within_limit(move || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(node)).await;
+    let opened = within(LIMIT, move || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(node)).await;
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
