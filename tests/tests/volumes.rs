@@ -17,8 +17,8 @@ use vmferry_tests::{
 use crate::rig::{
     Before, DESTINATION, Move, SOON, SOURCE, assert_only_on, migrate, slow_down, speed_up,
     volumes::{
-        MIB, Volume, assert_completed, assert_listed, assert_no_write_lost, assert_nothing_left,
-        assert_secrets_not_written, assert_secrets_on, let_in, secrets, show, up, watching_arguments,
+        self, MIB, Volume, assert_attached, assert_completed, assert_listed, assert_no_write_lost, assert_nothing_left,
+        assert_secrets_not_written, assert_secrets_on, label, let_in, secrets, show, up, watching_arguments,
     },
 };
 
@@ -55,10 +55,12 @@ fn admin_vm01_moves(boot: Backend, data: Option<Backend>) -> Result<()> {
         definition = definition.with_disk(&data.disk("vdb"));
     }
     let guest = testbed.start(definition, SOURCE)?;
+    label(&testbed, "admin_vm01", volumes.len())?;
     let leaks = Before::of(&testbed)?;
+    assert_attached(&testbed, "admin_vm01", SOURCE, volumes.len())?;
     assert_secrets_on(&testbed, &secrets, &[SOURCE])?;
     assert_listed(&testbed, "admin_vm01", "ACTIVE", SOURCE)?;
-    let disks = show(&testbed, "admin_vm01")?["disks"].clone();
+    let disks = volumes::disks(&show(&testbed, "admin_vm01")?);
     let before = guest.console().next_report(SOON)?;
     let mounted: Vec<_> = before.mounts.keys().map(String::as_str).collect();
     ensure!(before.devices["vda"] == MIB << 20 && before.devices["vda1"] == (MIB - 1) << 20, "{before:?}");
@@ -68,7 +70,10 @@ fn admin_vm01_moves(boot: Backend, data: Option<Backend>) -> Result<()> {
     let answer = watching_arguments(&secrets, || {
         let moving = Move::begin(&testbed, &guest)?;
         let shown = show(&testbed, "admin_vm01")?;
-        ensure!(shown["state"] == "MIGRATING" && shown["host"] == SOURCE && shown["disks"] == disks, "{shown:#}");
+        ensure!(
+            shown["state"] == "MIGRATING" && shown["host"] == SOURCE && volumes::disks(&shown) == disks,
+            "{shown:#}"
+        );
         ensure!(shown["migration_id"] == moving.id(), "{shown:#}");
         speed_up(&testbed, &guest)?;
         moving.end(Duration::from_secs(60))
@@ -76,7 +81,8 @@ fn admin_vm01_moves(boot: Backend, data: Option<Backend>) -> Result<()> {
     assert_completed(&answer)?;
     assert_only_on(&testbed, &guest, DESTINATION)?;
     assert_listed(&testbed, "admin_vm01", "ACTIVE", DESTINATION)?;
-    ensure!(show(&testbed, "admin_vm01")?["disks"] == disks, "its disks are no longer {disks:#}");
+    ensure!(volumes::disks(&show(&testbed, "admin_vm01")?) == disks, "its disks are no longer {disks:#}");
+    assert_attached(&testbed, "admin_vm01", DESTINATION, volumes.len())?;
     assert_same_storage(&before, &guest.console().next_report(SOON)?)?;
     guest.console().assert_steady()?;
     // Whoever made the source's secrets may need them; the destination has them for the guest.

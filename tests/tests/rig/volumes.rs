@@ -17,6 +17,7 @@ use vmferry_tests::{
     leaks::Difference,
     network::STORAGE,
     storage::{Backend, Lun, RbdImage, Secret},
+    wait::until,
 };
 
 use super::{Answer, Before, DESTINATION, SOON, SOURCE, vmferry};
@@ -230,6 +231,55 @@ pub(crate) fn show(testbed: &Testbed, guest: &str) -> Result<Value> {
     let answer = vmferry(testbed, &["instance", "show", guest])?;
     ensure!(answer.exit == Some(0), "{answer:#?}");
     Ok(answer.document)
+}
+
+/// What `vmferry instance show` says of the guest's disks, but for their sizes: a libvirt that is busy leaves them out.
+pub(crate) fn disks(shown: &Value) -> Value {
+    let mut disks = shown["disks"].clone();
+    for disk in disks.as_array_mut().into_iter().flatten() {
+        if let Some(volume) = disk["volume"].as_object_mut() {
+            volume.remove("size_bytes");
+        }
+    }
+    disks
+}
+
+/// The ids and names under which the guest's volumes are known.
+const LABELS: [(&str, &str, &str); 2] = [
+    ("vda", "5a272756-ab0c-4311-a1ce-3f1736d167df", "admin_vol01"),
+    ("vdb", "7bf75168-8370-45f8-b1c5-e65926605960", "admin_vol11"),
+];
+
+/// Says which volumes the guest's first disks are; it boots from the first.
+pub(crate) fn label(testbed: &Testbed, guest: &str, volumes: usize) -> Result<()> {
+    for (target, id, name) in &LABELS[..volumes] {
+        let mut arguments = vec!["volumes", "set", guest, target, "--id", id, "--name", name];
+        arguments.extend((*target == "vda").then_some("--bootable"));
+        vmferry(testbed, &arguments)?.assert_ended(0, &[])?;
+    }
+    Ok(())
+}
+
+/// Fails unless `vmferry volumes` shows the guest's volumes as `cinder list` would, attached to it on this host.
+pub(crate) fn assert_attached(testbed: &Testbed, guest: &str, host: &str, volumes: usize) -> Result<()> {
+    let mut last = Value::Null;
+    let attached = until("all volumes with their sizes", SOON, || {
+        last = vmferry(testbed, &["volumes"])?.document;
+        let rows = last["volumes"].as_array().context("a list")?;
+        let row_is = |row: &Value, (target, id, name): (&str, &str, &str)| {
+            row["id"] == id
+                && row["name"] == name
+                && row["status"] == "in-use"
+                && row["bootable"] == (target == "vda")
+                && row["size_bytes"] == MIB << 20
+                && row["instance_name"] == guest
+                && row["target"] == target
+                && row["host"] == host
+        };
+        let all = rows.len() == volumes && rows.iter().zip(LABELS).all(|(row, wanted)| row_is(row, wanted));
+        Ok(all.then_some(()))
+    });
+    attached.with_context(|| format!("{last:#}"))
 }
 
 /// Fails unless every list has the guest in this state on this host.
