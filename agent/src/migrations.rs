@@ -212,9 +212,11 @@ impl<H: Hypervisor> Migrations<H> {
 }
 
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {
-    // A guest that is still to be destroyed must not be mistaken for the next one that arrives.
-    let destroys = |undo: &Undo| matches!(undo, Undo::DestroyIncoming { .. });
-    let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(destroys);
+    // What is still to be taken from the guest must not be taken from it when it comes again.
+    let takes = |undo: &Undo| {
+        matches!(undo, Undo::DestroyIncoming { .. } | Undo::RemoveImage { .. } | Undo::DisconnectVolume { .. })
+    };
+    let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(takes);
     let mut states = halves.values().map(Migration::state).filter(|state| state.order().instance == instance);
     states.find(is_active).map(|state| state.order().id)
 }

@@ -100,11 +100,30 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         Undo::ReleaseMemory { .. } => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
         Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
-        Undo::DisconnectVolume { connection } => host.disconnect_volume(connection).await,
-        Undo::RemoveImage { path } => host.remove_image(path).await,
+        Undo::DisconnectVolume { connection } => {
+            is_gone(host, order).await?;
+            host.disconnect_volume(connection).await
+        }
+        Undo::RemoveImage { path } => {
+            is_gone(host, order).await?;
+            host.remove_image(path).await
+        }
         Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,
         Undo::StopReceivers => host.stop_receivers(order.id).await,
     }
+}
+
+/// Whether the guest has left this host for good: while there is a domain of it, its disks are that domain's. It is asked
+/// again until there is none.
+async fn is_gone(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+    let seen = host.sighting(order.instance).await?;
+    if seen == Sighting::Absent {
+        return Ok(());
+    }
+    let (name, host) = (&order.instance_name, host.name());
+    let message =
+        format!("{name} is still defined on {host} ({seen:?}); if it is a leftover, virsh undefine {name} there");
+    Err(Fault::new(Reason::PhaseOutOfOrder, message))
 }
 
 /// libvirt destroys an incoming guest itself when the tunnel is cut, unless it has just begun to run. Only what is still

@@ -21,8 +21,9 @@ use vmferry_core::{
     compatibility::{DestinationFacts, SourceFacts, version_text},
     disk::Transfer,
     domain_xml::{
-        Definition,
+        self, Definition,
         rewrite::{Relocation, rewrite},
+        without_passwords,
     },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
@@ -56,7 +57,7 @@ pub struct LibvirtHost {
     grants: Arc<Grants>,
     receivers: Arc<Receivers>,
     volumes: Volumes,
-    digests: Digests,
+    digests: Arc<Digests>,
     overcommit: bool,
 }
 
@@ -77,7 +78,7 @@ impl LibvirtHost {
             listeners,
             grants,
             receivers,
-            digests: Digests::default(),
+            digests: Arc::default(),
             overcommit: config.storage.disk_overcommit,
         }
     }
@@ -174,10 +175,13 @@ impl Hypervisor for LibvirtHost {
     async fn leaving(&self, order: &Order) -> Result<(SourceFacts, Leaving), Fault> {
         let domain = self.domain(order).await?;
         let host = self.libvirt.host().await?;
-        let domain_xml = self.libvirt.migratable_xml(order.instance).await?;
-        let mut definition = Definition::parse(&domain_xml).map_err(|error| {
+        let unreadable = |error: domain_xml::Error| {
             Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", domain.name))
-        })?;
+        };
+        let migratable = self.libvirt.migratable_xml(order.instance).await?;
+        // I6: it goes through the coordinator, who has no use for them.
+        let domain_xml = without_passwords(&migratable).map_err(unreadable)?;
+        let mut definition = Definition::parse(&domain_xml).map_err(unreadable)?;
         // The migratable definition leaves out the images below a disk's own.
         definition.disks.clone_from(&domain.definition.disks);
         let shown = self.show(&definition.disks).await;

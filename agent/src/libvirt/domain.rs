@@ -60,7 +60,8 @@ impl Libvirt {
         raw.map(Raw::understand).transpose().map_err(|source| Error::Unreadable { asked, source })
     }
 
-    /// The definition as the destination's libvirt will get it; of the running guest while it runs. Has no secrets.
+    /// The definition as the destination's libvirt will get it; of the running guest while it runs.
+    /// With the passwords of its displays.
     pub async fn migratable_xml(&self, id: InstanceId) -> Result<String, Error> {
         self.xml(id, sys::VIR_DOMAIN_XML_MIGRATABLE).await
     }

@@ -36,10 +36,21 @@ async fn is_the_same(host: &impl Hypervisor, order: &Order, image: &StaticImage)
     }
     let (name, path, destination) = (&order.instance_name, &image.path, &order.destination.host);
     let message = format!(
-        "{path}, which {name} reads, has other contents on {destination} than on {}; remove the file of {destination} to \
-         have it copied",
+        "{path}, which {name} reads, has other contents on {destination} than on {}; if nothing on {destination} needs the \
+         file that is there, move it away: this one is then copied",
         host.name()
     );
+    Err(Fault::new(Reason::DiskDiffers, message))
+}
+
+/// What the destination has of an image may have been exchanged since the checks.
+async fn is_what_was_judged(host: &impl Hypervisor, order: &Order, image: &StaticImage) -> Result<(), Fault> {
+    let Presence::Present { digest } = &image.presence else { return Ok(()) };
+    if host.digest(&image.path).await? == *digest {
+        return Ok(());
+    }
+    let (name, path) = (&order.instance_name, &image.path);
+    let message = format!("{path}, which {name} reads, has changed on {} since the checks; migrate again", host.name());
     Err(Fault::new(Reason::DiskDiffers, message))
 }
 
@@ -56,6 +67,9 @@ pub async fn destination(
     steps.take(Undo::ReleaseMemory { memory: leaving.definition.memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
     let relocations = volumes(host, order, resolved, steps).await?;
+    for image in resolved.iter().flat_map(|disk| disk.resolution.static_images()) {
+        is_what_was_judged(host, order, image).await?;
+    }
     images(host, order, resolved, steps).await?;
     // libvirt makes the domain when the job begins; nothing can be asked of it before.
     steps.take(Undo::DestroyIncoming { instance: order.instance }, async { Ok(()) }).await?;

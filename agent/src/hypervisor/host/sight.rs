@@ -1,11 +1,13 @@
 //! What this host sees of a guest's disks: of one that leaves, and of one that wants to come. Reads only.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use futures::future::{join_all, try_join_all};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::Leaving,
+    compatibility::Refusal,
     disk::{Disks, Image, Problem, Room, Seen, Shown, Sight, VolumeSight, VolumeUse},
     domain_xml::DiskDefinition,
     instance::DiskSource,
@@ -15,8 +17,11 @@ use vmferry_core::{
 use super::LibvirtHost;
 use crate::{
     hypervisor::{Fault, files},
-    storage::{image, receivers::with_causes, space},
+    storage::{by_host, image, receivers::with_causes, space},
 };
+
+/// How long a call waits for the contents of an image: less than its caller waits for it.
+const DIGEST_LIMIT: Duration = Duration::from_secs(12);
 
 impl LibvirtHost {
     /// What this host can show of its guest's disks; without probes.
@@ -40,7 +45,32 @@ impl LibvirtHost {
             }
         }
         shown.volumes = self.sight_volumes(disks).await;
+        for disk in disks {
+            if let Some(refusal) = self.is_another_device(disk).await {
+                let sights = shown.volumes.iter_mut().filter(|sight| sight.target == disk.disk.target);
+                sights.for_each(|sight| sight.found = Err(refusal.clone()));
+            }
+        }
         shown
+    }
+
+    /// Why a block device is not the volume that its label says it is. On the destination the guest would get that volume.
+    async fn is_another_device(&self, disk: &DiskDefinition) -> Option<Refusal> {
+        let (Some(volume), DiskSource::Block { path }) = (&disk.volume, &disk.disk.source) else { return None };
+        let (own, connection) = (path.clone(), volume.connection.clone());
+        let devices = by_host::devices_of(&connection).await.unwrap_or_default();
+        let below = files::within_limit(move || Ok(by_host::devices_below(&own))).await.unwrap_or_default();
+        if !devices.is_disjoint(&below) {
+            return None;
+        }
+        Some(Refusal {
+            reason: Reason::VolumeDiffers,
+            message: format!(
+                "disk {} is {path} on {}, and that is not {connection}, which its label says it is",
+                disk.disk.target, self.name
+            ),
+            remedy: "say which volume it is: vmferry volumes set --help".into(),
+        })
     }
 
     /// What this host has of the disks of a guest that wants to come.
@@ -103,11 +133,26 @@ impl LibvirtHost {
         try_join_all(digests).await.map(drop)
     }
 
+    /// It outlives the call that wants it: who asks again finds it further on, or done.
     pub(super) async fn digest_of(&self, path: &str) -> Result<String, Fault> {
-        let digest = self.digests.of(Path::new(path), &CancellationToken::new()).await;
-        digest
-            .map(|digest| digest.to_string())
-            .map_err(|error| Fault::new(Reason::ProbeFailed, format!("{} on {}", with_causes(&error), self.name)))
+        let (digests, file) = (Arc::clone(&self.digests), path.to_owned());
+        let read = tokio::spawn(async move { digests.of(Path::new(&file), &CancellationToken::new()).await });
+        match timeout(DIGEST_LIMIT, read).await {
+            Ok(Ok(Ok(digest))) => Ok(digest.to_string()),
+            Ok(Ok(Err(error))) => {
+                Err(Fault::new(Reason::ProbeFailed, format!("{} on {}", with_causes(&error), self.name)))
+            }
+            Ok(Err(panic)) => {
+                Err(Fault::new(Reason::Internal, format!("cannot read {path} on {}: {panic}", self.name)))
+            }
+            Err(_) => {
+                let message = format!(
+                    "{} is still reading {path}, to compare it with that of the other host; migrate again in a minute",
+                    self.name
+                );
+                Err(Fault::new(Reason::ProbeFailed, message))
+            }
+        }
     }
 
     /// Every volume at once.
@@ -126,17 +171,22 @@ impl LibvirtHost {
         let others = domains.into_iter().filter(|domain| domain.id != leaving.definition.id);
         let uses = others.flat_map(|domain| {
             let (guest, disks) = (domain.name, domain.definition.disks);
-            disks.into_iter().filter_map(move |disk| {
-                let volume = disk.volume?;
-                Some(VolumeUse {
-                    guest: guest.clone(),
-                    target: volume.target,
-                    connection: volume.connection,
-                    shareable: disk.shareable,
-                })
-            })
+            disks.into_iter().map(move |disk| (guest.clone(), disk))
         });
-        Ok(uses.collect())
+        let wanted: Vec<_> = leaving.definition.disks.iter().filter_map(|disk| disk.volume.clone()).collect();
+        let mut used = Vec::new();
+        for (guest, disk) in uses {
+            let known = disk.volume.as_ref().map(|volume| volume.connection.clone());
+            // A device that nobody has labelled may be one of them all the same.
+            let connection = match (known, &disk.disk.source) {
+                (Some(connection), _) => Some(connection),
+                (None, DiskSource::Block { path }) => by_host::volume_at(path, &wanted).await,
+                (None, _) => None,
+            };
+            let (target, shareable) = (disk.disk.target, disk.shareable);
+            used.extend(connection.map(|connection| VolumeUse { guest, target, connection, shareable }));
+        }
+        Ok(used)
     }
 }
 

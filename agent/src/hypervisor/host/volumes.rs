@@ -10,10 +10,11 @@ use secrecy::SecretString;
 use vmferry_core::{
     compatibility::Refusal,
     domain_xml::{
-        SecretKind,
+        DiskDefinition, SecretKind,
         rewrite::{Place, Relocation},
     },
     id::{HostName, MigrationId},
+    instance::DiskSource,
     reason::Reason,
     volume::{Attachment, Connection, Found, Login, SecretName, Volume},
 };
@@ -87,8 +88,10 @@ impl Volumes {
                 }
                 // The kernel names a LUN in other words than the tools that looked at it in the checks, and led to the device
                 // by the same target and LUN: its own words are for telling paths apart.
-                let (Found { identity, .. }, _) = self.find(volume).await?;
-                let found = Found { size: connected.found.size, identity };
+                let found = match connection {
+                    Connection::Rbd(_) => connected.found,
+                    Connection::Iscsi(_) => Found { size: connected.found.size, ..self.find(volume).await?.0 },
+                };
                 (found, Some(Place::Device { path: connected.path }))
             }
         };
@@ -98,9 +101,16 @@ impl Volumes {
 
     /// Detaches it, unless a domain of this host uses it.
     pub(super) async fn disconnect(&self, connection: &Connection) -> Result<(), Fault> {
+        let devices = by_host::devices_of(connection).await.unwrap_or_default();
         for domain in self.libvirt.domains().await? {
-            let mut volumes = domain.definition.disks.iter().filter_map(|disk| disk.volume.as_ref());
-            if volumes.any(|volume| volume.connection.is_same_volume(connection)) {
+            let mut disks = domain.definition.disks.iter();
+            let uses = |disk: &DiskDefinition| match (&disk.volume, &disk.disk.source) {
+                (Some(volume), _) => volume.connection.is_same_volume(connection),
+                // Labelled or not, it is used.
+                (None, DiskSource::Block { path }) => !devices.is_disjoint(&by_host::devices_below(path)),
+                (None, _) => false,
+            };
+            if disks.any(uses) {
                 tracing::info!("volume {connection} stays connected: domain {} uses it", domain.name);
                 return Ok(());
             }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use tokio::time::timeout;
-use vmferry_core::leftovers::{HeldImage, HeldRecord, HeldSession};
+use vmferry_core::{
+    leftovers::{HeldImage, HeldRecord, HeldSession},
+    volume::{Connection, Volume},
+};
 
 use super::{
     multipath,
@@ -66,6 +69,36 @@ pub async fn rbd_images() -> io::Result<Vec<HeldImage>> {
         held.push(HeldImage { device, image, snapshot: said("current_snap").filter(|snap| snap != "-"), claimed });
     }
     Ok(held)
+}
+
+/// The kernel's names of the devices that a volume is on this host: one for each path.
+pub async fn devices_of(connection: &Connection) -> io::Result<BTreeSet<String>> {
+    Ok(match connection {
+        Connection::Iscsi(iscsi) => sessions(Path::new(SYS))?
+            .into_iter()
+            .filter(|session| session.target == iscsi.target)
+            .flat_map(|session| session.devices)
+            .filter(|device| device.lun == u64::from(iscsi.lun))
+            .filter_map(|device| device.disk)
+            .collect(),
+        Connection::Rbd(rbd) => rbd_images()
+            .await?
+            .into_iter()
+            .filter(|held| held.image == rbd.image && held.snapshot == rbd.snapshot)
+            .map(|held| held.device)
+            .collect(),
+    })
+}
+
+/// Which of these volumes is behind a block device.
+pub async fn volume_at(path: &str, volumes: &[Volume]) -> Option<Connection> {
+    let below = devices_below(path);
+    for Volume { connection, .. } in volumes {
+        if !devices_of(connection).await.unwrap_or_default().is_disjoint(&below) {
+            return Some(connection.clone());
+        }
+    }
+    None
 }
 
 /// The kernel's names of a device and of all that it lies on: partitions' disks, the paths of a map.

@@ -189,6 +189,9 @@ fn unmap_command(device: &str) -> Tool {
 
 fn command(rbd: &Rbd, key: Option<&KeyFile>, timeout: Duration) -> Tool {
     let mut tool = Tool::new("rbd").limit(timeout + SLACK);
+    if let Some(configuration) = &rbd.configuration {
+        tool = tool.args(["--conf", configuration]);
+    }
     if !rbd.monitors.is_empty() {
         tool = tool.args(["-m", &rbd.monitors.join(",")]);
     }
