@@ -116,7 +116,7 @@ fn a_base_of_other_contents_on_the_destination_is_not_built_upon() -> Result<()>
     let answer = migrate(&testbed, "web-1", DESTINATION)?;
     answer.assert_ended(1, &["DISK_DIFFERS"])?;
     answer.assert_outcome("failed_rolled_back", SOURCE)?;
-    answer.assert_error_says(&["web-1-base.raw", "other contents on node-31 than on node-28", "remove the file"])?;
+    answer.assert_error_says(&["web-1-base.raw", "other contents on node-31 than on node-28", "move it away"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     guest.console().assert_steady()?;
     before.assert_nothing_leaked(&testbed, &[])?;
