@@ -6,7 +6,14 @@ pub mod by_qemu;
 pub mod copy;
 pub mod digest;
 pub mod image;
+mod key_file;
 pub mod receivers;
 pub mod secrets;
 pub mod space;
 pub mod tool;
+
+/// An error and what led to it, in one sentence.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
+}

@@ -37,10 +37,7 @@ use crate::{
     config::Config,
     libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
     network,
-    storage::{
-        digest::Digests,
-        receivers::{Receivers, with_causes},
-    },
+    storage::{digest::Digests, receivers::Receivers, with_causes},
     tunnel::{self, Grants, Listeners},
 };
 

@@ -135,19 +135,23 @@ async fn events_of_a_domain_arrive_while_subscribed() {
     assert!(end.is_none());
 }
 
-#[tokio::test]
-async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
-    let host = host();
-    // The job has a connection of its own, so this is about its own copy of the file's domain.
-    let order = JobOrder {
-        instance: id(WEB),
+fn job_of(domain: &str) -> JobOrder {
+    JobOrder {
+        instance: id(domain),
         libvirt_socket: "/l".into(),
         memory_socket: "/m".into(),
         disk_socket: "/d".into(),
         transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
         memory: ByteSize::mib(256),
         definitions: None,
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
+    let host = host();
+    // The job has a connection of its own, so this is about its own copy of the file's domain.
+    let order = job_of(WEB);
     let refused = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
@@ -155,15 +159,7 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 #[tokio::test]
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
-    let order = JobOrder {
-        instance: id(ABSENT),
-        libvirt_socket: "/l".into(),
-        memory_socket: "/m".into(),
-        disk_socket: "/d".into(),
-        transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
-        memory: ByteSize::mib(256),
-        definitions: None,
-    };
+    let order = job_of(ABSENT);
     let absent = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use vmferry_core::{
     agent::Leaving,
-    disk::{self, Presence, Resolution, Resolved, StaticImage},
+    disk::{self, Presence, Resolution, Resolved},
     domain_xml::rewrite::Relocation,
     migration::Order,
     reason::Reason,
@@ -23,35 +23,31 @@ pub async fn source(
     steps: &mut Steps<'_>,
 ) -> Result<(), Fault> {
     steps.remember_disks(resolved)?;
-    for image in resolved.iter().flat_map(|disk| disk.resolution.static_images()) {
-        is_the_same(host, order, image).await?;
-    }
+    let (name, here, there) = (&order.instance_name, host.name(), &order.destination.host);
+    compare(host, resolved, |path| {
+        format!(
+            "{path}, which {name} reads, has other contents on {there} than on {here}; if nothing on {there} needs the file \
+             that is there, move it away: this one is then copied"
+        )
+    })
+    .await?;
     steps.take(Undo::RemoveSockets, host.open_sockets(order, disk::sent(resolved).len())).await
 }
 
-async fn is_the_same(host: &impl Hypervisor, order: &Order, image: &StaticImage) -> Result<(), Fault> {
-    let Presence::Present { digest } = &image.presence else { return Ok(()) };
-    if host.digest(&image.path).await? == *digest {
-        return Ok(());
+/// Whether this host has what the destination had when it was asked, of every image of which that has a file of its own.
+/// `otherwise` is what to say of the first that differs.
+async fn compare(
+    host: &impl Hypervisor,
+    resolved: &[Resolved],
+    otherwise: impl Fn(&str) -> String,
+) -> Result<(), Fault> {
+    for image in resolved.iter().flat_map(|disk| disk.resolution.static_images()) {
+        let Presence::Present { digest } = &image.presence else { continue };
+        if host.digest(&image.path).await? != *digest {
+            return Err(Fault::new(Reason::DiskDiffers, otherwise(&image.path)));
+        }
     }
-    let (name, path, destination) = (&order.instance_name, &image.path, &order.destination.host);
-    let message = format!(
-        "{path}, which {name} reads, has other contents on {destination} than on {}; if nothing on {destination} needs the \
-         file that is there, move it away: this one is then copied",
-        host.name()
-    );
-    Err(Fault::new(Reason::DiskDiffers, message))
-}
-
-/// What the destination has of an image may have been exchanged since the checks.
-async fn is_what_was_judged(host: &impl Hypervisor, order: &Order, image: &StaticImage) -> Result<(), Fault> {
-    let Presence::Present { digest } = &image.presence else { return Ok(()) };
-    if host.digest(&image.path).await? == *digest {
-        return Ok(());
-    }
-    let (name, path) = (&order.instance_name, &image.path);
-    let message = format!("{path}, which {name} reads, has changed on {} since the checks; migrate again", host.name());
-    Err(Fault::new(Reason::DiskDiffers, message))
+    Ok(())
 }
 
 /// The destination's half: the guest can arrive. Returns which disks it finds elsewhere here.
@@ -67,9 +63,12 @@ pub async fn destination(
     steps.take(Undo::ReleaseMemory { memory: leaving.definition.memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
     let relocations = volumes(host, order, resolved, steps).await?;
-    for image in resolved.iter().flat_map(|disk| disk.resolution.static_images()) {
-        is_what_was_judged(host, order, image).await?;
-    }
+    // It may have been exchanged since the checks.
+    let (name, here) = (&order.instance_name, host.name());
+    compare(host, resolved, |path| {
+        format!("{path}, which {name} reads, has changed on {here} since the checks; migrate again")
+    })
+    .await?;
     images(host, order, resolved, steps).await?;
     // libvirt makes the domain when the job begins; nothing can be asked of it before.
     steps.take(Undo::DestroyIncoming { instance: order.instance }, async { Ok(()) }).await?;

@@ -16,7 +16,7 @@ use vmferry_core::volume::{Connection, Found};
 
 pub use self::{
     failed::Failed,
-    listing::{devices_below, devices_of, iscsi_records, iscsi_sessions, rbd_images, volume_at},
+    listing::{devices_below, devices_of, iscsi_records, iscsi_sessions, rbd_images},
 };
 
 mod failed;

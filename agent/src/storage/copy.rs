@@ -17,7 +17,7 @@
 mod receive;
 mod send;
 
-use std::{io, path::PathBuf, process::ExitStatus};
+use std::{io, path::PathBuf};
 
 use super::{image, tool::Failed};
 
@@ -54,12 +54,6 @@ pub enum Error {
     /// It was called off.
     #[error("copying {} was called off", .0.display())]
     Cancelled(PathBuf),
-}
-
-/// A program that ended as it should not; `said` is all that it wrote to its standard error.
-fn failed(command: &str, status: ExitStatus, said: &str) -> Failed {
-    let last_words = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("without a word");
-    Failed { command: command.to_owned(), code: status.code(), how: format!("failed ({status}): {last_words}") }
 }
 
 #[cfg(test)]

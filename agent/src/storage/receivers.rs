@@ -8,7 +8,10 @@ use std::{
 
 use vmferry_core::id::MigrationId;
 
-use super::copy::{Error, Receiver};
+use super::{
+    copy::{Error, Receiver},
+    with_causes,
+};
 
 /// What receives images on this host. Those of a process that dies die with it.
 #[derive(Debug, Default)]
@@ -40,10 +43,4 @@ impl Receivers {
     fn open(&self) -> std::sync::MutexGuard<'_, HashMap<MigrationId, Vec<(PathBuf, Receiver)>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error and what led to it, in one sentence.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
 }

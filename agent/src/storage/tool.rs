@@ -1,7 +1,10 @@
 //! Runs the programs that do storage's work: Ceph's, open-iscsi's, QEMU's. Arguments, which every user of the host can read,
 //! never hold a secret; a program that needs one gets it in its environment or by an open file.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{process::Command, time::timeout};
@@ -84,12 +87,19 @@ impl Tool {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let last_words = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("without a word");
-        Err(self.failed(output.status.code(), format!("failed ({}): {last_words}", output.status)))
+        Err(Failed::ended(&self.command_line(), output.status, &said))
     }
 
     fn failed(&self, code: Option<i32>, how: String) -> Failed {
         Failed { command: self.command_line(), code, how }
+    }
+}
+
+impl Failed {
+    /// A program that ended as it should not; `said` is all that it wrote to its standard error.
+    pub(super) fn ended(command: &str, status: ExitStatus, said: &str) -> Self {
+        let last_words = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("without a word");
+        Self { command: command.to_owned(), code: status.code(), how: format!("failed ({status}): {last_words}") }
     }
 }
 

@@ -17,7 +17,7 @@ use vmferry_core::{
 use super::LibvirtHost;
 use crate::{
     hypervisor::{Fault, files},
-    storage::{by_host, image, receivers::with_causes, space},
+    storage::{by_host, image, space, with_causes},
 };
 
 /// How long a call waits for the contents of an image: less than its caller waits for it.
@@ -173,14 +173,25 @@ impl LibvirtHost {
             let (guest, disks) = (domain.name, domain.definition.disks);
             disks.into_iter().map(move |disk| (guest.clone(), disk))
         });
-        let wanted: Vec<_> = leaving.definition.disks.iter().filter_map(|disk| disk.volume.clone()).collect();
+        let mut devices = Vec::new();
+        for volume in leaving.definition.disks.iter().filter_map(|disk| disk.volume.as_ref()) {
+            let connection = &volume.connection;
+            devices.push((connection, by_host::devices_of(connection).await.unwrap_or_default()));
+        }
+        let volume_at = |path: &str| {
+            let below = by_host::devices_below(path);
+            devices
+                .iter()
+                .find(|(_, devices)| !devices.is_disjoint(&below))
+                .map(|(connection, _)| (*connection).clone())
+        };
         let mut used = Vec::new();
         for (guest, disk) in uses {
             let known = disk.volume.as_ref().map(|volume| volume.connection.clone());
             // A device that nobody has labelled may be one of them all the same.
             let connection = match (known, &disk.disk.source) {
                 (Some(connection), _) => Some(connection),
-                (None, DiskSource::Block { path }) => by_host::volume_at(path, &wanted).await,
+                (None, DiskSource::Block { path }) => volume_at(path),
                 (None, _) => None,
             };
             let (target, shareable) = (disk.disk.target, disk.shareable);

@@ -18,8 +18,7 @@ use crate::{
     storage::{
         copy,
         image::{self, Layout, NewImage, Ownership},
-        receivers::with_causes,
-        space,
+        space, with_causes,
     },
     tunnel,
 };

@@ -26,8 +26,8 @@ use crate::{
     storage::{
         by_host,
         by_qemu::{self, FindError},
-        receivers::with_causes,
         secrets::Secrets,
+        with_causes,
     },
 };
 

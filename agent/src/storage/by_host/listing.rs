@@ -10,7 +10,7 @@ use std::{
 use tokio::time::timeout;
 use vmferry_core::{
     leftovers::{HeldImage, HeldRecord, HeldSession},
-    volume::{Connection, Volume},
+    volume::Connection,
 };
 
 use super::{
@@ -88,17 +88,6 @@ pub async fn devices_of(connection: &Connection) -> io::Result<BTreeSet<String>>
             .map(|held| held.device)
             .collect(),
     })
-}
-
-/// Which of these volumes is behind a block device.
-pub async fn volume_at(path: &str, volumes: &[Volume]) -> Option<Connection> {
-    let below = devices_below(path);
-    for Volume { connection, .. } in volumes {
-        if !devices_of(connection).await.unwrap_or_default().is_disjoint(&below) {
-            return Some(connection.clone());
-        }
-    }
-    None
 }
 
 /// The kernel's names of a device and of all that it lies on: partitions' disks, the paths of a map.

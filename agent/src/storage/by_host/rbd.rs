@@ -1,22 +1,22 @@
 //! RBD images, by the kernel's client: `rbd map`.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::fd::AsRawFd as _,
+    fs,
     path::Path,
     time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::time::sleep;
 use vmferry_core::volume::{Found, Rbd};
 
 use super::{Connected, Settings, failed::Failed, scsi, session::value};
-use crate::storage::tool::{self, Tool};
+use crate::storage::{
+    key_file::KeyFile,
+    tool::{self, Tool},
+};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 /// What `rbd` may take longer than its cluster.
@@ -227,21 +227,6 @@ fn failed(rbd: &Rbd, source: tool::Failed) -> Failed {
 
 fn unintelligible(rbd: &Rbd, command: &'static str, source: serde_json::Error) -> Failed {
     Failed::Unintelligible { volume: rbd.to_string(), command, source }
-}
-
-/// A key in memory that `rbd` can read as a file, as long as this is there. Nobody else can but root (I6).
-struct KeyFile(File);
-
-impl KeyFile {
-    fn new(key: &SecretString) -> io::Result<Self> {
-        let mut file = File::from(memfd_create(c"cephx", MFdFlags::MFD_CLOEXEC)?);
-        file.write_all(key.expose_secret().trim().as_bytes())?;
-        Ok(Self(file))
-    }
-
-    fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
-    }
 }
 
 #[cfg(test)]

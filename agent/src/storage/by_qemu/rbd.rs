@@ -1,46 +1,28 @@
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    os::fd::AsRawFd as _,
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytesize::ByteSize;
-use nix::{
-    errno::Errno,
-    sys::memfd::{MFdFlags, memfd_create},
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use nix::errno::Errno;
 use serde::Deserialize;
 use vmferry_core::volume::{Found, Rbd};
 
 use super::{FindError, Key, Sighting, common};
-use crate::storage::tool::{Failed, Tool};
+use crate::storage::{
+    key_file::KeyFile,
+    tool::{Failed, Tool},
+};
 
 const PROGRAM: &str = "rbd";
 const PACKAGE: &str = "ceph-common";
 
 pub(super) async fn find(rbd: &Rbd, key: Key<'_>, limit: Duration) -> Result<Sighting, FindError> {
     let file = match key {
-        Some((_, secret)) => Some(key_file(secret).map_err(|error| unreadable(rbd, format!("its key: {error}")))?),
+        Some((_, secret)) => Some(KeyFile::new(secret).map_err(|error| unreadable(rbd, format!("its key: {error}")))?),
         None => None,
     };
-    let key = key.and_then(|(user, _)| file.as_ref().map(|file| (user, path(file))));
+    let key = key.and_then(|(user, _)| file.as_ref().map(|file| (user, file.path())));
     let tool = Tool::new(PROGRAM).args(arguments(rbd, key.as_ref(), limit)).limit(limit);
     let answer = tool.run().await.map_err(|failed| judge(rbd, failed))?;
     Ok(Sighting { found: read(&answer).map_err(|what| unreadable(rbd, what))?, portal: None })
-}
-
-/// I6: the key is in memory of ours alone, in a file without a name that nobody inherits and that is gone with its handle.
-fn key_file(key: &SecretString) -> io::Result<File> {
-    let mut file = File::from(memfd_create("ceph-key", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(key.expose_secret().as_bytes())?;
-    Ok(file)
-}
-
-/// Where a program of the same user can open it.
-fn path(file: &File) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
 fn arguments(rbd: &Rbd, key: Option<&(&str, String)>, limit: Duration) -> Vec<String> {

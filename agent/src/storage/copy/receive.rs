@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Error, failed};
+use super::Error;
 use crate::storage::{
     digest::seek,
     image::argument,
@@ -169,7 +169,7 @@ impl Receiver {
 
     async fn ended(&mut self, status: ExitStatus) -> Error {
         let said = (&mut self.said).await.unwrap_or_default();
-        Error::Tool { path: self.path.clone(), source: failed(&self.command, status, &said) }
+        Error::Tool { path: self.path.clone(), source: Failed::ended(&self.command, status, &said) }
     }
 }
 

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, failed};
+use super::Error;
 use crate::storage::{
     image::{self, argument},
     space::within_limit,
@@ -69,7 +69,7 @@ async fn convert(tool: &Tool, progress: impl Fn(f64)) -> Result<(), Failed> {
     let (_, _, status) = tokio::join!(watch(figures, progress), words.read_to_end(&mut said), child.wait());
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(failed(&command, status, &String::from_utf8_lossy(&said))),
+        Ok(status) => Err(Failed::ended(&command, status, &String::from_utf8_lossy(&said))),
         Err(error) => Err(cannot_run(error)),
     }
 }
