@@ -5,6 +5,7 @@
 
 mod files;
 mod host;
+mod power;
 mod storage;
 
 use std::{future::Future, sync::Arc};
@@ -22,6 +23,7 @@ use vmferry_core::{
 
 pub use self::{
     host::LibvirtHost,
+    power::Power,
     storage::{OnSent, Storage},
 };
 
@@ -51,10 +53,10 @@ impl From<Refusal> for Fault {
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// The host, its libvirt and its tunnel; its disks are [`Storage`].
+/// The host, its libvirt and its tunnel; its disks are [`Storage`], guests that are off are [`Power`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage {
+pub trait Hypervisor: Storage + Power {
     /// The host's name.
     fn name(&self) -> &HostName;
 
@@ -66,8 +68,8 @@ pub trait Hypervisor: Storage {
     /// `migration` is left for the caller to fill in.
     fn arriving(&self, leaving: &Leaving) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
 
-    /// Source: the guest as it is now; `None` if there is none.
-    fn definition(&self, instance: InstanceId) -> impl Future<Output = Result<Option<Definition>, Fault>> + Send;
+    /// Source: the guest as it is to move, as it is now; `None` if there is none.
+    fn definition(&self, order: &Order) -> impl Future<Output = Result<Option<Definition>, Fault>> + Send;
 
     /// What is to be seen of the instance now. A libvirt that does not answer is a fault, never an absence.
     fn sighting(&self, instance: InstanceId) -> impl Future<Output = Result<Sighting, Fault>> + Send;
@@ -104,7 +106,7 @@ pub trait Hypervisor: Storage {
     /// Destination: keeps the definition when the guest stops.
     fn make_persistent(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Source: forgets the definition of a guest that does not run here.
+    /// Either: forgets the definition of a guest that does not run here.
     fn undefine(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: destroys the instance if it is arriving; a guest that ever ran here is not touched.

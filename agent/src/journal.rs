@@ -59,6 +59,8 @@ pub enum Entry {
     Resolved(Vec<Resolved>),
     /// The disks that the guest finds elsewhere here.
     Relocated(Vec<Relocation>),
+    /// Whether this host shall start the guest with itself.
+    Autostart(bool),
     /// The job finished.
     Measured(Statistics),
     /// Something failed.
@@ -92,6 +94,8 @@ pub struct State {
     pub resolved: Vec<Resolved>,
     /// The disks that the guest finds elsewhere here; the destination has it, once pre is done.
     pub relocations: Vec<Relocation>,
+    /// Whether this host shall start the guest with itself; the destination has it, once pre has begun.
+    pub autostart: bool,
 }
 
 impl State {
@@ -110,7 +114,7 @@ impl State {
             pending: Vec::new(),
             warnings: Vec::new(),
         };
-        Some(Self { record, pending: Vec::new(), resolved: Vec::new(), relocations: Vec::new() })
+        Some(Self { record, pending: Vec::new(), resolved: Vec::new(), relocations: Vec::new(), autostart: false })
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -127,6 +131,7 @@ impl State {
             Entry::Struck(undo) => self.pending.retain(|pending| *pending != undo),
             Entry::Resolved(resolved) => self.resolved = resolved,
             Entry::Relocated(relocations) => self.relocations = relocations,
+            Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),
@@ -186,7 +191,12 @@ impl State {
 
     /// Whether a phase went through.
     pub fn has_done(&self, phase: Phase) -> bool {
-        self.record.phases.iter().any(|span| span.phase == phase && span.duration.is_some())
+        self.took(phase).is_some()
+    }
+
+    /// How long a phase took that went through.
+    pub fn took(&self, phase: Phase) -> Option<Duration> {
+        self.record.phases.iter().find(|span| span.phase == phase && span.duration.is_some())?.duration
     }
 }
 
@@ -351,6 +361,7 @@ mod tests {
     fn order() -> Order {
         let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
         Order {
+            kind: vmferry_core::migration::Kind::Live,
             id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
             instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
             instance_name: "web".into(),

@@ -1,12 +1,14 @@
 //! One migration's half on this host: a task that takes one phase at a time, each of them once.
 //!
 //! ```text
-//!            pre              migrate (source)          post
+//!            pre          migrate: the source           post
 //!  opened ────────▶ ready ─────────────────▶ moved ──────────▶ ended: completed
 //!     │               │                        │
 //!     └───────────────┴──────────┬─────────────┘
 //!                                └── cleanup ────────────────▶ ended: rolled back
 //! ```
+//!
+//! Of a cold migration migrate has a half on the destination, too: it starts the guest.
 //!
 //! The state is the journal's, so a repeat gets the first call's answer even from another process. Phases run in
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
@@ -24,11 +26,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span, warn};
 use vmferry_core::{
-    agent::{CallError, Half, Sighting},
+    agent::{CallError, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
+    migration::{Cause, Kind, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
+    undo::Undo,
 };
 
 use crate::{
@@ -45,9 +48,13 @@ type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 enum Command {
     Pre(Half, Reply<Vec<Relocation>>),
     Migrate(Vec<Relocation>, Reply<Statistics>),
+    Start(Reply<Duration>),
     Post(Reply<Vec<String>>),
-    Cleanup(Cause, Reply<Vec<String>>),
+    Cleanup(Cause, Released, Reply<Vec<String>>),
 }
+
+/// Whether the destination of a cold migration has taken its half back.
+type Released = bool;
 
 /// A handle on the task.
 #[derive(Debug, Clone)]
@@ -93,14 +100,19 @@ impl Migration {
         self.ask(|reply| Command::Migrate(relocations, reply)).await
     }
 
+    /// Destination of a cold migration: starts the guest. Returns how long it took.
+    pub async fn start_guest(&self) -> Result<Duration, CallError> {
+        self.ask(Command::Start).await
+    }
+
     /// Makes the move final.
     pub async fn post(&self) -> Result<Vec<String>, CallError> {
         self.ask(Command::Post).await
     }
 
     /// Takes everything back.
-    pub async fn cleanup(&self, cause: Cause) -> Result<Vec<String>, CallError> {
-        self.ask(|reply| Command::Cleanup(cause, reply)).await
+    pub async fn cleanup(&self, Rollback { cause, released, .. }: Rollback) -> Result<Vec<String>, CallError> {
+        self.ask(|reply| Command::Cleanup(cause, released, reply)).await
     }
 
     /// Asks the running job, or the one to come, to end. Returns at once.
@@ -179,8 +191,11 @@ impl<H: Hypervisor> Task<H> {
             match command {
                 Some(Command::Pre(half, reply)) => _ = reply.send(self.pre(&half).await),
                 Some(Command::Migrate(relocations, reply)) => _ = reply.send(self.migrate(&relocations).await),
+                Some(Command::Start(reply)) => _ = reply.send(self.start_guest().await),
                 Some(Command::Post(reply)) => _ = reply.send(self.post().await),
-                Some(Command::Cleanup(cause, reply)) => _ = reply.send(self.cleanup(cause).await),
+                Some(Command::Cleanup(cause, released, reply)) => {
+                    _ = reply.send(self.cleanup(cause, released).await);
+                }
                 None => return,
             }
         }
@@ -229,13 +244,55 @@ impl<H: Hypervisor> Task<H> {
         let sender = Arc::clone(&self.progress);
         let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
         let cancel = self.cancel.clone();
-        let moved = phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, cancel).await;
+        let moved = match order.kind {
+            Kind::Live => phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, cancel).await,
+            Kind::Cold { .. } => {
+                let mut steps = Steps::new(&mut self.journal);
+                let moving =
+                    phase::cold::source(&*self.host, &order, &resolved, relocations, &mut steps, progress, &cancel);
+                moving.await
+            }
+        };
         self.progress.send_replace(None);
         match moved {
             Ok(statistics) => {
                 self.append(Entry::Measured(statistics))?;
                 self.done(begun)?;
                 Ok(statistics)
+            }
+            Err(fault) => {
+                let error = self.failed(fault);
+                if order.kind.is_cold() {
+                    self.bring_up_again(&error).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A guest that is off must not wait for its coordinator: nobody has been told that it moved, so nobody else starts it.
+    async fn bring_up_again(&mut self, error: &CallError) {
+        if let Err(error) = self.cleanup(error.clone().into(), false).await {
+            warn!("{}: {error}", self.journal.state().order().instance_name);
+        }
+    }
+
+    async fn start_guest(&mut self) -> Result<Duration, CallError> {
+        let state = self.journal.state();
+        if let Some(took) = state.took(Phase::Migrate) {
+            return Ok(took);
+        }
+        self.refuse_if_over()?;
+        let may_run_here = state.side() == Side::Destination && state.order().kind.shutdown().is_some();
+        if !may_run_here || !state.has_done(Phase::Pre) {
+            return Err(self.out_of_order("only the destination of a guest that was shut down starts it, after pre"));
+        }
+        let order = state.order().clone();
+        let begun = self.begin(Phase::Migrate)?;
+        match phase::cold::destination(&*self.host, &order).await {
+            Ok(()) => {
+                self.done(begun)?;
+                Ok(begun.elapsed())
             }
             Err(fault) => Err(self.failed(fault)),
         }
@@ -269,14 +326,14 @@ impl<H: Hypervisor> Task<H> {
         Ok(warnings)
     }
 
-    async fn cleanup(&mut self, cause: Cause) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&mut self, cause: Cause, released: Released) -> Result<Vec<String>, CallError> {
         let state = self.journal.state();
         match state.outcome() {
             Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack) => return Ok(self.unwind_again().await),
             Some(_) => return Err(self.out_of_order("it was completed")),
             None => {}
         }
-        let judged = phase::cleanup::judge(&*self.host, state).await.map_err(|fault| self.call_error(fault));
+        let judged = phase::cleanup::judge(&*self.host, state, released).await.map_err(|fault| self.call_error(fault));
         if let Err(error) = &judged
             && error.reason == Reason::PhaseOutOfOrder
         {
@@ -308,8 +365,14 @@ impl<H: Hypervisor> Task<H> {
             return self.finish().await;
         }
         let recovered = match side {
-            Side::Source if moving => self.recover_job(&order).await,
-            Side::Source => self.give_up().await,
+            // What sent its disks died with that process. It comes up again, unless all of it had been sent.
+            Side::Source if moving && order.kind.is_cold() && state.statistics().is_some() => Ok(()),
+            Side::Source if moving && !order.kind.is_cold() => self.recover_job(&order).await,
+            Side::Source => self.give_up_moving(&order).await,
+            // It was to run here; whether it did for a moment cannot be told any more.
+            Side::Destination if moving && !state.has_done(Phase::Migrate) && state.cause().is_none() => {
+                self.start_guest().await.map(drop)
+            }
             Side::Destination => self.recover_arrival(&order).await,
         };
         if let Err(error) = recovered {
@@ -345,7 +408,8 @@ impl<H: Hypervisor> Task<H> {
     async fn finish(&mut self) {
         let finished = match (self.unfinished(), self.journal.state().cause().cloned()) {
             (Some(Phase::Post), _) => self.post().await,
-            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted())).await,
+            // It was begun because it might be.
+            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted()), true).await,
             _ => return,
         };
         if let Err(error) = finished {
@@ -371,8 +435,18 @@ impl<H: Hypervisor> Task<H> {
         leftovers
     }
 
+    /// A guest that was asked to shut down must be off before it can be started again.
+    async fn give_up_moving(&mut self, order: &Order) -> Result<(), CallError> {
+        let pending = &self.journal.state().pending;
+        let was_asked = pending.iter().any(|undo| matches!(undo, Undo::StartAgain { .. }));
+        if was_asked && let Err(fault) = phase::cold::await_shutdown(&*self.host, order).await {
+            warn!("{}: {fault}", order.instance_name);
+        }
+        self.give_up().await
+    }
+
     async fn give_up(&mut self) -> Result<(), CallError> {
-        self.cleanup(self.restarted()).await.map(drop)
+        self.cleanup(self.restarted(), false).await.map(drop)
     }
 
     fn restarted(&self) -> Cause {

@@ -71,7 +71,7 @@ impl<H: Hypervisor> Migrations<H> {
         let checked = match (side, leaving) {
             (Side::Source, _) => phase::check::source(&*self.host, &self.probes, order, other).await,
             (Side::Destination, Some(leaving)) => {
-                phase::check::destination(&*self.host, leaving, other, self.claimed(Some(order.id))).await
+                phase::check::destination(&*self.host, order, leaving, other, self.claimed(Some(order.id))).await
             }
             (Side::Destination, None) => Err(Fault::new(
                 Reason::InvalidRequest,
@@ -214,7 +214,15 @@ impl<H: Hypervisor> Migrations<H> {
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {
     // What is still to be taken from the guest must not be taken from it when it comes again.
     let takes = |undo: &Undo| {
-        matches!(undo, Undo::DestroyIncoming { .. } | Undo::RemoveImage { .. } | Undo::DisconnectVolume { .. })
+        matches!(
+            undo,
+            Undo::DestroyIncoming { .. }
+                | Undo::ForgetDefinition { .. }
+                | Undo::StartAgain { .. }
+                | Undo::RestoreName { .. }
+                | Undo::RemoveImage { .. }
+                | Undo::DisconnectVolume { .. }
+        )
     };
     let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(takes);
     let mut states = halves.values().map(Migration::state).filter(|state| state.order().instance == instance);

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod cold;
 pub mod migrate;
 pub mod post;
 pub mod pre;
@@ -50,9 +51,19 @@ impl<'a> Steps<'a> {
         write(self.journal, Entry::Resolved(resolved.to_vec()))
     }
 
+    /// Journals whether the guest shall start with this host.
+    fn remember_autostart(&mut self, autostart: bool) -> Result<(), Fault> {
+        write(self.journal, Entry::Autostart(autostart))
+    }
+
     /// Makes a step final: it will not be taken back.
     fn keep(&mut self, undo: &Undo) -> Result<(), Fault> {
         write(self.journal, Entry::Struck(undo.clone()))
+    }
+
+    /// Whether the guest shall start with this host.
+    fn autostart(&self) -> bool {
+        self.journal.state().autostart
     }
 
     /// How each disk gets to the destination.
@@ -69,9 +80,22 @@ impl<'a> Steps<'a> {
                     | Undo::DisconnectVolume { .. }
                     | Undo::RemoveImage { .. }
                     | Undo::RemoveDirectory { .. }
+                    | Undo::ForgetDefinition { .. }
             )
         };
-        let kept: Vec<_> = self.journal.state().pending.iter().filter(|undo| is_the_guests(undo)).cloned().collect();
+        self.keep_all(is_the_guests)
+    }
+
+    /// Makes every step final that would bring a guest up again which runs elsewhere now.
+    fn keep_what_retired_the_guest(&mut self) -> Result<(), Fault> {
+        let is_its_retirement = |undo: &Undo| {
+            matches!(undo, Undo::StartAgain { .. } | Undo::RestoreAutostart { .. } | Undo::RestoreName { .. })
+        };
+        self.keep_all(is_its_retirement)
+    }
+
+    fn keep_all(&mut self, which: impl Fn(&Undo) -> bool) -> Result<(), Fault> {
+        let kept: Vec<_> = self.journal.state().pending.iter().filter(|undo| which(undo)).cloned().collect();
         kept.iter().try_for_each(|undo| self.keep(undo))
     }
 
@@ -110,6 +134,11 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         }
         Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,
         Undo::StopReceivers => host.stop_receivers(order.id).await,
+        Undo::StartAgain { instance } => host.start(*instance).await,
+        Undo::RestoreAutostart { instance } => host.set_autostart(*instance, true).await,
+        Undo::RestoreName { instance, name } => host.rename(*instance, name).await,
+        // libvirt refuses it for a guest that runs.
+        Undo::ForgetDefinition { instance } => host.undefine(*instance).await,
     }
 }
 

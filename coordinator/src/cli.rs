@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod cold;
 mod volumes;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -7,6 +8,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
+pub(crate) use cold::Cold;
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
@@ -86,7 +88,7 @@ pub(crate) enum Command {
     /// Shows one instance
     #[command(subcommand)]
     Instance(Instance),
-    /// Moves a running instance to another host
+    /// Moves an instance to another host: while it runs, or with --cold while it is off
     Migrate(Migrate),
     /// Lists migrations, shows one, or ends what was left behind
     Migrations(Migrations),
@@ -121,6 +123,7 @@ Examples:
   vmferry migrate web --to node-31
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
+  vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
 Ctrl-C aborts: the guest stays where it is. A second Ctrl-C leaves at once; the
@@ -142,6 +145,9 @@ pub(crate) struct Migrate {
     /// Prints the plan and every check with its outcome, and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Whether it is off meanwhile.
+    #[command(flatten)]
+    pub(crate) cold: Cold,
 }
 
 const MIGRATIONS_EXAMPLES: &str = "\

@@ -15,13 +15,16 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
-    migration::{Cause, Endpoint, Order, Progress, Record, Side, Statistics},
+    migration::{Endpoint, Order, Progress, Record, Side, Statistics},
     reason::Reason,
 };
-use vmferry_proto::v1::{self, migrate_response, migration_service_client::MigrationServiceClient};
+use vmferry_proto::{
+    convert::duration,
+    v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
+};
 use vmferry_transport::Credentials;
 
 use patience::Patience;
@@ -36,6 +39,9 @@ const ASK: Duration = Duration::from_secs(20);
 const CHECK: Duration = Duration::from_secs(20);
 /// A phase that does things, retries included.
 const PHASE: Duration = Duration::from_secs(60);
+
+/// A phase that may start a guest: more than an agent's own patience with libvirt, so that its reason is seen.
+const START: Duration = Duration::from_secs(150);
 
 /// How long an agent that was heard before is waited for: it may be restarting.
 const RESTART: Duration = Duration::from_secs(15);
@@ -228,6 +234,16 @@ impl Agent for RemoteAgent {
         }
     }
 
+    async fn start(&self, order: &Order) -> Result<Duration, CallError> {
+        let request = v1::StartRequest { order: Some(order.clone().into()) };
+        let start = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move { client.start(request).await }
+        };
+        let answer = self.repeated(START, RESTART, start).await?;
+        duration(answer.took, "took").map_err(|invalid| error::nonsense(&self.endpoint, &invalid))
+    }
+
     async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {
         let request = v1::PostRequest { order: Some(order.clone().into()), side: wire(side) };
         let post = || {
@@ -237,17 +253,18 @@ impl Agent for RemoteAgent {
         Ok(self.repeated(PHASE, RESTART, post).await?.warnings)
     }
 
-    async fn cleanup(&self, order: &Order, side: Side, cause: &Cause) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
         let request = v1::CleanupRequest {
             order: Some(order.clone().into()),
-            side: wire(side),
-            cause: Some(cause.clone().into()),
+            side: wire(rollback.side),
+            cause: Some(rollback.cause.clone().into()),
+            destination_released: rollback.released,
         };
         let cleanup = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move { client.cleanup(request).await }
         };
-        Ok(self.repeated(PHASE, RESTART, cleanup).await?.leftovers)
+        Ok(self.repeated(if order.kind.is_cold() { START } else { PHASE }, RESTART, cleanup).await?.leftovers)
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

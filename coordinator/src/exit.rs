@@ -74,6 +74,9 @@ impl Exit {
             R::MigrationAborted => Self::Aborted,
             R::RunnerUnknown | R::NotRunning | R::RunsTwice => Self::Held,
             R::InstanceShutoff
+            | R::InstanceTransient
+            | R::InstanceSaved
+            | R::HostState
             | R::InstancePaused
             | R::InstanceNotRunnable
             | R::InstanceMigrating
@@ -112,6 +115,8 @@ impl Exit {
             | R::VolumeConnectFailed
             | R::MigrationFailed
             | R::HandoverFailed
+            | R::ShutdownIgnored
+            | R::StartFailed
             | R::TooLateToAbort
             | R::CoordinatorLost
             | R::AgentRestarted

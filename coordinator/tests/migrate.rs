@@ -38,6 +38,25 @@ async fn off_a_terminal_progress_is_plain_lines_on_stderr() {
 }
 
 #[tokio::test]
+async fn a_cold_migration_says_first_that_the_guest_sees_a_reboot() {
+    let cluster = Cluster::new().await;
+    let output = cluster.vmferry("migrate web --to node-31 --cold --dry-run").await.success().get_output().clone();
+    assert!(said(&output).contains("it sees a reboot"), "{}", said(&output));
+    let arguments = "migrate web --to node-31 --cold --shutdown-timeout 90s --shutdown-fallback give-up";
+    let output = cluster.vmferry(arguments).await.success().get_output().clone();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let warned =
+        told.find("its guest sees a reboot; if it does not shut down within 1 min 30 s, it runs on and does not move");
+    assert!(warned.is_some_and(|warned| told.find("check").is_some_and(|check| warned < check)), "{told}");
+    // The source says 74 ms, the destination adds what its start took.
+    assert!(said(&output).contains("574 ms (from its shutdown until it ran again)"), "{}", said(&output));
+
+    for arguments in ["--shutdown-timeout 1m", "--cold --shutdown-timeout soon", "--cold --shutdown-fallback pray"] {
+        cluster.vmferry(&format!("migrate web --to node-31 {arguments}")).await.code(2);
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_changes_nothing_and_says_all() {
     let cluster = Cluster::new().await;
     cluster.world().refuses = true;

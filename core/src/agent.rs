@@ -1,6 +1,6 @@
 //! The calls that the flow makes on a host's agent.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use crate::{
     compatibility::Check,
@@ -47,6 +47,10 @@ pub trait Agent: Sync {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> impl Future<Output = Result<Statistics, CallError>> + Send;
 
+    /// Destination of a cold migration only: starts the guest, all of which is there now. Once asked, only this host can say
+    /// whether it ever ran here. Returns how long it took.
+    fn start(&self, order: &Order) -> impl Future<Output = Result<Duration, CallError>> + Send;
+
     /// The guest runs on the destination: makes that final. Returns warnings.
     fn post(&self, order: &Order, side: Side) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
 
@@ -54,8 +58,7 @@ pub trait Agent: Sync {
     fn cleanup(
         &self,
         order: &Order,
-        side: Side,
-        cause: &Cause,
+        rollback: &Rollback,
     ) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
 
     /// What this host knows of the instance now. Changes nothing.
@@ -112,6 +115,18 @@ impl Half {
     }
 }
 
+/// What a host must know to take its half back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollback {
+    /// Whose half it is.
+    pub side: Side,
+    /// Why the migration did not go through.
+    pub cause: Cause,
+    /// Source of a cold migration: the destination has given up its copy of the guest, which has never run and never will.
+    /// Where that may have been started, the source must not start its own before.
+    pub released: bool,
+}
+
 /// The instance as it leaves the source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leaving {
@@ -125,6 +140,8 @@ pub struct Leaving {
     pub qemu_version: u64,
     /// What the source shows of the files that its disks lie in.
     pub shown: Shown,
+    /// Whether its host starts it with itself.
+    pub autostart: bool,
 }
 
 /// What a host sees of an instance.

@@ -2,6 +2,8 @@
 //!
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
+mod power;
+
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,7 @@ use crate::{
     domain_xml::{Definition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
     instance::{InstanceState, VifAttachment},
+    migration::Kind,
     reason::Reason,
 };
 
@@ -65,8 +68,14 @@ impl Check {
 pub struct SourceFacts {
     /// The source.
     pub host: HostName,
+    /// Whether the guest shall run meanwhile.
+    pub kind: Kind,
     /// What the domain does now.
     pub state: InstanceState,
+    /// Whether libvirt keeps its definition when it stops.
+    pub persistent: bool,
+    /// Whether libvirt keeps its memory, saved when it was stopped.
+    pub saved: bool,
     /// A migration of this instance that has not ended, other than the one that asks.
     pub migration: Option<MigrationId>,
     /// The libvirt job on the domain that has not ended, by its name.
@@ -91,24 +100,11 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
         remedy: "name another host with --to".into(),
     });
 
-    let running = matches!(facts.state, InstanceState::Active | InstanceState::Migrating);
-    checks.ask("state", running, facts.state.to_string(), || match facts.state {
-        InstanceState::Paused | InstanceState::Suspended => Refusal {
-            reason: Reason::InstancePaused,
-            message: format!("instance {name} is {} on {host}", facts.state),
-            remedy: format!("resume it on {host} (virsh resume {name}), then migrate"),
-        },
-        InstanceState::Shutoff => Refusal {
-            reason: Reason::InstanceShutoff,
-            message: format!("instance {name} is shut off on {host}; a live migration moves running guests"),
-            remedy: format!("start it on {host} (virsh start {name}), then migrate"),
-        },
-        _ => Refusal {
-            reason: Reason::InstanceNotRunnable,
-            message: format!("instance {name} is {} on {host}", facts.state),
-            remedy: format!("look at it on {host} (virsh domstate --reason {name})"),
-        },
-    });
+    checks.answer("state", power::state(facts));
+    if facts.kind.is_cold() {
+        checks.answer("definition", power::is_kept(facts));
+        checks.answer("state in files", power::is_in_its_disks(facts));
+    }
 
     let detail = "no other migration, no other job".to_owned();
     if let Some(id) = facts.migration {
@@ -173,7 +169,8 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 
     let shown = &facts.shown;
     let sight = Sight::default();
-    let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, sight: &sight };
+    let kind = facts.kind;
+    let disks = Disks { guest: name, disks: &definition.disks, source: host, destination, shown, sight: &sight, kind };
     for disk in &definition.disks {
         checks.answer(&format!("disk {}", disk.disk.target), disks.leaving(disk));
     }
@@ -185,6 +182,8 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 pub struct DestinationFacts {
     /// The destination.
     pub host: HostName,
+    /// Whether the guest shall run meanwhile.
+    pub kind: Kind,
     /// A migration that brings this instance here already, other than the one that asks.
     pub migration: Option<MigrationId>,
     /// A domain with the instance's UUID: its name and state.
@@ -221,6 +220,7 @@ impl DestinationFacts {
             destination: &self.host,
             shown: &leaving.shown,
             sight: &self.sight,
+            kind: self.kind,
         }
     }
 }
@@ -251,13 +251,11 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         },
     });
 
-    let detail = format!("{} of {} available", definition.memory, facts.memory_available);
-    checks.ask("memory", definition.memory <= facts.memory_available, detail, || Refusal {
+    let needed = needed_memory(definition, facts.kind);
+    let detail = format!("{needed} of {} available", facts.memory_available);
+    checks.ask("memory", needed <= facts.memory_available, detail, || Refusal {
         reason: Reason::MemoryShort,
-        message: format!(
-            "{name} needs {} of memory, {host} has {} available",
-            definition.memory, facts.memory_available
-        ),
+        message: format!("{name} needs {needed} of memory, {host} has {} available", facts.memory_available),
         remedy: "move other guests away from it, or choose a host with more".into(),
     });
 
@@ -308,8 +306,9 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
             },
         ),
     }
-    // Without an emulator there is no version to compare; that is refused above.
-    let new_enough = !offered || facts.qemu_version >= *source_qemu_version;
+    // Without an emulator there is no version to compare; that is refused above. A guest that is started anew needs its
+    // machine type, and nothing of the QEMU that ran it.
+    let new_enough = !offered || facts.kind.is_cold() || facts.qemu_version >= *source_qemu_version;
     checks.ask("QEMU version", new_enough, version_text(facts.qemu_version), || Refusal {
         reason: Reason::HypervisorTooOld,
         message: format!(
@@ -356,6 +355,14 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         checks.answer(&format!("room in {directory}"), answer);
     }
     checks.done()
+}
+
+/// What a guest takes of its destination's memory: nothing if it stays off.
+pub fn needed_memory(definition: &Definition, kind: Kind) -> ByteSize {
+    match kind {
+        Kind::Cold { shutdown: None } => ByteSize::default(),
+        Kind::Cold { shutdown: Some(_) } | Kind::Live => definition.memory,
+    }
 }
 
 fn already_moving(name: &str, id: MigrationId) -> Refusal {

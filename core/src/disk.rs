@@ -6,6 +6,7 @@
 //!  a disk ───────────┤
 //!                    │                 ┌─ the destination has the same file ▶ Shared    (proved)
 //!                    ├─ written files ─┴─ the destination has none ─────────▶ Copied    while the guest runs
+//!                    │                                                     ▶ Moved     while it is off
 //!                    └─ read-only files ───────────────────────────────────▶ Medium    (there, or sent ahead)
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod facts;
 mod file;
+mod growth;
 mod space;
 mod transfer;
 mod volume;
@@ -27,13 +29,14 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     facts::{File, Image, Probe, Problem, Qcow2, Room, Seen, SeenProbe, Shown, Sight, VolumeSight, VolumeUse},
     space::space,
-    transfer::{Sharing, Transfer, left_behind, sent, to_copy, transfer},
+    transfer::{Sharing, Transfer, left_behind, sent, sent_last, to_copy, transfer},
 };
 use crate::{
     compatibility::Refusal,
     domain_xml::DiskDefinition,
     id::HostName,
     instance::DiskSource,
+    migration::Kind,
     reason::Reason,
     volume::{Attachment, Found, Volume},
 };
@@ -57,6 +60,12 @@ pub enum Resolution {
         image: Image,
         /// The images below it, nearest first.
         below: Vec<StaticImage>,
+    },
+    /// The guest's own image is sent while the guest is off: the file as it is, whatever is in it.
+    Moved {
+        /// Its images, its own first; that is never longer than its size here, which is what it may grow to until the guest
+        /// has stopped.
+        layers: Vec<StaticImage>,
     },
     /// The guest only reads it.
     Medium {
@@ -119,7 +128,7 @@ impl Resolution {
     pub fn static_images(&self) -> &[StaticImage] {
         match self {
             Self::Shared { below, .. } | Self::Copied { below, .. } => below,
-            Self::Medium { layers } => layers,
+            Self::Moved { layers } | Self::Medium { layers } => layers,
             Self::Empty | Self::Volume { .. } => &[],
         }
     }
@@ -132,6 +141,11 @@ impl fmt::Display for Resolution {
             Self::Shared { path, .. } => write!(f, "{path}, shared: the probe file was seen")?,
             Self::Copied { image: Image { path, virtual_size, allocated, .. }, .. } => {
                 write!(f, "{path}, local: {allocated} of {virtual_size} to be copied")?;
+            }
+            Self::Moved { layers } => {
+                let Some((own, below)) = layers.split_first() else { return Ok(()) };
+                write!(f, "{}, local: {} to be copied while the guest is off", own.path, own.allocated)?;
+                return below.iter().try_for_each(|image| write!(f, "; below it {image}"));
             }
             Self::Medium { layers } => {
                 for (index, image) in layers.iter().enumerate() {
@@ -177,6 +191,8 @@ pub struct Disks<'a> {
     pub shown: &'a Shown,
     /// What the destination sees.
     pub sight: &'a Sight,
+    /// Whether the guest runs meanwhile.
+    pub kind: Kind,
 }
 
 impl Disks<'_> {
@@ -186,9 +202,10 @@ impl Disks<'_> {
         if *source == DiskSource::Empty {
             return Ok(Resolution::Empty.to_string());
         }
-        if disk.transient {
+        // What is in that file goes with the shutdown anyway.
+        if disk.transient && !self.kind.is_cold() {
             let what = "is transient: what was written to it is in a file of its host";
-            return Err(self.unsupported(disk, what, "make it permanent, or move the guest while it is off"));
+            return Err(self.unsupported(disk, what, "make it permanent, or move the guest with --cold"));
         }
         if let Some(volume) = &disk.volume {
             if let Some(below) = disk.backing.first() {

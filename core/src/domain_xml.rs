@@ -9,7 +9,7 @@ mod secret;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
-pub use definition::{Definition, Obstacle};
+pub use definition::{Definition, HostState, Obstacle};
 pub use disk::{DiskDefinition, Layer};
 pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;

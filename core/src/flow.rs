@@ -10,13 +10,17 @@
 //!     └── nothing was changed                               Failure::Refused, NotStarted
 //! ```
 //!
+//! Of a cold migration the guest is shut down in migrate, and started on the destination at its end: from then on only the
+//! destination can say whether it ever ran there, so that one is asked before the source may start it again ([`cold`]).
+//!
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
 //! on with [`resolve`] wherever the first one stopped.
 
+mod cold;
 mod standing;
 
 use crate::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Rollback, Sighting},
     compatibility::Check,
     disk::Resolved,
     domain_xml::rewrite::Relocation,
@@ -131,7 +135,7 @@ pub async fn run<S: Agent, D: Agent>(
     let relocations = match pre(hosts, order, &plan, watch).await {
         Ok(relocations) => relocations,
         // No job was started: the guest is where it was.
-        Err(error) => return Err(cleanup(hosts, order, error.into(), watch).await),
+        Err(error) => return cleanup(hosts, order, error.into(), watch).await,
     };
     let moved = migrate(hosts, order, &relocations, watch).await;
     settle(hosts, order, moved, watch).await
@@ -150,7 +154,7 @@ pub async fn resolve<S: Agent, D: Agent>(
     let destination = hosts.destination.record(order).await;
     match standing(order, source, destination, watch.is_cancelled()) {
         Standing::Completed(statistics) => post(hosts, order, statistics, watch).await,
-        Standing::RolledBack(cause) => Err(cleanup(hosts, order, cause, watch).await),
+        Standing::RolledBack(cause) => cleanup(hosts, order, cause, watch).await,
         Standing::Moving => {
             // The job runs: what it was told at its begin stands.
             let moved = migrate(hosts, order, &[], watch).await;
@@ -220,7 +224,11 @@ async fn migrate<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Statistics, CallError> {
     watch.phase(Phase::Migrate);
-    hosts.source.migrate(order, relocations, &|progress| watch.progress(progress)).await
+    let mut moved = hosts.source.migrate(order, relocations, &|progress| watch.progress(progress)).await?;
+    if order.kind.shutdown().is_some() {
+        moved.downtime += hosts.destination.start(order).await?;
+    }
+    Ok(moved)
 }
 
 /// Takes a migration from where the job was left to its one outcome.
@@ -234,7 +242,7 @@ async fn settle<S: Agent, D: Agent>(
         Ok(statistics) => Some(statistics),
         // The error does not say where the guest runs. The hosts do.
         Err(error) => match locate(hosts, order, &error).await {
-            Runner::Source => return Err(cleanup(hosts, order, error.into(), watch).await),
+            Runner::Source => return cleanup(hosts, order, error.into(), watch).await,
             // The answer was lost, the move was not.
             Runner::Destination => None,
             Runner::Unknown { reason, message } => {
@@ -269,20 +277,34 @@ async fn post<S: Agent, D: Agent>(
     Ok(Completed { statistics, warnings })
 }
 
-/// The source first: once its half has ended it starts no job any more, whoever asks.
-async fn cleanup<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, cause: Cause, watch: &impl Watch) -> Failure {
+/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if a cold migration
+/// turns out to be.
+async fn cleanup<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    cause: Cause,
+    watch: &impl Watch,
+) -> Result<Completed, Failure> {
     watch.phase(Phase::Cleanup);
-    let mut leftovers = Vec::new();
-    let source = hosts.source.cleanup(order, Side::Source, &cause).await;
-    let destination = match &source {
+    let rollback = |side| Rollback { side, cause: cause.clone(), released: false };
+    let source = hosts.source.cleanup(order, &rollback(Side::Source)).await;
+    let is_too_late = source.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
+    if is_too_late && order.kind.is_cold() {
+        return cold::release(hosts, order, cause, watch).await;
+    }
+    let destination = match source.clone() {
         // The guest has moved meanwhile: the destination's copy is the guest.
-        Err(error) if error.reason == Reason::PhaseOutOfOrder => {
-            return contradicted(hosts, order, error.clone()).await;
-        }
-        _ => hosts.destination.cleanup(order, Side::Destination, &cause).await,
+        Err(error) if is_too_late => return Err(contradicted(hosts, order, error).await),
+        _ => hosts.destination.cleanup(order, &rollback(Side::Destination)).await,
     };
-    for taken_back in [source, destination] {
-        match taken_back {
+    cold::confirm(hosts, order, &cause, &source).await?;
+    Err(taken_back(cause, [source, destination]))
+}
+
+fn taken_back(cause: Cause, halves: [Result<Vec<String>, CallError>; 2]) -> Failure {
+    let mut leftovers = Vec::new();
+    for half in halves {
+        match half {
             Ok(left) => leftovers.extend(left),
             // It never heard of the migration: there is nothing to take back.
             Err(error) if error.reason == Reason::MigrationNotFound => {}
@@ -346,6 +368,10 @@ pub fn runner(
     let name = &order.instance_name;
     let (from, to) = (&order.source.host, &order.destination.host);
     match (source, destination) {
+        // It is off on the way, and defined on both: what the destination did with it, it says when asked to give it up.
+        (Ok(Running | Shutoff | Paused), Ok(Absent | Shutoff | Paused) | Err(_)) if order.kind.is_cold() => {
+            Runner::Source
+        }
         (Ok(Running), Ok(Running)) => Runner::Unknown {
             reason: Reason::RunsTwice,
             message: format!("{name} runs on {from} and on {to}: stop one of them at once (virsh destroy {name})"),

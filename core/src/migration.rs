@@ -1,11 +1,14 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
+mod kind;
+
 use std::{fmt, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::kind::{Fallback, Kind, Shutdown};
 use crate::{
     id::{HostName, InstanceId, MigrationId},
     reason::Reason,
@@ -24,6 +27,9 @@ pub struct Order {
     pub source: Endpoint,
     /// The host it shall run on.
     pub destination: Endpoint,
+    /// Whether it runs meanwhile.
+    #[serde(default)]
+    pub kind: Kind,
 }
 
 /// A host and where its agent listens.
@@ -151,6 +157,17 @@ pub struct Progress {
     pub dirty_rate: ByteSize,
     /// Rounds over the guest's memory, the first is 1.
     pub round: u32,
+    /// While the guest is shutting down; nothing moves meanwhile.
+    pub shutting_down: Option<ShuttingDown>,
+}
+
+/// How long a guest takes to shut itself down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShuttingDown {
+    /// Since it was asked to.
+    pub elapsed: Duration,
+    /// How long it may take.
+    pub deadline: Duration,
 }
 
 impl Progress {
@@ -164,9 +181,11 @@ impl Progress {
 /// What a finished job measured, by libvirt's and QEMU's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Statistics {
-    /// From the start of libvirt's job to its end; it starts QEMU on the destination first.
+    /// From the start of libvirt's job to its end; it starts QEMU on the destination first. Of a cold migration: from the
+    /// first image to the last.
     pub total_time: Duration,
-    /// The guest ran nowhere, by QEMU's account.
+    /// The guest ran nowhere, by QEMU's account. Of a cold migration: from its shutdown until it was started again, by the
+    /// hosts' accounts; 0 if it was off.
     pub downtime: Duration,
     /// Sent over the wire by QEMU.
     pub transferred: ByteSize,

@@ -37,6 +37,12 @@ reasons! {
     InstancePaused = "INSTANCE_PAUSED",
     /// The domain crashed or is in a state that cannot be moved.
     InstanceNotRunnable = "INSTANCE_NOT_RUNNABLE",
+    /// libvirt does not keep the domain's definition when it stops.
+    InstanceTransient = "INSTANCE_TRANSIENT",
+    /// The memory of the domain, which is off, is saved on its host.
+    InstanceSaved = "INSTANCE_SAVED",
+    /// The guest keeps state in files of its host that a cold migration does not carry.
+    HostState = "HOST_STATE",
     /// A migration of the instance has not ended.
     InstanceMigrating = "INSTANCE_MIGRATING",
     /// Another libvirt job works on the domain.
@@ -129,6 +135,10 @@ reasons! {
     MigrationFailed = "MIGRATION_FAILED",
     /// The migration job failed while the guest was being handed over.
     HandoverFailed = "HANDOVER_FAILED",
+    /// The guest did not shut itself down in time.
+    ShutdownIgnored = "SHUTDOWN_IGNORED",
+    /// The guest could not be started.
+    StartFailed = "START_FAILED",
     /// The migration was aborted.
     MigrationAborted = "MIGRATION_ABORTED",
     /// It is too late to abort: the guest is on the destination.

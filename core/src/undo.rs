@@ -56,6 +56,28 @@ pub enum Undo {
     },
     /// Ends what receives images that are sent here.
     StopReceivers,
+    /// Starts a guest again that was shut down to be moved.
+    StartAgain {
+        /// The guest.
+        instance: InstanceId,
+    },
+    /// Has the host start a guest with itself again.
+    RestoreAutostart {
+        /// The guest.
+        instance: InstanceId,
+    },
+    /// Gives a guest that is off its name back.
+    RestoreName {
+        /// The guest.
+        instance: InstanceId,
+        /// Its name.
+        name: String,
+    },
+    /// Forgets the definition of a guest that does not run here: one that has moved, or one that came while it was off.
+    ForgetDefinition {
+        /// The guest.
+        instance: InstanceId,
+    },
 }
 
 impl fmt::Display for Undo {
@@ -70,6 +92,12 @@ impl fmt::Display for Undo {
             Self::RemoveImage { path } => write!(f, "remove image {path}"),
             Self::RemoveDirectory { path } => write!(f, "remove directory {path}"),
             Self::StopReceivers => f.write_str("end what receives images"),
+            Self::StartAgain { instance } => write!(f, "start guest {instance} again"),
+            Self::RestoreAutostart { instance } => write!(f, "have guest {instance} start with its host again"),
+            Self::RestoreName { instance, name } => write!(f, "name guest {instance} {name} again"),
+            Self::ForgetDefinition { instance } => {
+                write!(f, "forget the definition of guest {instance}")
+            }
         }
     }
 }

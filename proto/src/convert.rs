@@ -54,11 +54,13 @@ fn wire_timestamp(value: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: value.as_second(), nanos: value.subsec_nanosecond() }
 }
 
-fn duration(value: Option<prost_types::Duration>, field: &'static str) -> Result<Duration, Invalid> {
+/// A time that must be there and can be one.
+pub fn duration(value: Option<prost_types::Duration>, field: &'static str) -> Result<Duration, Invalid> {
     value.ok_or(Invalid { field })?.try_into().map_err(invalid(field))
 }
 
-fn wire_duration(value: Duration) -> prost_types::Duration {
+/// A time as it travels.
+pub fn wire_duration(value: Duration) -> prost_types::Duration {
     // Only durations beyond 292 billion years do not fit.
     value.try_into().unwrap_or_default()
 }

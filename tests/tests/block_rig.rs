@@ -106,7 +106,8 @@ pub(crate) fn assert_no_write_lost(testbed: &Testbed, guest: &Guest, host: &str,
     testbed.host(host)?.sh(&format!("cd {LOCAL}; qemu-img convert -O raw {file} read.raw && chmod 644 read.raw"))?;
     let raw = testbed.layout().local(host).join("read.raw");
     let mut image = fs::File::open(&raw)?;
-    let length = (acknowledged.last().copied().unwrap_or_default() + 1) * BLOCK as u64;
+    // One that was rebooted has begun anew.
+    let length = (acknowledged.iter().max().copied().unwrap_or_default() + 1) * BLOCK as u64;
     let mut contents = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(&mut image, length), &mut contents)?;
     let numbers = contents.chunks(BLOCK).filter_map(|block| std::str::from_utf8(block).ok()?.trim().parse().ok());

@@ -43,7 +43,8 @@ fn ask_for_tunnel(testbed: &Testbed, holder: &str, migration: &str, channel: Tun
     let credentials = vmferry_transport::load(&CertificateFiles::in_directory(&testbed.layout().pki().join(holder)))?;
     let address = format!("{}:7443", testbed.host(DESTINATION)?.address());
     let request =
-        TunnelRequest { migration_id: migration.to_owned(), channel: channel.into(), image: 0 }.encode_to_vec();
+        TunnelRequest { migration_id: migration.to_owned(), channel: channel.into(), image: 0, image_bytes: vec![] }
+            .encode_to_vec();
     in_fabric(testbed, async move || {
         let mut tls = dial(&credentials, &address, DESTINATION, Protocol::Tunnel, LIMIT).await?;
         tls.write_u16(u16::try_from(request.len())?).await?;

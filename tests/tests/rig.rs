@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -53,6 +53,11 @@ impl Answer {
     /// Runs the CLI to its end; the arguments are those of the command, `-o json` is added.
     pub(crate) fn of(command: &mut Command) -> Result<Self> {
         let output = command.args(["-o", "json"]).stdin(Stdio::null()).output().context("cannot start vmferry")?;
+        Self::ended(output)
+    }
+
+    /// Of a CLI that has ended.
+    pub(crate) fn ended(output: Output) -> Result<Self> {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Self::new(output.status, &String::from_utf8_lossy(&output.stdout), stderr)
     }

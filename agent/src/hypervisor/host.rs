@@ -1,5 +1,6 @@
 mod examine;
 mod instances;
+mod power;
 mod sight;
 mod storage;
 mod volumes;
@@ -27,7 +28,7 @@ use vmferry_core::{
     },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    migration::{Order, Statistics},
+    migration::{Kind, Order, Statistics},
     reason::Reason,
 };
 
@@ -175,16 +176,27 @@ impl Hypervisor for LibvirtHost {
         let unreadable = |error: domain_xml::Error| {
             Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", domain.name))
         };
-        let migratable = self.libvirt.migratable_xml(order.instance).await?;
+        let migratable = match order.kind {
+            Kind::Live => self.libvirt.migratable_xml(order.instance).await?,
+            Kind::Cold { .. } => self.libvirt.persistent_migratable_xml(order.instance).await?,
+        };
         // I6: it goes through the coordinator, who has no use for them.
         let domain_xml = without_passwords(&migratable).map_err(unreadable)?;
         let mut definition = Definition::parse(&domain_xml).map_err(unreadable)?;
         // The migratable definition leaves out the images below a disk's own.
-        definition.disks.clone_from(&domain.definition.disks);
+        match order.kind {
+            Kind::Live => definition.disks.clone_from(&domain.definition.disks),
+            Kind::Cold { .. } => power::find_backing(&mut definition.disks).await,
+        }
+        let saved = order.kind.is_cold() && self.libvirt.has_saved_memory(order.instance).await?;
+        let autostart = domain.persistent && self.libvirt.autostart(order.instance).await?;
         let shown = self.show(&definition.disks).await;
         let facts = SourceFacts {
             host: self.name.clone(),
+            kind: order.kind,
             state: domain.state,
+            persistent: domain.persistent,
+            saved,
             migration: None,
             job: domain.job.clone(),
             snapshots: domain.snapshots,
@@ -192,7 +204,7 @@ impl Hypervisor for LibvirtHost {
             shown: shown.clone(),
         };
         let instance = self.instance_of(domain);
-        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version, shown }))
+        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version, shown, autostart }))
     }
 
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
@@ -214,6 +226,7 @@ impl Hypervisor for LibvirtHost {
         )?;
         Ok(DestinationFacts {
             host: self.name.clone(),
+            kind: Kind::default(),
             migration: None,
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
             same_id: same_id.map(|domain| (domain.name, domain.state)),
@@ -229,8 +242,11 @@ impl Hypervisor for LibvirtHost {
         })
     }
 
-    async fn definition(&self, instance: InstanceId) -> Result<Option<Definition>, Fault> {
-        Ok(self.libvirt.domain(&instance.to_string()).await?.map(|domain| domain.definition))
+    async fn definition(&self, order: &Order) -> Result<Option<Definition>, Fault> {
+        match order.kind {
+            Kind::Live => Ok(self.libvirt.domain(&order.instance.to_string()).await?.map(|domain| domain.definition)),
+            Kind::Cold { .. } => self.definition_when_off(order).await,
+        }
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {

@@ -68,12 +68,13 @@ pub trait Storage: Send + Sync + 'static {
     fn remove_image(&self, path: &str) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: makes an empty file for an image that is sent, and lets the source write to it; fails if something is
-    /// there. `index` tells the images of a migration apart.
+    /// there. `index` tells the images of a migration apart; `written`: the guest will write to it.
     fn receive_image(
         &self,
         migration: MigrationId,
         index: usize,
         image: &StaticImage,
+        written: bool,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: lets nobody write to images any more.
@@ -89,6 +90,10 @@ pub trait Storage: Send + Sync + 'static {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Source: waits until every image that was sent is on the destination's disk.
-    fn await_images(&self, order: &Order) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Source: how many bytes the file of an image has now.
+    fn image_length(&self, path: &str) -> impl Future<Output = Result<ByteSize, Fault>> + Send;
+
+    /// Source: waits until every image that was sent is on the destination's disk, cut to its length; they come in the order
+    /// of their indices.
+    fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> impl Future<Output = Result<(), Fault>> + Send;
 }

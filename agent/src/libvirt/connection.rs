@@ -74,7 +74,7 @@ impl Libvirt {
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
     {
-        self.ask(asked.into(), Repeat::Once, Arc::new(question)).await
+        self.ask(asked.into(), Repeat::Once, CALL_LIMIT, Arc::new(question)).await
     }
 
     /// Changes something. Never done twice: after a broken connection the caller must look what has happened.
@@ -83,7 +83,21 @@ impl Libvirt {
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
     {
-        self.ask(asked.into(), Repeat::Never, Arc::new(step)).await
+        self.ask(asked.into(), Repeat::Never, CALL_LIMIT, Arc::new(step)).await
+    }
+
+    /// The same, of what takes its time.
+    pub(super) async fn change_within<T, F>(
+        &self,
+        limit: Duration,
+        asked: impl Into<String>,
+        step: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
+    {
+        self.ask(asked.into(), Repeat::Never, limit, Arc::new(step)).await
     }
 
     /// A connection that is not one of the shared ones.
@@ -93,10 +107,10 @@ impl Libvirt {
             on_blocking_thread(move || pool.open())
         };
         let answer = patiently(open);
-        self.bounded(asked.to_owned(), answer).await
+        self.bounded(asked.to_owned(), CALL_LIMIT, answer).await
     }
 
-    async fn ask<T, F>(&self, asked: String, repeat: Repeat, question: Arc<F>) -> Result<T, Error>
+    async fn ask<T, F>(&self, asked: String, repeat: Repeat, limit: Duration, question: Arc<F>) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Fn(&Connect) -> Result<T, Fault> + Send + Sync + 'static,
@@ -108,15 +122,20 @@ impl Libvirt {
                 (answer, _) => answer,
             }
         };
-        self.bounded(asked, answer).await
+        self.bounded(asked, limit, answer).await
     }
 
-    async fn bounded<T>(&self, asked: String, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Error> {
-        match tokio::time::timeout(CALL_LIMIT, answer).await {
+    async fn bounded<T>(
+        &self,
+        asked: String,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(limit, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failure::Refused(source))) => Err(Error::Refused { asked, source }),
             Ok(Err(Failure::Unreachable(source) | Failure::Lost(source))) => Err(self.disconnected(asked, source)),
-            Err(_) => Err(Error::Timeout { asked, limit: CALL_LIMIT }),
+            Err(_) => Err(Error::Timeout { asked, limit }),
         }
     }
 

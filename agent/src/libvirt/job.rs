@@ -248,9 +248,9 @@ fn in_thread(
             return;
         }
     };
-    let libvirt_uri = format!("qemu+unix:///system?socket={}", uri_path(&order.libvirt_socket));
-    let memory_uri = format!("unix://{}", uri_path(&order.memory_socket));
-    let disk_uri = format!("unix://{}", uri_path(&order.disk_socket));
+    let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
+    let memory_uri = format!("unix://{}", socket_uri(&order.memory_socket));
+    let disk_uri = format!("unix://{}", socket_uri(&order.disk_socket));
     let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, memory_uri.as_str())];
     if !order.transfer.copied.is_empty() {
         parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, &disk_uri));
@@ -271,7 +271,7 @@ fn in_thread(
 }
 
 /// A path as it stands in a URI: libvirt decodes it.
-fn uri_path(path: &Path) -> String {
+pub(super) fn socket_uri(path: &Path) -> String {
     let mut text = String::new();
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_path_cannot_break_out_of_its_uri() {
-        assert_eq!(uri_path(Path::new("/run/vmferry/0192-a/libvirt.sock")), "/run/vmferry/0192-a/libvirt.sock");
-        assert_eq!(uri_path(Path::new("/run/a b&mode=x?#%")), "/run/a%20b%26mode%3Dx%3F%23%25");
+        assert_eq!(socket_uri(Path::new("/run/vmferry/0192-a/libvirt.sock")), "/run/vmferry/0192-a/libvirt.sock");
+        assert_eq!(socket_uri(Path::new("/run/a b&mode=x?#%")), "/run/a%20b%26mode%3Dx%3F%23%25");
     }
 }

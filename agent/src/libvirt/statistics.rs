@@ -42,6 +42,7 @@ impl Params {
         let rate =
             self.number(sys::VIR_DOMAIN_JOB_MEMORY_BPS).saturating_add(self.number(sys::VIR_DOMAIN_JOB_DISK_BPS));
         Progress {
+            shutting_down: None,
             elapsed: self.duration(sys::VIR_DOMAIN_JOB_TIME_ELAPSED),
             // `data_*` is memory and disks together.
             total: with_memory(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
@@ -108,6 +109,7 @@ mod tests {
         ])
         .progress(ByteSize::gib(1));
         let expected = Progress {
+            shutting_down: None,
             elapsed: Duration::from_millis(1_500),
             total: ByteSize::mib(256),
             remaining: ByteSize::mib(1),

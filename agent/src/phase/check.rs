@@ -42,11 +42,13 @@ fn to_be_proved(leaving: &Leaving) -> Vec<String> {
 /// The destination's half. `other` is as for the source, `claimed` is memory that other incoming migrations have claimed.
 pub async fn destination(
     host: &impl Hypervisor,
+    order: &Order,
     leaving: &Leaving,
     other: Option<MigrationId>,
     claimed: ByteSize,
 ) -> Result<CheckReport, Fault> {
     let mut facts = host.arriving(leaving).await?;
+    facts.kind = order.kind;
     facts.migration = other;
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, leaving);

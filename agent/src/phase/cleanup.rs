@@ -3,7 +3,11 @@
 //!
 //! [`Steps::unwind`]: super::Steps::unwind
 
-use vmferry_core::{agent::Sighting, migration::Side, reason::Reason};
+use vmferry_core::{
+    agent::Sighting,
+    migration::{Phase, Side},
+    reason::Reason,
+};
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
@@ -11,11 +15,18 @@ use crate::{
 };
 
 /// Whether this host's half may be taken back. A refusal has changed nothing.
-pub async fn judge(host: &impl Hypervisor, state: &State) -> Result<(), Fault> {
+///
+/// `released`: the destination of a cold migration has taken its half back, so that its copy never runs.
+pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Result<(), Fault> {
     let order = state.order();
     let moved = match state.side() {
-        Side::Source => state.statistics().is_some(),
-        // I1: once the guest has run here its copy here is the guest, whatever the caller believes.
+        Side::Source => state.statistics().is_some() && !(order.kind.is_cold() && released),
+        // I1: once the guest has run here its copy here is the guest, whatever the caller believes. A cold one may have run
+        // and stopped since.
+        Side::Destination if order.kind.shutdown().is_some() => {
+            let seen = host.sighting(order.instance).await?;
+            state.has_done(Phase::Migrate) || matches!(seen, Sighting::Running | Sighting::Paused)
+        }
         Side::Destination => host.sighting(order.instance).await? == Sighting::Running,
     };
     if !moved {

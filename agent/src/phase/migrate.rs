@@ -1,4 +1,4 @@
-//! migrate: the source sends what nobody writes to, then runs libvirt's job.
+//! migrate: the source sends what nobody writes to, then runs libvirt's job. Of a guest that is off: [`super::cold`].
 
 use std::{
     sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
-    disk::{self, Resolution, Resolved, StaticImage},
+    disk::{self, Resolution, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
@@ -32,7 +32,30 @@ pub async fn source(
     cancel: CancellationToken,
 ) -> Result<Statistics, Fault> {
     go_on(order, &cancel)?;
-    let guest = host.definition(order.instance).await?.ok_or_else(|| {
+    let (guest, transfer) = as_resolved(host, order, resolved).await?;
+    let job = resolved.iter().map(|disk| match &disk.resolution {
+        Resolution::Copied { image, .. } => image.virtual_size.as_u64(),
+        _ => 0,
+    });
+    let ahead = Ahead::of(resolved, ByteSize::b(job.fold(guest.memory.as_u64(), u64::saturating_add)), progress);
+    for (index, image) in disk::sent(resolved).into_iter().enumerate() {
+        go_on(order, &cancel)?;
+        host.send_image(order, index, image, ahead.sending(index), cancel.clone()).await?;
+    }
+    if !ahead.images.is_empty() {
+        host.await_images(order, &[]).await?;
+        go_on(order, &cancel)?;
+    }
+    host.migrate(order, &transfer, relocations, ahead.of_the_job(), cancel).await
+}
+
+/// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.
+pub(super) async fn as_resolved(
+    host: &impl Hypervisor,
+    order: &Order,
+    resolved: &[Resolved],
+) -> Result<(Definition, Transfer), Fault> {
+    let guest = host.definition(order).await?.ok_or_else(|| {
         let message = format!("{} is not on {} any more", order.instance_name, host.name());
         Fault::new(Reason::InstanceNotFound, message)
     })?;
@@ -42,19 +65,11 @@ pub async fn source(
             format!("disk {target} of {name} is not the one that {destination} was asked about; migrate again");
         Fault::new(Reason::DiskNotShared, message)
     })?;
-    let ahead = Ahead::of(resolved, &guest, progress);
-    for (index, image) in disk::sent(resolved).into_iter().enumerate() {
-        go_on(order, &cancel)?;
-        host.send_image(order, index, image, ahead.sending(index), cancel.clone()).await?;
-    }
-    if !ahead.images.is_empty() {
-        host.await_images(order).await?;
-        go_on(order, &cancel)?;
-    }
-    host.migrate(order, &transfer, relocations, ahead.of_the_job(), cancel).await
+    Ok((guest, transfer))
 }
 
-fn go_on(order: &Order, cancel: &CancellationToken) -> Result<(), Fault> {
+/// Whether the user wants it to.
+pub(super) fn go_on(order: &Order, cancel: &CancellationToken) -> Result<(), Fault> {
     if !cancel.is_cancelled() {
         return Ok(());
     }
@@ -63,7 +78,7 @@ fn go_on(order: &Order, cancel: &CancellationToken) -> Result<(), Fault> {
 }
 
 /// One progress of what is sent ahead and of the job after it.
-struct Ahead {
+pub(super) struct Ahead {
     images: Vec<StaticImage>,
     /// What the job will have to move, as far as is known before it says so.
     job: ByteSize,
@@ -72,22 +87,17 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn of(resolved: &[Resolved], guest: &Definition, progress: OnProgress) -> Self {
-        let copied = resolved.iter().map(|disk| match &disk.resolution {
-            Resolution::Copied { image, .. } => image.virtual_size.as_u64(),
-            _ => 0,
-        });
-        let job = ByteSize::b(copied.fold(guest.memory.as_u64(), u64::saturating_add));
+    pub(super) fn of(resolved: &[Resolved], job: ByteSize, progress: OnProgress) -> Self {
         let images = disk::sent(resolved).into_iter().cloned().collect();
         Self { images, job, begun: Instant::now(), progress }
     }
 
-    fn size(&self) -> ByteSize {
+    pub(super) fn size(&self) -> ByteSize {
         size(&self.images)
     }
 
     /// While the image of this index is sent.
-    fn sending(&self, index: usize) -> OnSent {
+    pub(super) fn sending(&self, index: usize) -> OnSent {
         let before = size(&self.images[..index]).as_u64();
         let total = self.size().as_u64().saturating_add(self.job.as_u64());
         let (progress, begun) = (Arc::clone(&self.progress), self.begun);

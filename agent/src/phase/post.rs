@@ -6,8 +6,9 @@
 use vmferry_core::{
     agent::Sighting,
     disk,
-    migration::{Order, Side},
+    migration::{Kind, Order, Side},
     reason::Reason,
+    undo::Undo,
 };
 
 use super::Steps;
@@ -19,6 +20,7 @@ pub async fn judge(host: &impl Hypervisor, order: &Order, side: Side) -> Result<
     let refuse = |message| Err(Fault::new(Reason::PhaseOutOfOrder, message));
     match (side, host.sighting(order.instance).await?) {
         (Side::Destination, Sighting::Running) | (Side::Source, Sighting::Absent | Sighting::Shutoff) => Ok(Vec::new()),
+        (Side::Destination, Sighting::Shutoff) if order.kind == (Kind::Cold { shutdown: None }) => Ok(Vec::new()),
         // It ran here and was stopped or paused since, by its user or by itself: that is no longer the move's matter.
         (Side::Destination, seen @ (Sighting::Paused | Sighting::Shutoff)) => {
             Ok(vec![format!("{name} arrived on {} and does not run there any more ({seen:?})", host.name())])
@@ -44,22 +46,28 @@ pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Step
         let name = &order.instance_name;
         warnings.push(format!("{}: {name} runs but its definition is not kept: {fault}", host.name()));
     }
+    // libvirt does not carry it along.
+    if steps.autostart()
+        && let Err(fault) = host.set_autostart(order.instance, true).await
+    {
+        let (name, host) = (&order.instance_name, host.name());
+        warnings.push(format!(
+            "{host}: {name} will not start with its host, as it did: {fault}; virsh autostart {name} there mends it"
+        ));
+    }
     warnings.extend(steps.unwind(host).await);
     Ok(warnings)
 }
 
 /// The source's half. Returns warnings.
 pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>) -> Result<Vec<String>, Fault> {
-    let mut warnings = Vec::new();
-    // libvirt refuses it for a guest that runs.
-    if let Err(fault) = host.undefine(order.instance).await {
-        let name = &order.instance_name;
-        warnings.push(format!("{}: the definition of {name} is still there: {fault}", host.name()));
-    }
+    // Before anything else: the guest runs elsewhere, and must not come up here again.
+    steps.keep_what_retired_the_guest()?;
     // What must go, journaled as a step is: whatever cannot be done now is tried again until it can.
     for undo in disk::left_behind(steps.disks()) {
         steps.promise(undo)?;
     }
-    warnings.extend(steps.unwind(host).await);
-    Ok(warnings)
+    // The first to go: while the guest is defined here its disks are its own.
+    steps.promise(Undo::ForgetDefinition { instance: order.instance })?;
+    Ok(steps.unwind(host).await)
 }

@@ -2,10 +2,11 @@
 
 use futures::future::join_all;
 use vmferry_core::{
-    agent::Leaving,
+    agent::{Leaving, Sighting},
+    compatibility::needed_memory,
     disk::{self, Presence, Resolution, Resolved},
     domain_xml::rewrite::Relocation,
-    migration::Order,
+    migration::{Kind, Order},
     reason::Reason,
     undo::Undo,
     volume::{Found, Volume},
@@ -60,7 +61,9 @@ pub async fn destination(
 ) -> Result<Vec<Relocation>, Fault> {
     let source = &order.source.host;
     steps.remember_disks(resolved)?;
-    steps.take(Undo::ReleaseMemory { memory: leaving.definition.memory }, async { Ok(()) }).await?;
+    steps.remember_autostart(leaving.autostart)?;
+    let memory = needed_memory(&leaving.definition, order.kind);
+    steps.take(Undo::ReleaseMemory { memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
     let relocations = volumes(host, order, resolved, steps).await?;
     // It may have been exchanged since the checks.
@@ -70,12 +73,28 @@ pub async fn destination(
     })
     .await?;
     images(host, order, resolved, steps).await?;
-    // libvirt makes the domain when the job begins; nothing can be asked of it before.
-    steps.take(Undo::DestroyIncoming { instance: order.instance }, async { Ok(()) }).await?;
+    // libvirt makes the domain when the guest comes; nothing can be asked of it before.
+    steps.promise(match order.kind {
+        Kind::Live => Undo::DestroyIncoming { instance: order.instance },
+        Kind::Cold { .. } => {
+            is_unknown(host, order).await?;
+            Undo::ForgetDefinition { instance: order.instance }
+        }
+    })?;
     // The way in is opened last and closed first.
     let tunnel = Undo::RevokeTunnel { source: source.clone() };
     steps.take(tunnel, async { host.grant_tunnel(order.id, source) }).await?;
     Ok(relocations)
+}
+
+/// Whatever is defined here later came with this migration, and may go with it.
+async fn is_unknown(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+    let seen = host.sighting(order.instance).await?;
+    if seen == Sighting::Absent {
+        return Ok(());
+    }
+    let (name, host) = (&order.instance_name, host.name());
+    Err(Fault::new(Reason::DomainExists, format!("{name} is defined on {host} since the checks ({seen:?})")))
 }
 
 /// Every volume at once: a guest with many waits no longer than for the slowest.
@@ -123,13 +142,14 @@ async fn images(
     resolved: &[Resolved],
     steps: &mut Steps<'_>,
 ) -> Result<(), Fault> {
-    let sent = disk::sent(resolved);
+    let (sent, written) = (disk::sent(resolved), disk::sent_last(resolved));
     if !sent.is_empty() {
         steps.promise(Undo::StopReceivers)?;
     }
     for (index, image) in sent.into_iter().enumerate() {
         directories(host, &image.path, steps).await?;
-        make(host, &image.path, steps, host.receive_image(order.id, index, image)).await?;
+        let is_written = written.contains(image.path.as_str());
+        make(host, &image.path, steps, host.receive_image(order.id, index, image, is_written)).await?;
     }
     for disk in resolved {
         let Resolution::Copied { image, below } = &disk.resolution else { continue };

@@ -43,6 +43,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/EndCheck", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Pre", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Migrate", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Start", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Post", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Cleanup", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Abort", COORDINATORS),
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "EndCheck", "Pre", "Migrate", "Post", "Cleanup", "Abort"] {
+        for call in ["Check", "EndCheck", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort"] {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use vmferry_core::{
     id::InstanceId,
     instance::{Instance, InstanceState},
-    migration::Side,
+    migration::{Phase, Side},
     reason::Reason,
 };
 use vmferry_proto::{
@@ -31,13 +31,21 @@ impl Service {
         Self { migrations }
     }
 
-    /// Adds what only the journal knows: the migration, and that a guest that runs and leaves is MIGRATING.
+    /// Adds what only the journal knows: the migration, that a guest which leaves is MIGRATING, and its name, of which a cold
+    /// migration deprives it meanwhile.
     fn with_migration(&self, mut instance: Instance) -> Instance {
         instance.migration = self.migrations.active_of(instance.id);
-        if let Some(id) = instance.migration
-            && instance.state == InstanceState::Active
-            && self.migrations.get(id).is_ok_and(|migration| migration.state().side() == Side::Source)
-        {
+        let half = instance.migration.and_then(|id| self.migrations.get(id).ok());
+        let Some(half) = half.map(|migration| migration.state()) else { return instance };
+        instance.name.clone_from(&half.order().instance_name);
+        let is_moving = match (half.side(), instance.state) {
+            (Side::Source, InstanceState::Active) => true,
+            // The destination's turn begins when all of it is there.
+            (Side::Source, InstanceState::Shutoff) => half.order().kind.is_cold() && half.statistics().is_none(),
+            (Side::Destination, InstanceState::Shutoff) => half.has_begun(Phase::Migrate),
+            _ => false,
+        };
+        if is_moving && half.outcome().is_none() {
             instance.state = InstanceState::Migrating;
         }
         instance

@@ -5,14 +5,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
-    agent::{CallError, CheckReport, Half, Leaving},
+    agent::{CallError, CheckReport, Half, Leaving, Rollback},
     id::MigrationId,
     identity::Identity,
     migration::{Order, Side},
     reason::Reason,
 };
 use vmferry_proto::{
-    convert::{Invalid, all, required},
+    convert::{Invalid, all, required, wire_duration},
     status::from_call_error,
     v1::{self, migrate_response::Event, migration_service_server::MigrationService},
 };
@@ -133,6 +133,12 @@ impl MigrationService for Service {
         Ok(Response::new(ReceiverStream::new(events).boxed()))
     }
 
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        let took = self.migrations.of(&order).map_err(status)?.start_guest().await.map_err(status)?;
+        Ok(Response::new(v1::StartResponse { took: Some(wire_duration(took)) }))
+    }
+
     async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
         let warnings = self.migrations.of(&order).map_err(status)?.post().await.map_err(status)?;
@@ -141,9 +147,11 @@ impl MigrationService for Service {
 
     async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
         let request = request.into_inner();
+        let side = self.side(request.side())?;
         let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
+        let rollback = Rollback { side, cause, released: request.destination_released };
         let order = self.order(request.order)?;
-        let leftovers = self.migrations.of(&order).map_err(status)?.cleanup(cause).await.map_err(status)?;
+        let leftovers = self.migrations.of(&order).map_err(status)?.cleanup(rollback).await.map_err(status)?;
         Ok(Response::new(v1::CleanupResponse { leftovers }))
     }
 

@@ -20,6 +20,10 @@ use super::{
     tool::{Failed, Tool},
 };
 
+/// As libvirt's own limit.
+const LONGEST_CHAIN: usize = 200;
+const RAW: &str = "raw";
+
 /// An image as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
@@ -144,6 +148,30 @@ pub async fn info(path: &Path, format: &str) -> Result<ImageInfo, Error> {
     reading::parse(&said, ByteSize(length)).map_err(|source| Error::Output { path: path.to_owned(), source })
 }
 
+/// The names and formats of the images below this one, nearest first; a file has its absolute path. It ends before what cannot
+/// be read.
+pub async fn chain(path: &Path, format: &str) -> Vec<(String, String)> {
+    let mut chain: Vec<(String, String)> = Vec::new();
+    let (mut path, mut format) = (path.to_owned(), format.to_owned());
+    // A raw image has nothing below it, whatever its guest wrote into it.
+    while format != RAW && chain.len() < LONGEST_CHAIN {
+        let Ok(ImageInfo { backing: Some(BackingName { file, format: below }), .. }) = info(&path, &format).await
+        else {
+            break;
+        };
+        // QEMU's own rule: a name with a scheme is no path.
+        let is_path = !file.split('/').next().is_some_and(|first| first.contains(':'));
+        let name = if is_path { path.with_file_name(&file).display().to_string() } else { file };
+        format = below.unwrap_or_else(|| RAW.to_owned());
+        chain.push((name.clone(), format.clone()));
+        if !is_path {
+            break;
+        }
+        path = PathBuf::from(name);
+    }
+    chain
+}
+
 /// Creates an empty image, which its directory has safely when this returns. Nothing is ever overwritten.
 ///
 /// # Errors
@@ -209,7 +237,7 @@ pub(super) fn argument(path: &Path) -> Result<&str, Error> {
 }
 
 /// The length of a file or of a block device.
-pub(super) fn length(path: &Path) -> io::Result<u64> {
+pub fn length(path: &Path) -> io::Result<u64> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.seek(SeekFrom::End(0))
 }
 

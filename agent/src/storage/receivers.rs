@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use bytesize::ByteSize;
 use vmferry_core::id::MigrationId;
 
 use super::{
@@ -32,11 +33,13 @@ impl Receivers {
         found.next().map(|(migration, _)| *migration)
     }
 
-    /// Ends receiving. Everything that was received is on the disk when this returns well. Ended already: nothing is done.
+    /// Ends receiving. Everything that was received is on the disk when this returns well, in files of these lengths, which
+    /// come in the order in which they were started; without any: as long as they were made. Ended already: nothing is done.
     /// An error is a sentence.
-    pub async fn finish(&self, migration: MigrationId) -> Result<(), String> {
+    pub async fn finish(&self, migration: MigrationId, lengths: &[ByteSize]) -> Result<(), String> {
         let receivers = self.open().remove(&migration).unwrap_or_default();
-        let ended = futures::future::join_all(receivers.into_iter().map(|(_, receiver)| receiver.stop())).await;
+        let stop = |(index, (_, receiver)): (usize, (PathBuf, Receiver))| receiver.stop(lengths.get(index).copied());
+        let ended = futures::future::join_all(receivers.into_iter().enumerate().map(stop)).await;
         ended.into_iter().collect::<Result<(), _>>().map_err(|error| with_causes(&error))
     }
 

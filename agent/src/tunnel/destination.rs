@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use tokio::{net::UnixStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
@@ -106,7 +107,8 @@ impl Grants {
             TunnelChannel::Disk => disk_socket(migration),
             TunnelChannel::Image => image_socket(migration, request.image.try_into().map_err(|_| none())?),
             TunnelChannel::ImagesDone => {
-                return self.receivers.finish(migration).await.map(|()| (None, grant.revoked));
+                let lengths: Vec<_> = request.image_bytes.iter().copied().map(ByteSize::b).collect();
+                return self.receivers.finish(migration, &lengths).await.map(|()| (None, grant.revoked));
             }
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use nix::unistd::Gid;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -71,10 +72,12 @@ impl Listeners {
         Ok(())
     }
 
-    /// Waits until every image that was sent is on the destination's disk. An error is a sentence.
-    pub async fn await_images(&self, order: &Order) -> Result<(), String> {
+    /// Waits until every image that was sent is on the destination's disk, cut to these lengths; without any: as long as it
+    /// was made. An error is a sentence.
+    pub async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), String> {
         let end = self.end(order, TunnelChannel::ImagesDone, 0, CancellationToken::new());
-        let end = end.map_err(|error| error.to_string())?;
+        let mut end = end.map_err(|error| error.to_string())?;
+        end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
         answer.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
     }
@@ -84,7 +87,12 @@ impl Listeners {
         Ok(End {
             credentials: self.credentials.clone(),
             destination: order.destination.clone(),
-            request: TunnelRequest { migration_id: order.id.to_string(), channel: channel.into(), image },
+            request: TunnelRequest {
+                migration_id: order.id.to_string(),
+                channel: channel.into(),
+                image,
+                image_bytes: Vec::new(),
+            },
             closed,
         })
     }

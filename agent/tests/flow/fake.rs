@@ -3,6 +3,7 @@
 mod disks;
 mod host;
 mod local;
+mod power;
 mod world;
 
 pub(crate) use self::{

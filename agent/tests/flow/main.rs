@@ -12,12 +12,15 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
-    agent::{Agent as _, Half, Pair, Sighting},
+    agent::{Agent as _, Half, Pair, Rollback, Sighting},
     flow::{self, Completed, Failure, Plan, Watch},
-    migration::{Cause, Endpoint, Order, Outcome, Phase, Progress, Side},
+    migration::{Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, Progress, Shutdown, Side},
     reason::Reason,
 };
 
+const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(5), fallback: Fallback::GiveUp };
+/// Every way to move.
+const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, Kind::Cold { shutdown: None }];
 /// Longer than any check takes here, and short enough to be waited for.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 
@@ -42,8 +45,12 @@ impl Watch for Unwatched {
 
 impl Rig {
     fn new(faults: Faults) -> Self {
+        Self::of(Kind::Live, faults)
+    }
+
+    fn of(kind: Kind, faults: Faults) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let world = World::new(directory.path(), faults);
+        let world = World::new(directory.path(), faults, at_rest(kind));
         let start = |host| start(&world, directory.path().join(host), host);
         let (source, destination) = (start("source"), start("destination"));
         let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
@@ -53,6 +60,7 @@ impl Rig {
             instance_name: "web".into(),
             source: endpoint("source"),
             destination: endpoint("destination"),
+            kind,
         };
         Self { world, directory, source, destination, order }
     }
@@ -126,17 +134,19 @@ impl Rig {
 
     /// I1 is asserted by the world at each change, I5 at each step.
     fn assert_invariants(&self, case: &str) {
-        let runs_on_source = self.world.sees("source") == Sighting::Running;
-        let runs_on_destination = self.world.sees("destination") == Sighting::Running;
-        assert!(runs_on_source ^ runs_on_destination, "I4, {case}: the guest runs exactly once");
+        // Running, unless it was off.
+        let as_before = at_rest(self.order.kind);
+        let is_on_source = self.world.sees("source") == as_before;
+        let is_on_destination = self.world.sees("destination") == as_before;
+        assert!(is_on_source ^ is_on_destination, "I4, {case}: the guest is as it was, exactly once");
         assert_eq!(self.world.leftovers(), Vec::<String>::new(), "I2, {case}");
         assert!(!self.is_open(), "I3, {case}: {:?} {:?}", self.source.records(true), self.destination.records(true));
         for record in self.source.records(false).iter().chain(&self.destination.records(false)) {
             assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
             let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));
-            assert_eq!(moved, runs_on_destination, "the record tells the truth, {case}");
+            assert_eq!(moved, is_on_destination, "the record tells the truth, {case}");
         }
-        if runs_on_destination {
+        if is_on_destination {
             assert_eq!(self.world.sees("source"), Sighting::Absent, "I2, {case}: no definition stays behind");
             assert!(self.world.is_persistent("destination"), "I4, {case}: the definition is kept");
         } else {
@@ -145,9 +155,22 @@ impl Rig {
     }
 }
 
+/// What its host shows of a guest before and after a migration of this kind.
+fn at_rest(kind: Kind) -> Sighting {
+    if kind == (Kind::Cold { shutdown: None }) { Sighting::Shutoff } else { Sighting::Running }
+}
+
+fn kinds_and(troubles: [Trouble; 2]) -> impl Iterator<Item = (Kind, Trouble)> {
+    KINDS.into_iter().flat_map(move |kind| troubles.map(|trouble| (kind, trouble)))
+}
+
 /// A cause as a coordinator would give it.
 fn because(order: &Order, reason: Reason) -> Cause {
     Cause { reason, host: order.source.host.clone(), message: "for the test's own reasons".into() }
+}
+
+fn rollback(side: Side, cause: &Cause) -> Rollback {
+    Rollback { side, cause: cause.clone(), released: false }
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
@@ -157,21 +180,23 @@ fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migratio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guest_moves_and_nothing_is_left() {
-    let rig = Rig::new(Faults::none());
-    let completed = rig.run().await.expect("nothing fails");
-    assert_eq!(completed.outcome(), Outcome::Completed);
-    assert!(completed.statistics.is_some());
-    rig.assert_invariants("no fault");
-    assert_eq!(rig.world.sees("destination"), Sighting::Running);
+    for kind in KINDS {
+        let rig = Rig::of(kind, Faults::none());
+        let completed = rig.run().await.expect("nothing fails");
+        assert_eq!(completed.outcome(), Outcome::Completed, "{completed:?}");
+        assert!(completed.statistics.is_some());
+        rig.assert_invariants("no fault");
+        assert_eq!(rig.world.sees("destination"), at_rest(kind));
+    }
 }
 
 /// Each step at the edge fails once: before its effect, or after it with the answer lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
-    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+    for (kind, trouble) in kinds_and([Trouble::Fails, Trouble::LosesItsAnswer]) {
         for step in 0.. {
-            let case = format!("step {step} {trouble:?}");
-            let rig = Rig::new(Faults::at_step(step, trouble));
+            let case = format!("{kind:?}, step {step} {trouble:?}");
+            let rig = Rig::of(kind, Faults::at_step(step, trouble));
             let ended = rig.run().await;
             let Some(struck) = rig.world.struck() else {
                 assert!(ended.is_ok() && step > 10, "{case}: {ended:?}");
@@ -193,15 +218,15 @@ async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind(
 /// Each call between coordinator and agents is lost once: the request, or the reply after the agent did it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
-    for trouble in [Trouble::Fails, Trouble::LosesItsAnswer] {
+    for (kind, trouble) in kinds_and([Trouble::Fails, Trouble::LosesItsAnswer]) {
         for call in 0.. {
-            let rig = Rig::new(Faults::at_call(call, trouble));
+            let rig = Rig::of(kind, Faults::at_call(call, trouble));
             let ended = rig.run().await;
             let Some(struck) = rig.world.struck() else {
                 assert!(ended.is_ok() && call > 6, "call {call}: {ended:?}");
                 break;
             };
-            let case = format!("call {call} {trouble:?}: {struck}");
+            let case = format!("{kind:?}, call {call} {trouble:?}: {struck}");
             if rig.is_unfinished() {
                 _ = rig.resolve().await;
             }
@@ -215,9 +240,9 @@ async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behin
 /// dies with it. The agent comes back, and somebody runs `migrations resolve`.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
-    for trouble in [Trouble::DiesBefore, Trouble::DiesAfter] {
+    for (kind, trouble) in kinds_and([Trouble::DiesBefore, Trouble::DiesAfter]) {
         for step in 0.. {
-            let mut rig = Rig::new(Faults::at_step(step, trouble));
+            let mut rig = Rig::of(kind, Faults::at_step(step, trouble));
             let died = rig.world.wait_for_death();
             tokio::select! {
                 ended = rig.run() => {
@@ -227,7 +252,7 @@ async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
                 () = died => {}
             }
             let struck = rig.world.struck().expect("something died");
-            let case = format!("step {step} {trouble:?}: {struck}");
+            let case = format!("{kind:?}, step {step} {trouble:?}: {struck}");
             rig.restart(if struck.starts_with("source") { Side::Source } else { Side::Destination });
             let settled = async {
                 for _ in 0..3 {
@@ -279,11 +304,11 @@ async fn the_repeat_of_cleanup_is_a_no_op_and_a_late_post_is_refused() {
     let order = &rig.order;
     rig.get_ready().await;
     let cause = because(order, Reason::MigrationAborted);
-    hosts.destination.cleanup(order, Side::Destination, &cause).await.expect("undone");
-    hosts.source.cleanup(order, Side::Source, &cause).await.expect("undone");
+    hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("undone");
+    hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect("undone");
     let before = rig.world.steps();
-    hosts.destination.cleanup(order, Side::Destination, &cause).await.expect("undone");
-    hosts.source.cleanup(order, Side::Source, &cause).await.expect("undone");
+    hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("undone");
+    hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect("undone");
     assert_eq!(rig.world.steps(), before, "a second cleanup takes no step");
     for host in [&hosts.source, &hosts.destination] {
         let late = host.post(order, Side::Source).await.expect_err("it was rolled back");
@@ -301,7 +326,7 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
     rig.get_ready().await;
     hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
     let cause = because(order, Reason::MigrationFailed);
-    let refused = hosts.destination.cleanup(order, Side::Destination, &cause).await.expect_err("I1");
+    let refused = hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect_err("I1");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
     assert_eq!(rig.world.sees("destination"), Sighting::Running);
 }
@@ -358,7 +383,7 @@ async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
     rig.get_ready().await;
     hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
     let cause = because(order, Reason::CoordinatorLost);
-    let refused = hosts.source.cleanup(order, Side::Source, &cause).await.expect_err("it has moved");
+    let refused = hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect_err("it has moved");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
     rig.resolve().await.expect("forward");
     rig.assert_invariants("moved, then resolved");

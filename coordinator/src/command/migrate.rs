@@ -64,6 +64,7 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
         instance_name: guest.name,
         source: session.fleet.agent(&guest.host)?.endpoint().clone(),
         destination,
+        kind: args.cold.kind(guest.state),
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) fn half(side: Side, id: &str, started: i64, ended: Option<(i64, Outco
     let last = if rolled_back { Phase::Cleanup } else { Phase::Migrate };
     Record {
         order: Order {
+            kind: vmferry_core::migration::Kind::Live,
             id: id.parse().expect("valid"),
             instance: "ed831ace-39ef-4960-8bae-a035d292c305".parse().expect("valid"),
             instance_name: "web".into(),

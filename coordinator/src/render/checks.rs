@@ -8,7 +8,7 @@ use vmferry_core::{
     compatibility::{Check, Finding},
     disk::{Resolved, to_copy},
     flow::Plan,
-    migration::Order,
+    migration::{Kind, Order},
 };
 
 use super::{
@@ -22,18 +22,9 @@ use crate::exit::Exit;
 pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
     let guest = &plan.leaving.instance;
     let verdict = if plan.is_refused() { "cannot move" } else { "can move" };
-    let steps = match plan.is_refused() {
-        true => "",
-        false => {
-            "steps: check, pre (both hosts get ready), migrate (while the guest runs), post (the source is tidied)\n"
-        }
-    };
-    let to_move = match (plan.is_refused(), to_copy(&plan.resolved).as_u64()) {
-        (true, _) => String::new(),
-        (false, 0) => format!("to move: {} of memory; its disks stay where they are\n", bytes(guest.memory)),
-        (false, disks) => {
-            format!("to move: {} of memory, {} of disks\n", bytes(guest.memory), bytes(ByteSize::b(disks)))
-        }
+    let (steps, to_move) = match plan.is_refused() {
+        true => (String::new(), String::new()),
+        false => (steps(order), to_move(order, plan)),
     };
     format!(
         "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}{to_move}\n{}",
@@ -45,6 +36,29 @@ pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
         order.destination.host,
         checks(&plan.checks)
     )
+}
+
+fn steps(order: &Order) -> String {
+    let migrate = match order.kind {
+        Kind::Live => "while the guest runs",
+        Kind::Cold { shutdown: Some(_) } => "the guest is shut down, moved and started: it sees a reboot",
+        Kind::Cold { shutdown: None } => "the guest is off and stays off",
+    };
+    format!("steps: check, pre (both hosts get ready), migrate ({migrate}), post (the source is tidied)\n")
+}
+
+fn to_move(order: &Order, plan: &Plan) -> String {
+    let memory = (!order.kind.is_cold()).then(|| format!("{} of memory", bytes(plan.leaving.instance.memory)));
+    let disks = match to_copy(&plan.resolved).as_u64() {
+        0 => None,
+        disks => Some(format!("{} of disks", bytes(ByteSize::b(disks)))),
+    };
+    match (memory, disks) {
+        (Some(memory), Some(disks)) => format!("to move: {memory}, {disks}\n"),
+        (Some(memory), None) => format!("to move: {memory}; its disks stay where they are\n"),
+        (None, Some(disks)) => format!("to move: {disks}\n"),
+        (None, None) => "to move: its definition; its disks stay where they are\n".to_owned(),
+    }
 }
 
 fn checks(checks: &[Check]) -> String {

@@ -17,7 +17,7 @@ use vmferry_core::{
 
 use super::{
     Paint, Terminal,
-    progress::{Verdict, checked, finished, heading, known_as, moving_bar, moving_line, percent, running},
+    progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, percent, running},
 };
 
 /// How often a line is written where lines stay.
@@ -64,6 +64,9 @@ impl Live {
     pub(crate) fn begin(terminal: Terminal, order: &Order) -> Self {
         let live = Self { name: Some(known_as(order)), ..Self::quiet(terminal) };
         live.say(&heading(order));
+        if let Some(warning) = forewarning(order) {
+            live.say(&warning);
+        }
         live
     }
 

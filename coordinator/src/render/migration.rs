@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     flow::{Completed, Failure},
-    migration::{Cause, Order, Outcome, Phase, Statistics},
+    migration::{Cause, Kind, Order, Outcome, Phase, Statistics},
     reason::Reason,
 };
 
@@ -47,19 +47,20 @@ pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> St
     let Order { id, instance_name: name, source, destination, .. } = order;
     let (source, destination) = (&source.host, &destination.host);
     match result {
-        Ok(_) => format!("{name} runs on {destination}"),
+        Ok(_) => format!("{name} {} {destination}", is_on(order)),
         Err(Failure::NotStarted(error)) if error.reason == Reason::PermissionDenied => {
             format!("{error}; nothing was changed, {}; use a certificate of role coordinator", untouched(order))
         }
         Err(Failure::NotStarted(error)) => format!("{error}; nothing was changed, {}", untouched(order)),
         Err(Failure::Refused(plan)) => checks::refused(order, plan),
         Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted => {
-            format!("aborted: {name} runs on {source} as before")
+            format!("aborted: {name} {} {source} as before", is_on(order))
         }
         Err(Failure::RolledBack { cause, .. }) => format!(
-            "{name} was not moved to {destination}: {}; {name} runs on {source} as before; \
+            "{name} was not moved to {destination}: {}; {name} {} {source} as before; \
              details: vmferry migrations show {id}",
-            cause_text(cause)
+            cause_text(cause),
+            is_on(order)
         ),
         Err(Failure::Held { reason, message, cause }) => format!(
             "HELD: {message} [{reason}], after: {}; nothing is undone until that is known: when the hosts can be \
@@ -67,6 +68,11 @@ pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> St
             cause_text(cause)
         ),
     }
+}
+
+/// What a guest does where it is, once its migration is over.
+fn is_on(order: &Order) -> &'static str {
+    if order.kind == (Kind::Cold { shutdown: None }) { "is, shut off, on" } else { "runs on" }
 }
 
 /// How a migration ended some time ago. Says nothing of where the guest is now: it may have gone elsewhere since.
@@ -118,6 +124,11 @@ impl Report<'_> {
 
     /// `None`: it cannot be told, or nowhere.
     fn runs_on(&self) -> Option<&str> {
+        self.is_on().filter(|_| self.order.kind != Kind::Cold { shutdown: None })
+    }
+
+    /// Where it is, running or off. `None`: it cannot be told.
+    fn is_on(&self) -> Option<&str> {
         match self.result {
             Ok(_) => Some(self.order.destination.host.as_str()),
             Err(Failure::Held { .. }) => None,
@@ -147,6 +158,7 @@ impl Report<'_> {
 
     /// All that took time besides the job.
     fn overhead(&self) -> Option<Duration> {
+        Some(self.order.kind).filter(|kind| !kind.is_cold())?;
         Some(self.wall.saturating_sub(self.statistics?.total_time))
     }
 
@@ -180,9 +192,17 @@ impl Report<'_> {
         let Some(outcome) = self.outcome() else { return String::new() };
         let mut rows = vec![
             ("outcome", outcome.to_string()),
-            ("runs on", self.runs_on().unwrap_or("cannot be told, see above").to_owned()),
+            (is_on(self.order), self.is_on().unwrap_or("cannot be told, see above").to_owned()),
         ];
-        if let Some(statistics) = &self.statistics {
+        if let Some(statistics) = self.statistics.as_ref().filter(|_| self.order.kind.is_cold()) {
+            rows.push(("transferred", bytes(statistics.transferred)));
+            if self.order.kind.shutdown().is_some() {
+                rows.push((
+                    "downtime",
+                    format!("{} (from its shutdown until it ran again)", time(statistics.downtime)),
+                ));
+            }
+        } else if let Some(statistics) = &self.statistics {
             rows.extend([
                 ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
                 ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
@@ -226,6 +246,8 @@ struct Document<'a> {
     destination: &'a str,
     /// `null`: refused or not started, nothing was changed.
     outcome: Option<Outcome>,
+    /// `live` or `cold`
+    kind: String,
     exit_code: u8,
     /// `null`: it cannot be told, or nowhere.
     runs_on: Option<&'a str>,
@@ -257,6 +279,7 @@ impl<'a> Document<'a> {
             source: order.source.host.as_str(),
             destination: order.destination.host.as_str(),
             outcome,
+            kind: order.kind.to_string(),
             exit_code: exit.code(),
             runs_on: None,
             wall_ms: 0,

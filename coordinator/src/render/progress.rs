@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vmferry_core::{
     flow::Plan,
-    migration::{Order, Phase, Progress},
+    migration::{Fallback, Kind, Order, Phase, Progress, Shutdown, ShuttingDown},
 };
 
 use super::units::{about, bytes, rate, time};
@@ -44,6 +44,29 @@ pub(crate) fn heading(order: &Order) -> String {
     format!("{}  {} → {}", order.instance_name, order.source.host, order.destination.host)
 }
 
+/// What the user must know before anything is done; of a live migration there is nothing.
+pub(crate) fn forewarning(order: &Order) -> Option<String> {
+    let Order { instance_name: name, source, destination, kind, .. } = order;
+    let (from, to) = (&source.host, &destination.host);
+    match kind {
+        Kind::Live => None,
+        Kind::Cold { shutdown: None } => {
+            Some(format!("cold migration: {name} is off, moves as it is, and stays off on {to}"))
+        }
+        Kind::Cold { shutdown: Some(Shutdown { deadline, fallback }) } => {
+            let otherwise = match fallback {
+                Fallback::PowerOff => "its power is cut",
+                Fallback::GiveUp => "it runs on and does not move",
+            };
+            Some(format!(
+                "cold migration: {name} is shut down on {from} and started again on {to}: its guest sees a reboot; if it does not \
+                 shut down within {}, {otherwise}",
+                time(*deadline)
+            ))
+        }
+    }
+}
+
 /// By which id it is known; before that the hosts know nothing of it.
 pub(crate) fn known_as(order: &Order) -> String {
     format!("(migration {})", order.id)
@@ -67,7 +90,7 @@ pub(crate) fn running(phase: Phase) -> String {
     let what = match phase {
         Phase::Check => "asking both hosts",
         Phase::Pre => "getting both hosts ready",
-        Phase::Migrate => "starting to move memory",
+        Phase::Migrate => "starting to move",
         Phase::Post => "tidying the source",
         Phase::Cleanup => "taking back what was done",
     };
@@ -96,12 +119,16 @@ pub(crate) fn percent(previous: u8, sample: &Progress) -> u8 {
 /// A job that goes on, with a bar for those who see it move, in at most `width` columns: what matters least comes last
 /// and is left out first.
 pub(crate) fn moving_bar(percent: u8, sample: &Progress, width: usize) -> String {
+    if let Some(waiting) = sample.shutting_down {
+        return fit(&[shutting_down(waiting)], width);
+    }
     let full = usize::from(percent) * BAR_WIDTH / 100;
     let bar = "█".repeat(full) + &" ".repeat(BAR_WIDTH - full);
     let mut fields =
         vec![format!("{:<8} ▕{bar}▏ {percent:>2} %", Phase::Migrate), format!("{} left", bytes(sample.remaining))];
     fields.extend(speeds(sample));
-    fields.extend([time(sample.elapsed), format!("round {}", sample.round.max(1))]);
+    fields.push(time(sample.elapsed));
+    fields.extend(round(sample));
     fit(&fields, width)
 }
 
@@ -121,21 +148,29 @@ fn fit(fields: &[String], width: usize) -> String {
 
 /// The same as a line of a log.
 pub(crate) fn moving_line(percent: u8, sample: &Progress) -> String {
-    format!(
-        "{:<8} round {}  {percent:>2} %  {} of {} left  {}  {}",
-        Phase::Migrate,
-        sample.round.max(1),
-        bytes(sample.remaining),
-        bytes(sample.total),
-        speeds(sample).join("  "),
-        time(sample.elapsed),
-    )
+    if let Some(waiting) = sample.shutting_down {
+        return shutting_down(waiting);
+    }
+    let left = format!("{percent:>2} %  {} of {} left", bytes(sample.remaining), bytes(sample.total));
+    let fields = round(sample).into_iter().chain([left]).chain(speeds(sample)).chain([time(sample.elapsed)]);
+    format!("{:<8} {}", Phase::Migrate, fields.collect::<Vec<_>>().join("  "))
+}
+
+/// Before the first, only files are sent, or the guest is off.
+fn round(sample: &Progress) -> Option<String> {
+    (sample.round > 0).then(|| format!("round {}", sample.round))
+}
+
+fn shutting_down(ShuttingDown { elapsed, deadline }: ShuttingDown) -> String {
+    format!("{:<8} the guest is shutting down  {} of at most {}", Phase::Migrate, time(elapsed), time(deadline))
 }
 
 /// How fast memory is sent and written again, and what follows from that. libvirt measures the second at a round's end.
 fn speeds(sample: &Progress) -> Vec<String> {
-    if sample.round < 2 {
-        return vec![rate(sample.rate), "dirty ?".into()];
+    match sample.round {
+        0 => return vec![rate(sample.rate)],
+        1 => return vec![rate(sample.rate), "dirty ?".into()],
+        _ => {}
     }
     let eta = match sample.eta() {
         Some(eta) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
@@ -162,6 +197,7 @@ mod tests {
             rate: ByteSize::mib(110),
             dirty_rate: ByteSize::mib(21),
             round: 2,
+            shutting_down: None,
         }
     }
 
@@ -193,10 +229,11 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_what_the_first_round_does_not_tell() {
-        for round in [0, 1] {
+        for (round, told) in [(0, "110.0 MiB/s  800 ms"), (1, "110.0 MiB/s  dirty ?  800 ms")] {
             let first = Progress { dirty_rate: ByteSize::b(0), round, ..sample(98 << 20, 256 << 20) };
             for line in [moving_bar(10, &first, 200), moving_line(10, &first)] {
-                assert!(line.contains("110.0 MiB/s  dirty ?  800 ms") && !line.contains("ETA"), "{line}");
+                assert!(line.contains(told) && !line.contains("ETA"), "{line}");
+                assert_eq!(line.contains("round"), round > 0, "{line}");
             }
         }
         let second = Progress { dirty_rate: ByteSize::b(0), ..sample(98 << 20, 256 << 20) };

@@ -27,7 +27,7 @@ use vmferry_core::{
     reason::Reason,
     volume::Attachment,
 };
-use vmferry_proto::{status::from_call_error, v1};
+use vmferry_proto::{convert::wire_duration, status::from_call_error, v1};
 use vmferry_transport::{Credentials, accept};
 
 pub(crate) const INSTANCE: &str = "ed831ace-39ef-4960-8bae-a035d292c305";
@@ -311,6 +311,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             definition: Definition::parse(DOMAIN).expect("valid"),
             qemu_version: 7_002_022,
             shown: Shown::default(),
+            autostart: false,
         });
         Ok(Response::new(v1::CheckResponse {
             checks: vec![check.into()],
@@ -354,6 +355,12 @@ impl v1::migration_service_server::MigrationService for Agent {
         let (events, stream) = mpsc::channel(1);
         tokio::spawn(self.clone().job(id, events));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Migrate)?;
+        Ok(Response::new(v1::StartResponse { took: Some(wire_duration(Duration::from_millis(500))) }))
     }
 
     async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {

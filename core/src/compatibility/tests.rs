@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use super::*;
 use crate::{
     disk::{File, Room, Seen},
-    domain_xml::metadata::LabelError,
+    domain_xml::{HostState, metadata::LabelError},
     instance::Instance,
+    migration::{Fallback, Shutdown},
 };
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
@@ -19,7 +22,10 @@ fn definition() -> Definition {
 fn source() -> SourceFacts {
     SourceFacts {
         host: host("node-28"),
+        kind: Kind::Live,
         state: InstanceState::Active,
+        persistent: true,
+        saved: false,
         migration: None,
         job: None,
         snapshots: 0,
@@ -55,13 +61,14 @@ fn leaving_guest() -> Leaving {
         migration: None,
         problems: vec![],
     };
-    Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_000, shown }
+    Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_000, shown, autostart: true }
 }
 
 fn destination() -> DestinationFacts {
     let machine = |name: &str| ("x86_64".to_owned(), "qemu".to_owned(), name.to_owned());
     DestinationFacts {
         host: host("node-31"),
+        kind: Kind::Live,
         migration: None,
         same_id: None,
         same_name: false,
@@ -162,6 +169,42 @@ fn each_obstacle_on_the_source_has_its_reason() {
         assert_eq!(refused(&leaving(&facts, &host("node-31"))), [reason]);
     }
     assert_eq!(refused(&leaving(&source(), &host("node-28"))), [Reason::SameHost]);
+}
+
+const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(60), fallback: Fallback::PowerOff };
+
+#[test]
+fn a_cold_move_takes_a_guest_that_does_what_was_ordered_and_has_all_on_its_disks() {
+    let cold = |shutdown, state| SourceFacts { kind: Kind::Cold { shutdown }, state, ..source() };
+    let of = |facts: SourceFacts| refused(&leaving(&facts, &host("node-31")));
+    assert_eq!(of(cold(Some(SHUTDOWN), InstanceState::Active)), []);
+    assert_eq!(of(cold(None, InstanceState::Shutoff)), []);
+
+    assert_eq!(of(cold(Some(SHUTDOWN), InstanceState::Shutoff)), [Reason::InstanceShutoff]);
+    assert_eq!(of(cold(Some(SHUTDOWN), InstanceState::Paused)), [Reason::InstancePaused]);
+    assert_eq!(of(cold(None, InstanceState::Active)), [Reason::InstanceNotRunnable]);
+    assert_eq!(of(cold(None, InstanceState::Crashed)), [Reason::InstanceNotRunnable]);
+
+    let off = || cold(None, InstanceState::Shutoff);
+    assert_eq!(of(SourceFacts { persistent: false, ..off() }), [Reason::InstanceTransient]);
+    assert_eq!(of(SourceFacts { saved: true, ..off() }), [Reason::InstanceSaved]);
+    let mut facts = off();
+    facts.definition.host_state = vec![HostState::Nvram { path: None }, HostState::Tpm];
+    assert_eq!(of(facts), [Reason::HostState]);
+    // What the guest wrote to it goes with the shutdown anyway.
+    let mut facts = off();
+    facts.definition.disks[0].transient = true;
+    assert_eq!(of(facts), []);
+}
+
+#[test]
+fn a_guest_that_stays_off_needs_no_memory_and_one_that_is_started_anew_no_new_qemu() {
+    let mut facts = DestinationFacts { memory_available: ByteSize::b(0), ..destination() };
+    facts.kind = Kind::Cold { shutdown: None };
+    let old = Leaving { qemu_version: 8_000_000, ..leaving_guest() };
+    assert_eq!(refused(&arriving(&facts, &old)), []);
+    facts.kind = Kind::Cold { shutdown: Some(SHUTDOWN) };
+    assert_eq!(refused(&arriving(&facts, &old)), [Reason::MemoryShort]);
 }
 
 #[test]

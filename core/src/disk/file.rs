@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 
-use super::{Disks, File, Presence, Probe, Resolution, Seen, StaticImage};
+use super::{Disks, File, Image, Presence, Probe, Resolution, Seen, StaticImage, growth};
 use crate::{compatibility::Refusal, domain_xml::DiskDefinition, instance::DiskSource, reason::Reason};
 
 const MOUNT_ITS_DIRECTORY: &str = "mount the directory that it is in, not the file alone";
@@ -59,7 +59,10 @@ impl Disks<'_> {
         }
         match self.look(disk, &own)? {
             Look::Same => {
-                self.is_uncached(disk)?;
+                // A guest that is off has nothing in a cache: its QEMU has ended.
+                if !self.kind.is_cold() {
+                    self.is_uncached(disk)?;
+                }
                 Ok(Resolution::Shared { path: own, below: self.static_images(disk, 1)? })
             }
             Look::Absent if disk.shareable => Err(Refusal {
@@ -77,7 +80,12 @@ impl Disks<'_> {
                     let what = format!("cannot be copied: {obstacle}");
                     return Err(self.unsupported(disk, &what, &self.mount_it()));
                 }
-                Ok(Resolution::Copied { image, below: self.static_images(disk, 1)? })
+                let below = self.static_images(disk, 1)?;
+                if self.kind.is_cold() {
+                    let own = self.moved(disk, &image)?;
+                    return Ok(Resolution::Moved { layers: std::iter::once(own).chain(below).collect() });
+                }
+                Ok(Resolution::Copied { image, below })
             }
             Look::Other { doubt: Doubt { why, remedy }, .. } => Err(Refusal {
                 reason: Reason::DiskNotShared,
@@ -88,6 +96,18 @@ impl Disks<'_> {
                 remedy,
             }),
         }
+    }
+
+    /// The guest's own image as the file that is sent once the guest has stopped.
+    fn moved(&self, disk: &DiskDefinition, image: &Image) -> Result<StaticImage, Refusal> {
+        let file = self.file(disk, &image.path)?;
+        Ok(StaticImage {
+            path: image.path.clone(),
+            format: image.format.clone(),
+            size: growth::longest(image, file.size),
+            allocated: image.allocated,
+            presence: Presence::Absent,
+        })
     }
 
     /// Whether its contents must be known: nobody writes to it, it is as large as the source's and not the same file.

@@ -29,6 +29,7 @@ struct World {
     disks: Vec<DiskDefinition>,
     shown: Shown,
     sight: Sight,
+    kind: Kind,
 }
 
 impl World {
@@ -49,7 +50,14 @@ impl World {
             disks: disks(xml),
             shown: Shown { images: vec![image("/srv/a")], files, probes: vec![probe], ..Shown::default() },
             sight: Sight { rooms, ..Sight::default() },
+            kind: Kind::Live,
         }
+    }
+
+    /// The guest is off meanwhile.
+    fn cold(mut self) -> Self {
+        self.kind = Kind::Cold { shutdown: None };
+        self
     }
 
     /// Both hosts mount `/srv`.
@@ -88,8 +96,9 @@ impl World {
 
     fn ask<T>(&self, question: impl FnOnce(&Disks<'_>) -> T) -> T {
         let (source, destination) = (host("node-28"), host("node-31"));
-        let Self { disks, shown, sight } = self;
-        question(&Disks { guest: "web", disks, source: &source, destination: &destination, shown, sight })
+        let Self { disks, shown, sight, kind } = self;
+        let kind = *kind;
+        question(&Disks { guest: "web", disks, source: &source, destination: &destination, shown, sight, kind })
     }
 
     fn leaving(&self) -> Result<String, Refusal> {

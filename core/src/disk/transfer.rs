@@ -37,7 +37,7 @@ pub fn transfer(disks: &[DiskDefinition], resolved: &[Resolved]) -> Result<Trans
         match resolution.filter(|resolution| is_of(resolution, disk)).ok_or_else(|| target.clone())? {
             Resolution::Shared { .. } => transfer.sharing = Sharing::Proved,
             Resolution::Copied { .. } => transfer.copied.push(target.clone()),
-            Resolution::Empty | Resolution::Medium { .. } | Resolution::Volume { .. } => {}
+            Resolution::Empty | Resolution::Moved { .. } | Resolution::Medium { .. } | Resolution::Volume { .. } => {}
         }
     }
     Ok(transfer)
@@ -54,6 +54,9 @@ fn is_of(resolution: &Resolution, disk: &DiskDefinition) -> bool {
         Resolution::Empty => disk.disk.source == DiskSource::Empty,
         Resolution::Shared { path, below: images } => own(path) && below(images, 1),
         Resolution::Copied { image, below: images } => own(&image.path) && below(images, 1),
+        Resolution::Moved { layers } => {
+            layers.split_first().is_some_and(|(image, images)| own(&image.path) && below(images, 1))
+        }
         Resolution::Medium { layers } => disk.disk.read_only && disk.volume.is_none() && below(layers, 0),
         Resolution::Volume { volume, .. } => disk.volume.as_ref() == Some(volume),
     }
@@ -68,6 +71,15 @@ pub fn sent(resolved: &[Resolved]) -> Vec<&StaticImage> {
     let mut known = BTreeSet::new();
     let images = resolved.iter().flat_map(|resolved| resolved.resolution.static_images().iter().rev());
     images.filter(|image| image.presence == Presence::Absent && known.insert(&image.path)).collect()
+}
+
+/// Of those that are sent, the paths that the guest itself writes to until it has stopped.
+pub fn sent_last(resolved: &[Resolved]) -> BTreeSet<&str> {
+    let own = resolved.iter().map(|disk| match &disk.resolution {
+        Resolution::Moved { layers } => layers.first().map(|image| image.path.as_str()),
+        _ => None,
+    });
+    own.flatten().collect()
 }
 
 /// How many bytes of disks must go through the network, not counting those that the guest writes again meanwhile.
@@ -86,6 +98,7 @@ pub fn to_copy(resolved: &[Resolved]) -> ByteSize {
 pub fn left_behind(resolved: &[Resolved]) -> Vec<Undo> {
     let undo = |resolved: &Resolved| match &resolved.resolution {
         Resolution::Copied { image, .. } => Some(Undo::RemoveImage { path: image.path.clone() }),
+        Resolution::Moved { layers } => layers.first().map(|image| Undo::RemoveImage { path: image.path.clone() }),
         Resolution::Volume { volume, .. } => volume.undo(),
         Resolution::Empty | Resolution::Shared { .. } | Resolution::Medium { .. } => None,
     };

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use bytesize::ByteSize;
 use roxmltree::Node;
 
@@ -41,6 +43,31 @@ pub struct Definition {
     pub labels: Result<Vec<VolumeLabel>, LabelError>,
     /// What ties the guest to its host.
     pub obstacles: Vec<Obstacle>,
+    /// What it keeps in files of its host that are no disks: QEMU carries it along while the guest runs, nobody when it is
+    /// off.
+    pub host_state: Vec<HostState>,
+}
+
+/// State of a guest in files of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostState {
+    /// The variables of its UEFI firmware.
+    Nvram {
+        /// The file, where the definition names it.
+        path: Option<String>,
+    },
+    /// A TPM that the host emulates.
+    Tpm,
+}
+
+impl fmt::Display for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nvram { path: Some(path) } => write!(f, "UEFI variables in {path}"),
+            Self::Nvram { path: None } => f.write_str("UEFI variables"),
+            Self::Tpm => f.write_str("an emulated TPM"),
+        }
+    }
 }
 
 /// A device or setting that cannot leave the host.
@@ -104,6 +131,7 @@ impl Definition {
             vifs: elements(devices, "interface").map(vif).collect(),
             labels,
             obstacles: obstacles(domain, devices),
+            host_state: host_state(domain, devices),
         })
     }
 }
@@ -143,6 +171,15 @@ fn vif(node: Node<'_, '_>) -> Vif {
             other => VifAttachment::Other { kind: other.to_owned() },
         },
     }
+}
+
+fn host_state(domain: Node<'_, '_>, devices: Node<'_, '_>) -> Vec<HostState> {
+    let nvram = child(domain, "os").and_then(|os| child(os, "nvram"));
+    // A TPM of the host itself, passed through, is an obstacle of its own.
+    let tpms = elements(devices, "tpm")
+        .filter(|tpm| child(*tpm, "backend").and_then(|backend| backend.attribute("type")) == Some("emulator"));
+    let nvram = nvram.map(|nvram| HostState::Nvram { path: nvram.text().map(|path| path.trim().to_owned()) });
+    nvram.into_iter().chain(tpms.map(|_| HostState::Tpm)).collect()
 }
 
 fn obstacles(domain: Node<'_, '_>, devices: Node<'_, '_>) -> Vec<Obstacle> {

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::{
         id::HostName,
-        migration::{Endpoint, PhaseSpan, Side},
+        migration::{Endpoint, Kind, PhaseSpan, Side},
     };
 
     fn host(name: &str) -> HostName {
@@ -83,6 +83,7 @@ mod tests {
             instance_name: "web".into(),
             source: endpoint("node-28"),
             destination: endpoint("node-31"),
+            kind: Kind::Live,
         }
     }
 

@@ -2,7 +2,7 @@
 //! `agent/tests/flow`.
 
 use super::*;
-use crate::migration::Endpoint;
+use crate::migration::{Endpoint, Kind};
 
 fn order() -> Order {
     let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
@@ -12,6 +12,7 @@ fn order() -> Order {
         instance_name: "web".into(),
         source: endpoint("node-28"),
         destination: endpoint("node-31"),
+        kind: Kind::Live,
     }
 }
 
@@ -70,6 +71,25 @@ fn what_cannot_be_told_is_held() {
     assert_eq!(held(None, Some(Absent)), Reason::RunnerUnknown);
     assert_eq!(held(Some(Absent), None), Reason::RunnerUnknown);
     assert_eq!(held(None, None), Reason::RunnerUnknown);
+}
+
+#[test]
+fn a_guest_that_is_off_on_the_way_is_the_sources_until_the_destination_says_otherwise() {
+    use Sighting::{Absent, Paused, Running, Shutoff};
+    let order = Order { kind: Kind::Cold { shutdown: None }, ..order() };
+    let ask = |source: Option<Sighting>, destination: Option<Sighting>| {
+        let answer = |seen: Option<Sighting>| seen.ok_or_else(|| error(Reason::AgentUnreachable));
+        runner(&order, &answer(source), &answer(destination), &error(Reason::AgentUnreachable))
+    };
+    for destination in [Some(Absent), Some(Shutoff), Some(Paused), None] {
+        assert_eq!(ask(Some(Shutoff), destination), Runner::Source, "{destination:?}");
+        assert_eq!(ask(Some(Running), destination), Runner::Source, "{destination:?}");
+    }
+    assert_eq!(ask(Some(Shutoff), Some(Running)), Runner::Destination);
+    assert_eq!(ask(Some(Absent), Some(Shutoff)), Runner::Destination);
+    assert!(matches!(ask(Some(Running), Some(Running)), Runner::Unknown { reason: Reason::RunsTwice, .. }));
+    assert!(matches!(ask(None, Some(Shutoff)), Runner::Unknown { reason: Reason::RunnerUnknown, .. }));
+    assert!(matches!(ask(Some(Absent), None), Runner::Unknown { reason: Reason::RunnerUnknown, .. }));
 }
 
 #[test]

@@ -189,6 +189,7 @@ impl From<Resolved> for v1::ResolvedDisk {
             Resolution::Copied { image, below } => {
                 Wire::Copied(v1::CopiedDisk { image: Some(image.into()), below: images(below) })
             }
+            Resolution::Moved { layers } => Wire::Moved(v1::MovedDisk { layers: images(layers) }),
             Resolution::Medium { layers } => Wire::Medium(v1::Medium { layers: images(layers) }),
             Resolution::Volume { volume, found } => {
                 Wire::Volume(v1::VolumeDisk { volume: Some(volume.into()), found: Some(found.into()) })
@@ -209,6 +210,7 @@ impl TryFrom<v1::ResolvedDisk> for Resolved {
             Wire::Copied(copied) => {
                 Resolution::Copied { image: required(copied.image, "copied.image")?, below: all(copied.below)? }
             }
+            Wire::Moved(moved) => Resolution::Moved { layers: all(moved.layers)? },
             Wire::Medium(medium) => Resolution::Medium { layers: all(medium.layers)? },
             Wire::Volume(volume) => Resolution::Volume {
                 volume: required(volume.volume, "volume.volume")?,

@@ -3,11 +3,14 @@ use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{Check, Finding},
     domain_xml::Definition,
-    migration::{Cause, Endpoint, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
+    migration::{
+        Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown, ShuttingDown,
+        Side, Statistics,
+    },
 };
 
 use super::{Invalid, disk, duration, invalid, required, timestamp, wire_duration, wire_timestamp};
-use crate::v1::{self, check};
+use crate::v1::{self, check, order, progress, shutdown};
 
 impl From<Order> for v1::Order {
     fn from(order: Order) -> Self {
@@ -17,6 +20,10 @@ impl From<Order> for v1::Order {
             instance_name: order.instance_name,
             source: Some(order.source.into()),
             destination: Some(order.destination.into()),
+            cold: match order.kind {
+                Kind::Live => None,
+                Kind::Cold { shutdown } => Some(order::Cold { shutdown: shutdown.map(Into::into) }),
+            },
         }
     }
 }
@@ -31,7 +38,35 @@ impl TryFrom<v1::Order> for Order {
             instance_name: order.instance_name,
             source: required(order.source, "order.source")?,
             destination: required(order.destination, "order.destination")?,
+            kind: match order.cold {
+                None => Kind::Live,
+                Some(order::Cold { shutdown }) => Kind::Cold { shutdown: shutdown.map(TryInto::try_into).transpose()? },
+            },
         })
+    }
+}
+
+impl From<Shutdown> for v1::Shutdown {
+    fn from(shutdown: Shutdown) -> Self {
+        let fallback = match shutdown.fallback {
+            Fallback::PowerOff => shutdown::Fallback::PowerOff,
+            Fallback::GiveUp => shutdown::Fallback::GiveUp,
+        };
+        Self { deadline: Some(wire_duration(shutdown.deadline)), fallback: fallback.into() }
+    }
+}
+
+impl TryFrom<v1::Shutdown> for Shutdown {
+    type Error = Invalid;
+
+    fn try_from(shutdown: v1::Shutdown) -> Result<Self, Invalid> {
+        let fallback = match shutdown.fallback() {
+            // Nobody loses what a guest has not written because a field was forgotten.
+            shutdown::Fallback::Unspecified => return Err(Invalid { field: "order.cold.shutdown.fallback" }),
+            shutdown::Fallback::PowerOff => Fallback::PowerOff,
+            shutdown::Fallback::GiveUp => Fallback::GiveUp,
+        };
+        Ok(Self { deadline: duration(shutdown.deadline, "order.cold.shutdown.deadline")?, fallback })
     }
 }
 
@@ -77,6 +112,7 @@ impl From<Leaving> for v1::Leaving {
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            autostart: leaving.autostart,
             ..Self::default()
         };
         disk::wire_shown(&mut wire, leaving.shown);
@@ -96,6 +132,7 @@ impl TryFrom<v1::Leaving> for Leaving {
             definition,
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
+            autostart: leaving.autostart,
             shown,
         })
     }
@@ -133,6 +170,10 @@ impl From<Progress> for v1::Progress {
             rate_bytes_per_second: progress.rate.as_u64(),
             dirty_rate_bytes_per_second: progress.dirty_rate.as_u64(),
             round: progress.round,
+            shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
+                elapsed: Some(wire_duration(elapsed)),
+                deadline: Some(wire_duration(deadline)),
+            }),
         }
     }
 }
@@ -149,6 +190,13 @@ impl TryFrom<v1::Progress> for Progress {
             rate: ByteSize::b(progress.rate_bytes_per_second),
             dirty_rate: ByteSize::b(progress.dirty_rate_bytes_per_second),
             round: progress.round,
+            shutting_down: match progress.shutting_down {
+                None => None,
+                Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {
+                    elapsed: duration(elapsed, "progress.shutting_down.elapsed")?,
+                    deadline: duration(deadline, "progress.shutting_down.deadline")?,
+                }),
+            },
         })
     }
 }

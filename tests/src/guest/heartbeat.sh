@@ -5,6 +5,18 @@ read -r sectors </sys/block/vda/size && echo "DISK $sectors"
 /bin/busybox mkfifo /dev/never
 exec 3<>/dev/never
 
+# The power button.
+for event in /sys/class/input/event*; do
+    if read -r name <$event/device/name && [ "$name" = 'Power Button' ]; then
+        {
+            # One event is a whole struct input_event.
+            /bin/busybox head -c 24 /dev/input/${event##*/} >/dev/null && echo OFF
+            /bin/busybox sync
+            /bin/busybox poweroff -f
+        } &
+    fi
+done
+
 # A block of its own for each number, so that no later write makes up for a lost one; on every target.
 write() {
     written=$1

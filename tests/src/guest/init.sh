@@ -5,7 +5,7 @@
 /bin/busybox mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover \
-    virtio_net virtio_blk; do
+    virtio_net virtio_blk button evdev; do
     /bin/busybox insmod /modules/$module.ko
 done
 # A boot volume has the same parameters for all guests: the guest's own are where cloud-init looks for them too.

@@ -20,6 +20,8 @@ const MODULES: &[&str] = &[
     "net_failover",
     "virtio_net",
     "virtio_blk",
+    "button",
+    "evdev",
 ];
 
 const DIRECTORY: u32 = 0o040_755;

@@ -21,7 +21,8 @@ unpacked() {
 # The guests' kernel, and of its modules only a few: ext4 is built in.
 kernel=$(unpacked "$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)")
 mv "$kernel"/boot/vmlinuz-* "$ours/vmlinuz"
-find "$kernel" \( -name 'virtio*.ko' -o -name failover.ko -o -name net_failover.ko \) -exec mv -t "$ours" {} +
+find "$kernel" \( -name 'virtio*.ko' -o -name failover.ko -o -name net_failover.ko -o -name button.ko -o -name evdev.ko \) \
+    -exec mv -t "$ours" {} +
 
 # A boot loader that fits before a volume's first partition, and finds everything else on that.
 boot=$(unpacked grub-pc-bin)/usr/lib/grub/i386-pc

@@ -11,6 +11,7 @@ use vmferry_core::{
     disk::{Disks, Image, Problem, Room, Seen, Shown, Sight, VolumeSight, VolumeUse},
     domain_xml::DiskDefinition,
     instance::DiskSource,
+    migration::Kind,
     reason::Reason,
 };
 
@@ -124,6 +125,8 @@ impl LibvirtHost {
             destination: &self.name,
             shown: &leaving.shown,
             sight: &compared,
+            // The same files are compared either way.
+            kind: Kind::default(),
         };
         let needed = sight.files.iter_mut().filter(|seen| disks.needs_digest(&seen.file.path));
         let digests = needed.map(|seen| async {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     disk::{Image, Probe, StaticImage},
@@ -108,8 +109,14 @@ impl Storage for LibvirtHost {
         image::remove(Path::new(path)).await.map_err(|error| self.cannot_copy(&error))
     }
 
-    async fn receive_image(&self, migration: MigrationId, index: usize, image: &StaticImage) -> Result<(), Fault> {
-        self.create(&image.path, Layout::Raw, image.size, READABLE).await?;
+    async fn receive_image(
+        &self,
+        migration: MigrationId,
+        index: usize,
+        image: &StaticImage,
+        written: bool,
+    ) -> Result<(), Fault> {
+        self.create(&image.path, Layout::Raw, image.size, if written { WRITABLE } else { READABLE }).await?;
         let socket = tunnel::image_socket(migration, index);
         let started = self.receivers.start(migration, &socket, Path::new(&image.path)).await;
         started.map_err(|error| self.cannot_copy(&error))
@@ -117,7 +124,7 @@ impl Storage for LibvirtHost {
 
     async fn stop_receivers(&self, migration: MigrationId) -> Result<(), Fault> {
         // What was received is about to be removed, or complete: how they end does not matter.
-        if let Err(error) = self.receivers.finish(migration).await {
+        if let Err(error) = self.receivers.finish(migration, &[]).await {
             tracing::debug!("{error}");
         }
         Ok(())
@@ -146,8 +153,16 @@ impl Storage for LibvirtHost {
         })
     }
 
-    async fn await_images(&self, order: &Order) -> Result<(), Fault> {
-        self.listeners.await_images(order).await.map_err(|error| {
+    async fn image_length(&self, path: &str) -> Result<ByteSize, Fault> {
+        let asked = path.to_owned();
+        let length = files::within_limit(move || image::length(Path::new(&asked))).await;
+        length
+            .map(ByteSize::b)
+            .map_err(|error| Fault::new(Reason::CopyFailed, format!("cannot read {path} on {}: {error}", self.name)))
+    }
+
+    async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), Fault> {
+        self.listeners.await_images(order, lengths).await.map_err(|error| {
             let message =
                 format!("images that were copied to {} are not complete there: {error}", order.destination.host);
             Fault::new(Reason::CopyFailed, message)
@@ -156,7 +171,7 @@ impl Storage for LibvirtHost {
 }
 
 impl LibvirtHost {
-    async fn create(&self, path: &str, layout: Layout, size: bytesize::ByteSize, mode: u32) -> Result<(), Fault> {
+    async fn create(&self, path: &str, layout: Layout, size: ByteSize, mode: u32) -> Result<(), Fault> {
         let group = self.qemu_gid().map_err(|error| Fault::new(Reason::CopyFailed, error.to_string()))?;
         // libvirt gives it to the user of the QEMU that opens it, unless it was told to leave owners alone.
         let ownership = Ownership { user: 0, group: group.as_raw(), mode };

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, Whence},
@@ -112,12 +113,13 @@ impl Receiver {
     }
 
     /// Ends receiving. Everything received is on the disk when this returns well; whether that is the whole image, only the
-    /// sender knows.
+    /// sender knows. The file is cut to `length`, if it turned out to be shorter than it was made.
     ///
     /// # Errors
     ///
     /// If `qemu-nbd` ended badly or before its time, or the disk failed: the image is not to be used.
-    pub async fn stop(mut self) -> Result<(), Error> {
+    pub async fn stop(mut self, length: Option<ByteSize>) -> Result<(), Error> {
+        self.length = length.map_or(self.length, |length| length.as_u64().min(self.length));
         if let Some(pid) = self.child.id() {
             // Ended by itself just now: its status tells.
             _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
@@ -140,7 +142,7 @@ impl Receiver {
         let (file, length, path) = (self.file, self.length, self.path);
         // No limit: a disk may be slow, and nothing can be done about it.
         let saved = spawn_blocking(move || {
-            // QEMU counts in sectors: it has filled up the last one.
+            // QEMU counts in sectors: it has filled up the last one. Beyond an image's end there is only a hole.
             if file.metadata()?.len() > length {
                 file.set_len(length)?;
             }
@@ -236,7 +238,7 @@ mod tests {
         let files = files();
         let receiver = Receiver::start(&files.socket, &files.image).await.expect("started");
         drop(UnixStream::connect(&files.socket).await.expect("it listens"));
-        receiver.stop().await.expect("nothing was received, and that is on the disk");
+        receiver.stop(None).await.expect("nothing was received, and that is on the disk");
         assert!(!files.socket.exists());
         assert_eq!(fs::metadata(&files.image).expect("there").len(), 1 << 20);
     }
@@ -265,7 +267,7 @@ mod tests {
         let mut receiver = Receiver::start(&files.socket, &files.image).await.expect("started");
         receiver.child.start_kill().expect("it runs");
         receiver.child.wait().await.expect("it ends");
-        let error = receiver.stop().await.expect_err("it was killed");
+        let error = receiver.stop(None).await.expect_err("it was killed");
         assert!(matches!(&error, Error::Tool { source, .. } if source.how.contains("SIGKILL")), "{error:?}");
     }
 

@@ -83,7 +83,7 @@ impl Hosts {
         let receiver = self.receiver(name).await;
         let cancel = CancellationToken::new();
         send(&self.source(name), &self.tunnel(None), |_| (), &cancel).await.expect("sent");
-        receiver.stop().await.expect("received");
+        receiver.stop(None).await.expect("received");
     }
 
     fn assert_same(&self, name: &str) {
@@ -123,7 +123,7 @@ async fn an_image_arrives_as_it_is_and_its_holes_stay_holes() {
     let seen = RefCell::new(Vec::new());
     let progress = |done| seen.borrow_mut().push(done);
     send(&hosts.source("disk"), &hosts.tunnel(None), progress, &CancellationToken::new()).await.expect("sent");
-    receiver.stop().await.expect("received");
+    receiver.stop(None).await.expect("received");
 
     hosts.assert_same("disk");
     let (here, there) = (blocks(&hosts.source("disk")), blocks(&hosts.destination("disk")));
@@ -172,7 +172,7 @@ async fn a_stream_that_breaks_is_taken_up_again() {
     let receiver = hosts.receiver("disk").await;
     let tunnel = hosts.tunnel(Some(3 * MIB));
     send(&hosts.source("disk"), &tunnel, |_| (), &CancellationToken::new()).await.expect("sent");
-    receiver.stop().await.expect("received");
+    receiver.stop(None).await.expect("received");
     hosts.assert_same("disk");
 }
 
@@ -198,7 +198,7 @@ async fn what_a_guest_writes_to_is_not_sent_but_what_it_lies_on_is() {
     let sent = send(&layer, &hosts.tunnel(None), |_| (), &CancellationToken::new()).await;
     let Err(Error::Tool { source, .. }) = sent else { panic!("{sent:?}") };
     assert!(source.how.contains("Is another process using the image"), "{source}");
-    receiver.stop().await.expect("nothing came");
+    receiver.stop(None).await.expect("nothing came");
     guest.kill().await.expect("it runs");
 }
 

@@ -214,7 +214,14 @@ impl Storage for Fake {
         self.remove("removing an image", path).await
     }
 
-    async fn receive_image(&self, migration: MigrationId, _: usize, image: &StaticImage) -> Result<(), Fault> {
+    async fn receive_image(
+        &self,
+        migration: MigrationId,
+        _: usize,
+        image: &StaticImage,
+        written: bool,
+    ) -> Result<(), Fault> {
+        assert_eq!(written, image.path == DATA);
         self.assert_journaled(&format!("\"remove_image\":{{\"path\":\"{}\"}}", image.path));
         self.assert_journaled("stop_receivers");
         self.make("receiving an image", &image.path).await?;
@@ -230,15 +237,21 @@ impl Storage for Fake {
         &self,
         order: &Order,
         _: usize,
-        _: &StaticImage,
+        image: &StaticImage,
         _: OnSent,
         _: CancellationToken,
     ) -> Result<(), Fault> {
         assert!(self.world.facts().receiving.contains(&order.id), "somebody takes it");
+        assert!(image.path == BASE || self.world.sees(self.name) == Sighting::Shutoff, "I4: the guest writes to it");
         self.step("sending an image", || ()).await
     }
 
-    async fn await_images(&self, order: &Order) -> Result<(), Fault> {
+    async fn image_length(&self, path: &str) -> Result<ByteSize, Fault> {
+        assert_eq!(path, DATA, "the others' is known");
+        self.step("measuring an image", || ByteSize::mib(1)).await
+    }
+
+    async fn await_images(&self, order: &Order, _: &[ByteSize]) -> Result<(), Fault> {
         let received = || {
             let mut facts = self.world.facts();
             facts.receiving.remove(&order.id);

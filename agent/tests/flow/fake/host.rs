@@ -12,7 +12,7 @@ use vmferry_core::{
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
     instance::{Instance, InstanceState},
-    migration::{Order, Statistics},
+    migration::{Kind, Order, Statistics},
     reason::Reason,
 };
 
@@ -85,12 +85,19 @@ impl Hypervisor for Fake {
         &self.host
     }
 
-    async fn leaving(&self, _: &Order) -> Result<(SourceFacts, Leaving), Fault> {
+    async fn leaving(&self, order: &Order) -> Result<(SourceFacts, Leaving), Fault> {
+        let state = match self.world.sees(self.name) {
+            Sighting::Shutoff => InstanceState::Shutoff,
+            _ => InstanceState::Active,
+        };
         let definition = Definition::parse(DOMAIN_XML).expect("valid");
         let shown = disks::shown();
         let facts = SourceFacts {
             host: self.host.clone(),
-            state: InstanceState::Active,
+            kind: order.kind,
+            state,
+            persistent: true,
+            saved: false,
             migration: None,
             job: None,
             snapshots: 0,
@@ -100,7 +107,7 @@ impl Hypervisor for Fake {
         let instance = Instance {
             id: definition.id,
             name: definition.name.clone(),
-            state: InstanceState::Active,
+            state,
             host: self.host.clone(),
             memory: definition.memory,
             vcpus: 1,
@@ -110,7 +117,14 @@ impl Hypervisor for Fake {
             migration: None,
             problems: vec![],
         };
-        let leaving = Leaving { instance, domain_xml: DOMAIN_XML.into(), definition, qemu_version: 7_002_000, shown };
+        let leaving = Leaving {
+            instance,
+            domain_xml: DOMAIN_XML.into(),
+            definition,
+            qemu_version: 7_002_000,
+            shown,
+            autostart: true,
+        };
         self.step("reading the guest", || (facts, leaving)).await
     }
 
@@ -119,6 +133,7 @@ impl Hypervisor for Fake {
         let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
         let facts = DestinationFacts {
             host: self.host.clone(),
+            kind: Kind::Live,
             migration: None,
             same_id: None,
             same_name: false,
@@ -135,7 +150,7 @@ impl Hypervisor for Fake {
         self.step("reading the host", || facts).await
     }
 
-    async fn definition(&self, _: InstanceId) -> Result<Option<Definition>, Fault> {
+    async fn definition(&self, _: &Order) -> Result<Option<Definition>, Fault> {
         self.step("reading the disks", || Some(Definition::parse(DOMAIN_XML).expect("valid"))).await
     }
 
@@ -144,7 +159,7 @@ impl Hypervisor for Fake {
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
-        assert_eq!(images, 1, "one for the base");
+        assert_eq!(images, if order.kind.is_cold() { 2 } else { 1 }, "one for the base, one for what lies on it");
         self.assert_journaled("remove_sockets");
         self.step("opening sockets", || {
             let mut facts = self.world.facts();

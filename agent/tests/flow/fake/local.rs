@@ -1,11 +1,13 @@
 //! The flow's way to an agent in this process.
 
+use std::time::Duration;
+
 use vmferry_agent::{hypervisor::Hypervisor as _, migrations::Migrations};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Sighting},
+    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::HostName,
-    migration::{Cause, Order, Progress, Record, Side, Statistics},
+    migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
 };
 
@@ -75,12 +77,16 @@ impl Agent for Local<'_> {
         self.call("migrate", async { self.migrations.of(order)?.migrate(relocations.to_vec()).await }).await
     }
 
+    async fn start(&self, order: &Order) -> Result<Duration, CallError> {
+        self.call("start", async { self.migrations.of(order)?.start_guest().await }).await
+    }
+
     async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
         self.call("post", async { self.migrations.of(order)?.post().await }).await
     }
 
-    async fn cleanup(&self, order: &Order, _: Side, cause: &Cause) -> Result<Vec<String>, CallError> {
-        self.call("cleanup", async { self.migrations.of(order)?.cleanup(cause.clone()).await }).await
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+        self.call("cleanup", async { self.migrations.of(order)?.cleanup(rollback.clone()).await }).await
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

@@ -16,6 +16,9 @@ use vmferry_core::{
 
 use super::disks;
 
+/// The guest's.
+const NAME: &str = "web";
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Trouble {
     /// The effect does not happen; an error is told.
@@ -65,6 +68,12 @@ pub(super) struct Facts {
     pub(super) directories: BTreeSet<(&'static str, MigrationId)>,
     pub(super) listening: BTreeSet<(&'static str, MigrationId)>,
     pub(super) granted: BTreeMap<MigrationId, HostName>,
+    /// Where the guest has run.
+    pub(super) has_run: BTreeSet<&'static str>,
+    /// The guest's name on the source, which may be taken from it for a while.
+    pub(super) name: String,
+    /// Whether a host starts it with itself.
+    pub(super) autostart: BTreeMap<&'static str, bool>,
     /// In the one directory that both hosts see, by name.
     pub(super) probes: BTreeMap<String, Probe>,
     /// What each host has of the guest's disks: paths of files and directories, volumes, secrets.
@@ -84,16 +93,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(journals: &Path, faults: Faults) -> Arc<Self> {
+    pub(crate) fn new(journals: &Path, faults: Faults, at_first: Sighting) -> Arc<Self> {
         let facts = Facts {
             faults,
             steps: 0,
             calls: 0,
             struck: None,
-            domains: BTreeMap::from([("source", (Sighting::Running, true))]),
+            domains: BTreeMap::from([("source", (at_first, true))]),
             directories: BTreeSet::new(),
             listening: BTreeSet::new(),
             granted: BTreeMap::new(),
+            has_run: BTreeSet::new(),
+            name: NAME.to_owned(),
+            autostart: BTreeMap::from([("source", true)]),
             probes: BTreeMap::new(),
             has: disks::OF_THE_SOURCE.iter().map(|thing| ("source", (*thing).to_owned())).collect(),
             receiving: BTreeSet::new(),
@@ -138,7 +150,19 @@ impl World {
         let receiving = facts.receiving.iter().map(|left| format!("receiver {left:?}"));
         let disks = facts.has.iter().filter(|(host, thing)| disks::is_left(&facts.domains, host, thing));
         let disks = disks.map(|left| format!("disk {left:?}"));
-        directories.chain(listening).chain(granted).chain(probes).chain(lists).chain(receiving).chain(disks).collect()
+        let is_retired = facts.domains.contains_key("source") && facts.name != NAME;
+        let is_left_off = facts.domains.keys().any(|host| facts.autostart.get(host) != Some(&true));
+        let retired = (is_retired || is_left_off)
+            .then(|| format!("the guest is {}, autostart {:?}", facts.name, facts.autostart));
+        directories
+            .chain(retired)
+            .chain(listening)
+            .chain(granted)
+            .chain(probes)
+            .chain(lists)
+            .chain(receiving)
+            .chain(disks)
+            .collect()
     }
 
     /// Listeners and grants live in the process; so does the data path of a guest that is arriving.
@@ -166,6 +190,11 @@ impl World {
         }
         let running = facts.domains.values().filter(|(sighting, _)| *sighting == Sighting::Running).count();
         assert!(running <= 1, "I1: the guest runs {running} times");
+        if domain.is_some_and(|(sighting, _)| sighting == Sighting::Running) {
+            let elsewhere = facts.has_run.contains("destination") && host == "source";
+            assert!(!elsewhere, "I4: what the guest has written on the destination is lost");
+            facts.has_run.insert(host);
+        }
         disks::assert_whole(&facts);
     }
 }

@@ -58,6 +58,7 @@ fn plan() -> Plan {
             definition,
             qemu_version: 7_002_022,
             shown: Shown::default(),
+            autostart: false,
         },
         resolved: vec![],
         checks: vec![

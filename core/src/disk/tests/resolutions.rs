@@ -22,6 +22,19 @@ fn a_written_file_is_shared_if_proved_and_copied_if_absent() {
 }
 
 #[test]
+fn of_a_guest_that_is_off_the_file_is_sent_as_it_is_and_a_shared_one_may_be_cached() {
+    let cached = WRITTEN.replace("none", "writeback");
+    assert!(matches!(World::sharing(&cached).cold().way(), Resolution::Shared { .. }));
+    let world = World::apart(OVERLAY).cold();
+    let Resolution::Moved { layers } = world.way() else { panic!("{:?}", world.way()) };
+    let paths: Vec<_> = layers.iter().map(|layer| layer.path.as_str()).collect();
+    assert_eq!(paths, ["/srv/a", "/srv/mid", "/srv/base"]);
+    assert!(layers.iter().all(|layer| layer.presence == Presence::Absent));
+    assert!(world.way().to_string().starts_with("/srv/a, local: "), "{}", world.way());
+    assert!(world.way().to_string().contains("while the guest is off; below it /srv/mid"), "{}", world.way());
+}
+
+#[test]
 fn a_probe_that_the_source_cannot_write_does_not_hinder_a_copy() {
     let world = World::apart(WRITTEN).without_probes();
     assert_eq!(world.way(), Resolution::Copied { image: image("/srv/a"), below: vec![] });

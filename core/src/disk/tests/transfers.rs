@@ -1,6 +1,7 @@
 //! What libvirt's job is told, and what is sent before it.
 
 use super::*;
+use crate::undo::Undo;
 
 fn resolved(world: &World) -> Vec<Resolved> {
     let resolved = world.ask(|disks| disks.resolved());
@@ -27,6 +28,19 @@ fn the_job_copies_what_is_copied_and_trusts_only_what_was_proved() {
     for (world, transfer) in cases {
         assert_eq!(super::transfer(&world.disks, &resolved(&world)), transfer);
     }
+}
+
+#[test]
+fn of_a_guest_that_is_off_every_layer_is_sent_its_own_last_and_only_its_own_is_left_behind() {
+    let world = World::apart(OVERLAY).cold();
+    let resolved = self::resolved(&world);
+    let paths: Vec<_> = sent(&resolved).into_iter().map(|image| image.path.as_str()).collect();
+    assert_eq!(paths, ["/srv/base", "/srv/mid", "/srv/a"]);
+    assert_eq!(sent_last(&resolved), ["/srv/a"].into());
+    assert_eq!(left_behind(&resolved), [Undo::RemoveImage { path: "/srv/a".into() }]);
+    assert_eq!(transfer(&world.disks, &resolved), Ok(Transfer { sharing: Sharing::Unneeded, copied: vec![] }));
+    assert_eq!(transfer(&disks(&OVERLAY.replace("/srv/a", "/srv/x")), &resolved), Err("vda".into()));
+    assert!(sent_last(&self::resolved(&World::apart(OVERLAY))).is_empty(), "what is copied by the job is not sent");
 }
 
 #[test]

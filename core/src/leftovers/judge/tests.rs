@@ -38,6 +38,7 @@ fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
         instance_name: "web".into(),
         source: endpoint("node-28"),
         destination: endpoint("node-31"),
+        kind: crate::migration::Kind::Live,
     };
     Half { order, started: started.parse().expect("valid"), outcome, pending }
 }

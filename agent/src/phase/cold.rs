@@ -1,0 +1,197 @@
+//! migrate, of a guest that is off meanwhile: what it does not write to is sent first, then it is shut down, its disks and
+//! its definition follow, and the destination starts it.
+//!
+//! Every step on the source has its undo, so that whatever fails on the way brings the guest up again as it was. While it is
+//! off it has another name here, and does not start with the host: nobody starts it by mistake while its disks are read.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytesize::ByteSize;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use vmferry_core::{
+    agent::Sighting,
+    disk::{self, Resolved, StaticImage},
+    domain_xml::rewrite::Relocation,
+    migration::{Fallback, Order, Progress, Shutdown, ShuttingDown, Statistics},
+    reason::Reason,
+    undo::Undo,
+};
+
+use super::{
+    Steps,
+    migrate::{Ahead, as_resolved, go_on},
+};
+use crate::hypervisor::{Fault, Hypervisor, OnProgress};
+
+/// How often a guest is looked at that is to shut itself down.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often it is asked again: one that has just been started may not hear it the first time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The source's half: returns when everything of the guest is on the destination. It is off here then, if it was not before,
+/// and has not run there.
+pub async fn source(
+    host: &impl Hypervisor,
+    order: &Order,
+    resolved: &[Resolved],
+    relocations: &[Relocation],
+    steps: &mut Steps<'_>,
+    progress: OnProgress,
+    cancel: &CancellationToken,
+) -> Result<Statistics, Fault> {
+    go_on(order, cancel)?;
+    as_resolved(host, order, resolved).await?;
+    let begun = Instant::now();
+    let images: Vec<(usize, &StaticImage)> = disk::sent(resolved).into_iter().enumerate().collect();
+    let written = disk::sent_last(resolved);
+    let is_written = |image: &StaticImage| written.contains(image.path.as_str());
+    let ahead = Ahead::of(resolved, ByteSize::default(), Arc::clone(&progress));
+    let mut lengths: Vec<ByteSize> = images.iter().map(|(_, image)| image.size).collect();
+
+    for (index, image) in images.iter().filter(|(_, image)| !is_written(image)) {
+        go_on(order, cancel)?;
+        host.send_image(order, *index, image, ahead.sending(*index), cancel.clone()).await?;
+    }
+    go_on(order, cancel)?;
+    let off_since = retire(host, order, steps, &progress, cancel).await?;
+    for (index, image) in images.iter().filter(|(_, image)| is_written(image)) {
+        go_on(order, cancel)?;
+        lengths[*index] = final_length(host, image).await?;
+        host.send_image(order, *index, image, ahead.sending(*index), cancel.clone()).await?;
+    }
+    if !images.is_empty() {
+        host.await_images(order, &lengths).await?;
+    }
+    go_on(order, cancel)?;
+    host.move_definition(order, relocations).await?;
+    Ok(Statistics {
+        total_time: begun.elapsed(),
+        downtime: off_since.map(|since| since.elapsed()).unwrap_or_default(),
+        transferred: ahead.size(),
+        total: ahead.size(),
+        rounds: 0,
+    })
+}
+
+/// The destination's half: the guest runs when this returns.
+pub async fn destination(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+    let started = host.start(order.instance).await;
+    let Err(fault) = started else { return Ok(()) };
+    // libvirt may have done it and lost its voice.
+    if host.sighting(order.instance).await? == Sighting::Running {
+        return Ok(());
+    }
+    let message = format!("{} could not be started on {}: {fault}", order.instance_name, host.name());
+    Err(Fault::new(Reason::StartFailed, message))
+}
+
+/// Nobody runs the guest here any more until it is taken back. Returns since when it is off, if it was not before.
+async fn retire(
+    host: &impl Hypervisor,
+    order: &Order,
+    steps: &mut Steps<'_>,
+    progress: &OnProgress,
+    cancel: &CancellationToken,
+) -> Result<Option<Instant>, Fault> {
+    let instance = order.instance;
+    let expected = if order.kind.shutdown().is_some() { Sighting::Running } else { Sighting::Shutoff };
+    is_seen(host, order, expected).await?;
+    if host.autostart(instance).await? {
+        steps.take(Undo::RestoreAutostart { instance }, host.set_autostart(instance, false)).await?;
+    }
+    let mut off_since = None;
+    if let Some(shutdown) = order.kind.shutdown() {
+        steps.take(Undo::StartAgain { instance }, shut_down(host, order, shutdown, progress)).await?;
+        off_since = Some(Instant::now());
+        go_on(order, cancel)?;
+    }
+    let undo = Undo::RestoreName { instance, name: order.instance_name.clone() };
+    steps.take(undo, host.rename(instance, &retired_name(order))).await?;
+    // libvirt renames no guest that runs: if it is off now, nobody has started it since.
+    is_seen(host, order, Sighting::Shutoff).await?;
+    Ok(off_since)
+}
+
+/// Its name here while it is away.
+fn retired_name(order: &Order) -> String {
+    format!("{}.moving-with-vmferry", order.instance_name)
+}
+
+async fn is_seen(host: &impl Hypervisor, order: &Order, expected: Sighting) -> Result<(), Fault> {
+    let seen = host.sighting(order.instance).await?;
+    if seen == expected {
+        return Ok(());
+    }
+    let (name, host) = (&order.instance_name, host.name());
+    let message =
+        format!("{name} was {expected:?} on {host} and is {seen:?} by now, by somebody else's doing; migrate again");
+    Err(Fault::new(Reason::InstanceNotRunnable, message))
+}
+
+/// To its end, even if the user wants to abort: a guest that was asked may do it at any time, and must be seen to, since it is
+/// to run again then.
+async fn shut_down(
+    host: &impl Hypervisor,
+    order: &Order,
+    Shutdown { deadline, fallback }: Shutdown,
+    progress: &OnProgress,
+) -> Result<(), Fault> {
+    let begun = Instant::now();
+    let mut asked = None;
+    loop {
+        let elapsed = begun.elapsed();
+        if host.sighting(order.instance).await? == Sighting::Shutoff {
+            return Ok(());
+        }
+        if elapsed >= deadline {
+            break;
+        }
+        if asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_AGAIN) {
+            host.ask_to_shut_down(order.instance).await?;
+            asked = Some(Instant::now());
+        }
+        let shutting_down = Some(ShuttingDown { elapsed, deadline });
+        progress(Progress { elapsed, shutting_down, ..Progress::default() });
+        sleep(LOOK.min(deadline - elapsed)).await;
+    }
+    match fallback {
+        Fallback::PowerOff => {
+            tracing::warn!("{} did not shut down within {deadline:?}: its power is cut", order.instance_name);
+            host.power_off(order.instance).await
+        }
+        Fallback::GiveUp => {
+            let (name, host) = (&order.instance_name, host.name());
+            let message = format!("{name} did not shut itself down on {host} within {deadline:?} and runs on");
+            Err(Fault::new(Reason::ShutdownIgnored, message))
+        }
+    }
+}
+
+/// After a restart: a guest may have been asked to shut down, and do it any time now. Returns when it has, or will not.
+pub async fn await_shutdown(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+    let begun = Instant::now();
+    let deadline = order.kind.shutdown().map(|shutdown| shutdown.deadline).unwrap_or_default();
+    while host.sighting(order.instance).await? == Sighting::Running && begun.elapsed() < deadline {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// How long an image is that the guest wrote to until just now. The destination has made room for what it could become.
+async fn final_length(host: &impl Hypervisor, image: &StaticImage) -> Result<ByteSize, Fault> {
+    let length = host.image_length(&image.path).await?;
+    if length <= image.size {
+        return Ok(length);
+    }
+    let message = format!(
+        "{} on {} has grown to {length} since the checks, and the destination expects {} at most; migrate again",
+        image.path,
+        host.name(),
+        image.size
+    );
+    Err(Fault::new(Reason::CopyFailed, message))
+}

@@ -1,0 +1,71 @@
+//! Who may start a guest that is off while it moves (I1).
+//!
+//! The source may start it again by itself as long as it has not answered that the guest has moved: nobody has asked the
+//! destination to start it then, and nobody will, since the source has noted the failure. After that, only once the
+//! destination has given up its copy, which it does only if that has never run.
+
+use super::{Completed, Failure, Watch, post, taken_back};
+use crate::{
+    agent::{Agent, CallError, Pair, Rollback, Sighting},
+    migration::{Cause, Order, Side},
+    reason::Reason,
+};
+
+/// The source would not take its half back: the destination may have started the guest.
+pub(super) async fn release<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    cause: Cause,
+    watch: &impl Watch,
+) -> Result<Completed, Failure> {
+    let rollback = |side, released| Rollback { side, cause: cause.clone(), released };
+    let destination = hosts.destination.cleanup(order, &rollback(Side::Destination, false)).await;
+    match &destination {
+        Ok(_) => {}
+        // It has run there.
+        Err(error) if error.reason == Reason::PhaseOutOfOrder => return post(hosts, order, None, watch).await,
+        Err(error) if error.reason == Reason::MigrationNotFound => {}
+        Err(error) => return Err(undecided(order, cause, error)),
+    }
+    let source = hosts.source.cleanup(order, &rollback(Side::Source, true)).await;
+    confirm(hosts, order, &cause, &source).await?;
+    Err(taken_back(cause, [source, destination]))
+}
+
+/// That a guest which was shut down runs again on the source, if anything suggests that it does not.
+pub(super) async fn confirm<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    cause: &Cause,
+    source: &Result<Vec<String>, CallError>,
+) -> Result<(), Failure> {
+    let doubts = match source {
+        Ok(leftovers) if leftovers.is_empty() => return Ok(()),
+        Ok(leftovers) => leftovers.join("; "),
+        Err(error) => error.to_string(),
+    };
+    if order.kind.shutdown().is_none() || hosts.source.locate(order).await.is_ok_and(|seen| seen == Sighting::Running) {
+        return Ok(());
+    }
+    let (name, host, id) = (&order.instance_name, &order.source.host, order.id);
+    Err(Failure::Held {
+        reason: Reason::NotRunning,
+        message: format!(
+            "{name} was shut down on {host} and does not run there again: {doubts}; its disks are whole; {host} goes on \
+             trying, vmferry migrations show {id} tells"
+        ),
+        cause: cause.clone(),
+    })
+}
+
+fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {
+    let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
+    Failure::Held {
+        reason: Reason::RunnerUnknown,
+        message: format!(
+            "{name} is off on {from} and may have been started on {to}, which could not be asked: {error}; when {to} \
+             answers again: vmferry migrations resolve {id}"
+        ),
+        cause,
+    }
+}
