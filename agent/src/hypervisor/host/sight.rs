@@ -157,12 +157,13 @@ impl LibvirtHost {
 
     /// Every volume at once.
     async fn sight_volumes(&self, disks: &[DiskDefinition]) -> Vec<VolumeSight> {
-        let volumes = disks.iter().filter_map(|disk| disk.volume.as_ref());
-        let sights = volumes.map(|volume| async {
-            let found = self.volumes.find(volume).await.map(|(found, _)| found);
-            VolumeSight { target: volume.target.clone(), found }
+        let volumes: Vec<_> = disks.iter().filter_map(|disk| disk.volume.as_ref()).collect();
+        let sights = self.volumes.find(&volumes).await.into_iter().zip(volumes);
+        let sights = sights.map(|(sight, volume)| VolumeSight {
+            target: volume.target.clone(),
+            found: sight.map(|sighting| sighting.found),
         });
-        join_all(sights).await
+        sights.collect()
     }
 
     /// By domains other than the guest.
