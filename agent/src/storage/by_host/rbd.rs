@@ -1,4 +1,4 @@
-//! RBD images, by the kernel's client: `rbd map`.
+//! RBD images, by the kernel's client: `rbd map`. Nothing else of VMFerry's runs `rbd`.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use vmferry_core::volume::{Found, Rbd};
 use super::{Connected, Settings, failed::Failed, scsi, session::value};
 use crate::storage::{
     key_file::KeyFile,
-    rbd::identity,
+    rbd::{Meaning, identity},
     tool::{self, Tool},
 };
 
@@ -230,16 +230,15 @@ fn monitors(rbd: &Rbd) -> String {
 
 fn failed(rbd: &Rbd, source: tool::Failed) -> Failed {
     let (volume, at) = (rbd.to_string(), monitors(rbd));
-    match source.code {
-        Some(libc::ENOENT) => Failed::Missing { volume, at, source },
-        Some(libc::EPERM | libc::EACCES) => {
+    // Its status is an error number; it has none if it was killed.
+    match source.code.map_or(Meaning::Unreachable, Meaning::of) {
+        Meaning::Gone => Failed::Missing { volume, at, source },
+        Meaning::Denied => {
             let user = rbd.login.as_ref().map_or("a host without a user", |login| &login.user).to_owned();
             Failed::WrongCredentials { volume, at, user, source }
         }
-        Some(libc::ETIMEDOUT | libc::ECONNREFUSED | libc::EHOSTUNREACH) | None => {
-            Failed::Unreachable { volume, at, source }
-        }
-        Some(_) => Failed::Tool { volume, doing: "look at the image", source },
+        Meaning::Unreachable => Failed::Unreachable { volume, at, source },
+        Meaning::Other => Failed::Tool { volume, doing: "look at the image", source },
     }
 }
 
