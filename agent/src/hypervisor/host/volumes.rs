@@ -1,5 +1,6 @@
 //! Volumes on this host, whoever opens them, and the secrets that open them.
 
+pub(super) mod devices;
 mod secrets;
 
 use std::{
@@ -22,7 +23,10 @@ use vmferry_core::{
     volume::{Attachment, Connection, Found, SecretName, Volume},
 };
 
-use self::secrets::{BySecret, Key};
+use self::{
+    devices::Unseen,
+    secrets::{BySecret, Key},
+};
 use crate::{
     config::Config,
     hypervisor::Fault,
@@ -134,19 +138,27 @@ impl Volumes {
 
     /// Detaches it, unless a domain of this host uses it.
     pub(super) async fn disconnect(&self, connection: &Connection) -> Result<(), Fault> {
-        let devices = by_host::devices_of(connection).await.unwrap_or_default();
-        for domain in self.libvirt.domains().await? {
-            let mut disks = domain.definition.disks.iter();
-            let uses = |disk: &DiskDefinition| match (&disk.volume, &disk.disk.source) {
-                (Some(volume), _) => volume.connection.is_same_volume(connection),
-                // Labelled or not, it is used.
-                (None, DiskSource::Block { path }) => !devices.is_disjoint(&by_host::devices_below(path)),
-                (None, _) => false,
-            };
-            if disks.any(uses) {
-                tracing::info!("volume {connection} stays connected: domain {} uses it", domain.name);
-                return Ok(());
-            }
+        let unseen = |error: Unseen| {
+            let message = format!(
+                "volume {connection} stays connected to {}, which cannot tell whether a domain uses it: {}",
+                self.host,
+                with_causes(&error)
+            );
+            Fault::new(Reason::VolumeConnectFailed, message)
+        };
+        let domains = self.libvirt.domains().await?;
+        let own = devices::devices_of(connection).await.map_err(unseen)?;
+        // Labelled or not, it is used.
+        let others = devices::unlabelled(domains.iter().flat_map(|domain| &domain.definition.disks));
+        let below = devices::devices_below(others).await.map_err(unseen)?;
+        let uses = |disk: &DiskDefinition| match (&disk.volume, &disk.disk.source) {
+            (Some(volume), _) => volume.connection.is_same_volume(connection),
+            (None, DiskSource::Block { path }) => below.get(path).is_some_and(|devices| !own.is_disjoint(devices)),
+            (None, _) => false,
+        };
+        if let Some(domain) = domains.iter().find(|domain| domain.definition.disks.iter().any(uses)) {
+            tracing::info!("volume {connection} stays connected: domain {} uses it", domain.name);
+            return Ok(());
         }
         by_host::disconnect(connection, &self.settings).await.map_err(|error| self.not_connected(&error))
     }
