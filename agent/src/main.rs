@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::{
@@ -19,7 +19,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     migrations::Migrations,
     serve::Port,
-    storage::receivers::Receivers,
+    storage::{rbd, receivers::Receivers},
     tunnel::{self, Grants, Listeners},
 };
 use vmferry_core::{
@@ -53,10 +53,29 @@ struct Arguments {
     /// Only says whether the configuration can be used.
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the agent starts itself again for.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Looks at RBD images.
+    #[command(name = rbd::ARGUMENT, hide = true)]
+    LookAtRbd,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Part::LookAtRbd) = arguments.part {
+        return match rbd::answer() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vmferry-agent: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => {

@@ -7,6 +7,7 @@ pub mod copy;
 pub mod digest;
 pub mod image;
 mod key_file;
+pub mod rbd;
 pub mod receivers;
 pub mod secrets;
 pub mod space;

@@ -67,7 +67,7 @@ reasons! {
     VolumeSecretMissing = "VOLUME_SECRET_MISSING",
     /// A host does not have a program that storage needs.
     StorageToolMissing = "STORAGE_TOOL_MISSING",
-    /// Two disks of the guest write to one file.
+    /// Two disks of the guest are one file or one volume, and write to it.
     DiskUsedTwice = "DISK_USED_TWICE",
     /// The source's agent cannot look at a disk's file.
     ProbeFailed = "PROBE_FAILED",

@@ -1,60 +1,92 @@
-//! How long hosts take to get ready for a guest with one volume and with eight, in the same run: all volumes are connected at
-//! once, so eight should take no more than twice as long as one. Run by `make bench`; prints what it measured.
+//! How long hosts take to get ready for a guest with one volume and with eight, in the same run: all volumes are looked at and
+//! connected at once, so eight should take no more than twice as long as one. Run by `make bench`; prints what it measured.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use vmferry_tests::{
     guest::BootSectorGuest,
     process,
-    storage::Backend,
+    storage::{Backend, Secret},
     testbed::{Options, Testbed},
 };
 
-const GUESTS: [(&str, usize); 2] = [("one-volume", 1), ("eight-volumes", 8)];
+const BACKENDS: [Backend; 2] = [Backend::Ceph, Backend::Iscsi];
+const VOLUMES: [usize; 2] = [1, 8];
 /// There and back, so that both hosts take both parts.
 const ROUNDS: usize = 10;
 
 fn main() -> Result<()> {
-    let testbed = Testbed::up(Options { storage: vec![Backend::Ceph], ..Options::default() })?;
-    let ceph = testbed.storage()?.ceph()?;
-    let secret = ceph.secret()?;
+    let testbed = Testbed::up(Options { storage: BACKENDS.to_vec(), ..Options::default() })?;
     let [first, second] = testbed.hosts() else { anyhow::bail!("two hosts were asked for") };
-    first.give_secret(&secret)?;
-    second.give_secret(&secret)?;
-    first.define_secret(&secret)?;
-    for (name, volumes) in GUESTS {
-        let mut definition = BootSectorGuest::new(name);
-        for number in 0..volumes {
-            let image = ceph.create_image(&format!("volumes/{name}-{number}"), "8M")?;
-            let target = format!("vd{}", char::from(b'b' + u8::try_from(number)?));
-            definition.domain.extra_devices += &image.disk(&target, &secret);
-        }
-        testbed.start(definition, first.name())?;
-    }
-
-    let mut measured: [Vec<(u64, u64)>; 2] = Default::default();
-    for round in 0..ROUNDS {
-        let to = if round % 2 == 0 { second } else { first };
-        for ((name, _), measured) in GUESTS.iter().zip(&mut measured) {
-            let mut command = testbed.vmferry(["migrate", name, "--to", to.name(), "--output", "json"])?;
-            let said: Value = serde_json::from_str(&process::run(&mut command)?).context("vmferry speaks JSON")?;
-            measured.push((phase(&said, "check")?, phase(&said, "pre")?));
+    for backend in BACKENDS {
+        for volumes in VOLUMES {
+            let mut definition = BootSectorGuest::new(&name(backend, volumes));
+            let (disks, secret) = disks(&testbed, backend, volumes)?;
+            definition.domain.extra_devices += &disks;
+            first.give_secret(&secret)?;
+            second.give_secret(&secret)?;
+            first.define_secret(&secret)?;
+            testbed.start(definition, first.name())?;
         }
     }
-
-    println!("volumes on Ceph, {ROUNDS} moves each, one guest after the other; medians (least to most) in ms");
-    println!("{:>8}  {:>20}  {:>20}", "volumes", "check", "pre");
-    let mut medians = Vec::new();
-    for ((_, volumes), measured) in GUESTS.iter().zip(measured) {
-        let (check, pre): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
-        let (check, pre) = (Spread::of(check), Spread::of(pre));
-        println!("{volumes:>8}  {:>20}  {:>20}", check.to_string(), pre.to_string());
-        medians.push(pre.median);
-    }
-    if let [one, eight] = medians[..] {
-        println!("pre with eight volumes takes {:.2} times as long as with one", eight as f64 / one.max(1) as f64);
+    println!("{ROUNDS} moves of each guest, one guest after the other; medians (least to most) in ms");
+    println!("{:>10}  {:>8}  {:>22}  {:>22}", "", "volumes", "check", "pre");
+    for backend in BACKENDS {
+        let mut measured: [Vec<(u64, u64)>; 2] = Default::default();
+        for round in 0..ROUNDS {
+            let to = if round % 2 == 0 { second } else { first };
+            for (volumes, measured) in VOLUMES.iter().zip(&mut measured) {
+                let name = name(backend, *volumes);
+                let mut command = testbed.vmferry(["migrate", &name, "--to", to.name(), "--output", "json"])?;
+                let said: Value = serde_json::from_str(&process::run(&mut command)?).context("vmferry speaks JSON")?;
+                measured.push((phase(&said, "check")?, phase(&said, "pre")?));
+            }
+        }
+        let [one, eight] = measured.map(|measured| {
+            let (check, pre): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+            [Spread::of(check), Spread::of(pre)]
+        });
+        for (volumes, [check, pre]) in VOLUMES.iter().zip([&one, &eight]) {
+            println!("{:>10}  {volumes:>8}  {:>22}  {:>22}", word(backend), check.to_string(), pre.to_string());
+        }
+        let [check, pre] = [0, 1].map(|phase| eight[phase].median as f64 / one[phase].median.max(1) as f64);
+        println!("{:>10}  {:>8}  {check:>22.2}  {pre:>22.2}", "", "8 by 1");
     }
     testbed.down()
+}
+
+/// So many volumes of a backend, as a guest's disks, and what opens them.
+fn disks(testbed: &Testbed, backend: Backend, volumes: usize) -> Result<(String, Secret)> {
+    let storage = testbed.storage()?;
+    let targets = (0..volumes).zip('b'..).map(|(_, letter)| format!("vd{letter}"));
+    match backend {
+        Backend::Ceph => {
+            let ceph = storage.ceph()?;
+            let secret = ceph.secret()?;
+            let disk = |target: String| {
+                let image = ceph.create_image(&format!("volumes/{}-{target}", name(backend, volumes)), "8M")?;
+                Ok(image.disk(&target, &secret))
+            };
+            Ok((targets.map(disk).collect::<Result<_>>()?, secret.clone()))
+        }
+        Backend::Iscsi => {
+            let iscsi = storage.iscsi()?;
+            let shelf = iscsi.create_target(&name(backend, volumes))?;
+            let disk = |target: String| Ok(iscsi.create_lun(&shelf, 8)?.disk(&target));
+            Ok((targets.map(disk).collect::<Result<_>>()?, shelf.secret.clone()))
+        }
+    }
+}
+
+fn name(backend: Backend, volumes: usize) -> String {
+    format!("{}-{volumes}", word(backend))
+}
+
+fn word(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Ceph => "ceph",
+        Backend::Iscsi => "iscsi",
+    }
 }
 
 fn phase(said: &Value, name: &str) -> Result<u64> {

@@ -38,13 +38,14 @@ pub trait Storage: Send + Sync + 'static {
         connection: &Connection,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Destination: makes a volume one that the guest can have here; libvirt gets the secret that QEMU opens it with. Returns
-    /// what was found, and where it is if that is not where the definition says.
-    fn connect_volume(
+    /// Destination: makes volumes ones that the guest can have here; libvirt gets the secrets that QEMU opens them with. Returns
+    /// of each, in their order, what was found, and where it is if that is not where the definition says. None of them is worked
+    /// on any more then, whatever became of the others.
+    fn connect_volumes(
         &self,
         migration: MigrationId,
-        volume: &Volume,
-    ) -> impl Future<Output = Result<(Found, Option<Relocation>), Fault>> + Send;
+        volumes: &[&Volume],
+    ) -> impl Future<Output = Vec<Result<(Found, Option<Relocation>), Fault>>> + Send;
 
     /// Either: detaches a volume from this host, flushed, unless a domain here uses it.
     fn disconnect_volume(&self, connection: &Connection) -> impl Future<Output = Result<(), Fault>> + Send;

@@ -1,6 +1,5 @@
 //! pre: this host gets ready. Every step is journaled with its undo before it is taken.
 
-use futures::future::join_all;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::needed_memory,
@@ -104,35 +103,39 @@ async fn volumes(
     resolved: &[Resolved],
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Relocation>, Fault> {
-    let volumes: Vec<(&Volume, &Found)> = resolved
+    let (volumes, expected): (Vec<&Volume>, Vec<&Found>) = resolved
         .iter()
         .filter_map(|disk| match &disk.resolution {
             Resolution::Volume { volume, found } => Some((volume, found)),
             _ => None,
         })
-        .collect();
-    volumes.iter().filter_map(|(volume, _)| volume.undo()).try_for_each(|undo| steps.promise(undo))?;
-    let connect = async |(volume, found): (&Volume, &Found)| {
-        let (here, relocation) = host.connect_volume(order.id, volume).await?;
-        if here == *found {
-            return Ok(relocation);
+        .unzip();
+    volumes.iter().filter_map(|volume| volume.undo()).try_for_each(|undo| steps.promise(undo))?;
+    let connected = host.connect_volumes(order.id, &volumes).await;
+    let mut relocations = Vec::new();
+    for ((volume, expected), connected) in volumes.into_iter().zip(expected).zip(connected) {
+        let (here, relocation) = connected?;
+        if here != *expected {
+            return Err(exchanged(host, order, volume, [expected, &here]));
         }
-        // The checks found the same: it was exchanged or resized since then.
-        let (target, connection) = (&volume.target, &volume.connection);
-        let message = format!(
-            "disk {target} of {}: {connection} is now {} with {} on {}, it was {} with {}; migrate again",
-            order.instance_name,
-            here.identity,
-            here.size,
-            host.name(),
-            found.identity,
-            found.size
-        );
-        Err(Fault::new(Reason::VolumeDiffers, message))
-    };
-    // All to their ends: what one of them still does must not come after its undo.
-    let connected = join_all(volumes.into_iter().map(connect)).await;
-    Ok(connected.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        relocations.extend(relocation);
+    }
+    Ok(relocations)
+}
+
+/// The checks found the same on both hosts: it was exchanged or resized since then.
+fn exchanged(host: &impl Hypervisor, order: &Order, volume: &Volume, [was, is]: [&Found; 2]) -> Fault {
+    let (target, connection) = (&volume.target, &volume.connection);
+    let message = format!(
+        "disk {target} of {}: {connection} is now {} with {} on {}, it was {} with {}; migrate again",
+        order.instance_name,
+        is.identity,
+        is.size,
+        host.name(),
+        was.identity,
+        was.size
+    );
+    Fault::new(Reason::VolumeDiffers, message)
 }
 
 /// An empty image for each that is copied, and a way in for each that is sent.

@@ -1,11 +1,12 @@
-//! What this host sees of a volume that QEMU will open itself: asked of Ceph's and libiscsi's own tools, which go the way that
-//! librbd and libiscsi will go, and ask no kernel.
+//! What this host sees of a volume that QEMU will open itself: asked of Ceph's own library and libiscsi's own tools, which
+//! go the way that QEMU will go, and ask no kernel.
 
 mod iscsi;
 mod rbd;
 
 use std::time::Duration;
 
+use futures::future::{join, join_all};
 use secrecy::SecretString;
 use vmferry_core::volume::{Connection, Found};
 
@@ -59,14 +60,24 @@ pub enum FindError {
         /// Who would log in.
         user: String,
     },
-    /// The tool is not there.
-    #[error("`{program}` cannot be run; install it (Debian: apt-get install {package}): {why}")]
+    /// The tool, or library, is not there.
+    #[error("`{program}` cannot be used; install it (Debian: apt-get install {package}): {why}")]
     NoTool {
         /// The program.
         program: &'static str,
         /// Debian's package of it.
         package: &'static str,
         /// What the system says.
+        why: String,
+    },
+    /// The storage answers, and it cannot be opened all the same.
+    #[error("{volume} cannot be opened at {at}: {why}")]
+    Unusable {
+        /// The volume.
+        volume: String,
+        /// Where.
+        at: String,
+        /// What the storage said.
         why: String,
     },
     /// The tool failed in a way that says nothing of the volume.
@@ -91,33 +102,39 @@ impl FindError {
     }
 }
 
-/// Looks at a volume as QEMU on this host would, within `limit`. `secret` is the key in base64 or the password that belongs to
-/// the connection's login. Changes nothing: the volume may be in use.
+/// Looks at volumes as QEMU on this host would, all at once and within `limit`; answers in the order of the question. With each
+/// comes the key in base64 or the password that belongs to its login. Changes nothing: the volumes may be in use.
 pub async fn find(
-    connection: &Connection,
-    secret: Option<&SecretString>,
+    volumes: &[(&Connection, Option<&SecretString>)],
     limit: Duration,
-) -> Result<Sighting, FindError> {
-    let login = match connection {
-        Connection::Rbd(rbd) => rbd.login.as_ref(),
-        Connection::Iscsi(iscsi) => iscsi.login.as_ref(),
-    };
-    // A secret without a login opens nothing.
-    let key = match (login, secret) {
-        (Some(login), Some(secret)) => Some((login.user.as_str(), secret)),
-        (None, _) => None,
-        (Some(login), None) => {
-            return Err(FindError::NoSecret { volume: connection.to_string(), user: login.user.clone() });
+) -> Vec<Result<Sighting, FindError>> {
+    let (mut luns, mut images, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (connection, secret)) in volumes.iter().enumerate() {
+        match (key(connection, *secret), connection) {
+            (Ok(key), Connection::Iscsi(iscsi)) => luns.push((index, iscsi, key)),
+            (Ok(key), Connection::Rbd(rbd)) => images.push((index, (rbd, key))),
+            (Err(error), _) => errors.push((index, Err(error))),
         }
-    };
-    match connection {
-        Connection::Rbd(rbd) => rbd::find(rbd, key, limit).await,
-        Connection::Iscsi(iscsi) => iscsi::find(iscsi, key, limit).await,
     }
+    let luns = luns.into_iter().map(|(index, iscsi, key)| async move { (index, iscsi::find(iscsi, key, limit).await) });
+    let (indices, images): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+    let (luns, images) = join(join_all(luns), rbd::find(&images, limit)).await;
+    let mut answers: Vec<_> = luns.into_iter().chain(indices.into_iter().zip(images)).chain(errors).collect();
+    answers.sort_by_key(|(index, _)| *index);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// Who logs in, and with what.
 type Key<'a> = Option<(&'a str, &'a SecretString)>;
+
+fn key<'a>(connection: &'a Connection, secret: Option<&'a SecretString>) -> Result<Key<'a>, FindError> {
+    match (connection.login(), secret) {
+        (Some(login), Some(secret)) => Ok(Some((&login.user, secret))),
+        // A secret without a login opens nothing.
+        (None, _) => Ok(None),
+        (Some(login), None) => Err(FindError::NoSecret { volume: connection.to_string(), user: login.user.clone() }),
+    }
+}
 
 /// What a failure says if it is the same for every tool.
 fn common(failed: &Failed, volume: &str, at: &str, program: &'static str, package: &'static str) -> Option<FindError> {

@@ -1,13 +1,14 @@
 //! Runs the programs that do storage's work: Ceph's, open-iscsi's, QEMU's. Arguments, which every user of the host can read,
-//! never hold a secret; a program that needs one gets it in its environment or by an open file.
+//! never hold a secret; a program that needs one gets it in its environment, by a pipe or by an open file.
 
 use std::{
-    process::{ExitStatus, Stdio},
+    io,
+    process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::{process::Command, time::timeout};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 /// How long a program may take that says nothing else.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -18,6 +19,7 @@ pub struct Tool {
     program: String,
     arguments: Vec<String>,
     environment: Vec<(String, SecretString)>,
+    input: Option<SecretString>,
     limit: Duration,
 }
 
@@ -36,7 +38,7 @@ pub struct Failed {
 impl Tool {
     /// A program, looked for in `PATH`.
     pub fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), arguments: Vec::new(), environment: Vec::new(), limit: LIMIT }
+        Self { program: program.to_owned(), arguments: Vec::new(), environment: Vec::new(), input: None, limit: LIMIT }
     }
 
     /// Adds arguments. None of them is a secret.
@@ -50,6 +52,13 @@ impl Tool {
     #[must_use]
     pub fn secret_env(mut self, name: &str, value: SecretString) -> Self {
         self.environment.push((name.to_owned(), value));
+        self
+    }
+
+    /// What it reads from its standard input when it is [run](Self::run).
+    #[must_use]
+    pub fn secret_input(mut self, input: SecretString) -> Self {
+        self.input = Some(input);
         self
     }
 
@@ -78,7 +87,7 @@ impl Tool {
 
     /// Runs it to its end. Returns what it wrote to its standard output.
     pub async fn run(self) -> Result<String, Failed> {
-        let output = match timeout(self.limit, self.command().output()).await {
+        let output = match timeout(self.limit, self.output()).await {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(self.failed(None, format!("cannot be run: {error}"))),
             Err(_) => return Err(self.failed(None, format!("gave no answer within {:?} and was killed", self.limit))),
@@ -88,6 +97,16 @@ impl Tool {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(Failed::ended(&self.command_line(), output.status, &said))
+    }
+
+    async fn output(&self) -> io::Result<Output> {
+        let Some(input) = &self.input else { return self.command().output().await };
+        let mut child = self.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // It may end without having read all: what it says then tells more than that.
+        if let Some(mut pipe) = child.stdin.take() {
+            let _ = pipe.write_all(input.expose_secret().as_bytes()).await;
+        }
+        child.wait_with_output().await
     }
 
     fn failed(&self, code: Option<i32>, how: String) -> Failed {
@@ -135,5 +154,11 @@ mod tests {
         let failed = tool.run().await.expect_err("it exits with 3");
         assert_eq!(failed.code, Some(3));
         assert!(!format!("{failed:?}").contains("hunter2"));
+        let tool = || sh("cat; exit $(tail -c 0 | wc -c)").secret_input("hunter2".into());
+        assert!(!format!("{:?}", tool()).contains("hunter2"));
+        assert_eq!(tool().run().await.as_deref(), Ok("hunter2"));
+        let deaf =
+            sh("exit 3").secret_input("hunter2".repeat(100_000).into()).run().await.expect_err("it exits with 3");
+        assert_eq!(deaf.code, Some(3));
     }
 }

@@ -25,7 +25,29 @@ impl Disks<'_> {
                 remedy: format!("set cache='none' in the <driver> of {target} (virsh edit {guest}), stop and start it"),
             });
         }
-        self.sighted(disk, self.source, &self.shown.volumes)
+        let found = self.sighted(disk, self.source, &self.shown.volumes)?;
+        if let Some(other) = self.twin(disk, volume, found) {
+            let (guest, target, connection) = (self.guest, &disk.disk.target, &volume.connection);
+            return Err(Refusal {
+                reason: Reason::DiskUsedTwice,
+                message: format!("disk {target} of {guest}: {connection} is its disk {other}, too, and is written to"),
+                remedy: "detach one of them, or mark both as <shareable/>".into(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Another disk of the guest that is the same volume, if one of the two writes to it, unless both are meant to share it. The
+    /// name alone does not tell: two clusters may have an image of one name.
+    fn twin<'a>(&'a self, disk: &DiskDefinition, volume: &Volume, found: &Found) -> Option<&'a str> {
+        let is_twin = |other: &&DiskDefinition| {
+            other.disk.target != disk.disk.target
+                && !(other.shareable && disk.shareable)
+                && !(other.disk.read_only && disk.disk.read_only)
+                && other.volume.as_ref().is_some_and(|other| other.connection.is_same_volume(&volume.connection))
+                && self.sighted(other, self.source, &self.shown.volumes).is_ok_and(|other| other == found)
+        };
+        self.disks.iter().find(is_twin).map(|other| other.disk.target.as_str())
     }
 
     pub(super) fn arriving_volume(&self, disk: &DiskDefinition, volume: &Volume) -> Result<Resolution, Refusal> {

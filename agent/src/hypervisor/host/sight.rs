@@ -13,12 +13,16 @@ use vmferry_core::{
     instance::DiskSource,
     migration::Kind,
     reason::Reason,
+    volume::Connection,
 };
 
-use super::LibvirtHost;
+use super::{
+    LibvirtHost,
+    volumes::devices::{self, Unseen},
+};
 use crate::{
     hypervisor::{Fault, files},
-    storage::{by_host, image, space, with_causes},
+    storage::{image, space, with_causes},
 };
 
 /// How long a call waits for the contents of an image: less than its caller waits for it.
@@ -58,17 +62,28 @@ impl LibvirtHost {
     /// Why a block device is not the volume that its label says it is. On the destination the guest would get that volume.
     async fn is_another_device(&self, disk: &DiskDefinition) -> Option<Refusal> {
         let (Some(volume), DiskSource::Block { path }) = (&disk.volume, &disk.disk.source) else { return None };
-        let (own, connection) = (path.clone(), volume.connection.clone());
-        let devices = by_host::devices_of(&connection).await.unwrap_or_default();
-        let below = files::within_limit(move || Ok(by_host::devices_below(&own))).await.unwrap_or_default();
-        if !devices.is_disjoint(&below) {
-            return None;
+        let connection = &volume.connection;
+        let target = &disk.disk.target;
+        match is_at(connection, path).await {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(unseen) => {
+                return Some(Refusal {
+                    reason: Reason::ProbeFailed,
+                    message: format!(
+                        "disk {target} is {path} on {}; whether that is {connection}, as its label says, cannot be told: {}",
+                        self.name,
+                        with_causes(&unseen)
+                    ),
+                    remedy: format!("see that the agent of {} can read it", self.name),
+                });
+            }
         }
         Some(Refusal {
             reason: Reason::VolumeDiffers,
             message: format!(
-                "disk {} is {path} on {}, and that is not {connection}, which its label says it is",
-                disk.disk.target, self.name
+                "disk {target} is {path} on {}, and that is not {connection}, which its label says it is",
+                self.name
             ),
             remedy: "say which volume it is: vmferry volumes set --help".into(),
         })
@@ -160,34 +175,42 @@ impl LibvirtHost {
 
     /// Every volume at once.
     async fn sight_volumes(&self, disks: &[DiskDefinition]) -> Vec<VolumeSight> {
-        let volumes = disks.iter().filter_map(|disk| disk.volume.as_ref());
-        let sights = volumes.map(|volume| async {
-            let found = self.volumes.find(volume).await.map(|(found, _)| found);
-            VolumeSight { target: volume.target.clone(), found }
+        let volumes: Vec<_> = disks.iter().filter_map(|disk| disk.volume.as_ref()).collect();
+        let sights = self.volumes.find(&volumes).await.into_iter().zip(volumes);
+        let sights = sights.map(|(sight, volume)| VolumeSight {
+            target: volume.target.clone(),
+            found: sight.map(|sighting| sighting.found),
         });
-        join_all(sights).await
+        sights.collect()
     }
 
     /// By domains other than the guest.
     async fn volumes_used(&self, leaving: &Leaving) -> Result<Vec<VolumeUse>, Fault> {
         let domains = self.libvirt.domains().await?;
-        let others = domains.into_iter().filter(|domain| domain.id != leaving.definition.id);
-        let uses = others.flat_map(|domain| {
+        let others: Vec<_> = domains.into_iter().filter(|domain| domain.id != leaving.definition.id).collect();
+        let unseen = |error: Unseen| {
+            let message =
+                format!("cannot tell which volumes the domains of {} use already: {}", self.name, with_causes(&error));
+            Fault::new(Reason::ProbeFailed, message)
+        };
+        let unlabelled = devices::unlabelled(others.iter().flat_map(|domain| &domain.definition.disks));
+        // Where nobody has such a disk, the kernel need not be asked.
+        let is_asked = !unlabelled.is_empty();
+        let below = devices::devices_below(unlabelled).await.map_err(unseen)?;
+        let mut devices = Vec::new();
+        for volume in leaving.definition.disks.iter().filter_map(|disk| disk.volume.as_ref()).filter(|_| is_asked) {
+            let connection = &volume.connection;
+            devices.push((connection, devices::devices_of(connection).await.map_err(unseen)?));
+        }
+        let volume_at = |path: &str| {
+            let below = below.get(path)?;
+            let found = devices.iter().find(|(_, devices)| !devices.is_disjoint(below));
+            found.map(|(connection, _)| (*connection).clone())
+        };
+        let uses = others.into_iter().flat_map(|domain| {
             let (guest, disks) = (domain.name, domain.definition.disks);
             disks.into_iter().map(move |disk| (guest.clone(), disk))
         });
-        let mut devices = Vec::new();
-        for volume in leaving.definition.disks.iter().filter_map(|disk| disk.volume.as_ref()) {
-            let connection = &volume.connection;
-            devices.push((connection, by_host::devices_of(connection).await.unwrap_or_default()));
-        }
-        let volume_at = |path: &str| {
-            let below = by_host::devices_below(path);
-            devices
-                .iter()
-                .find(|(_, devices)| !devices.is_disjoint(&below))
-                .map(|(connection, _)| (*connection).clone())
-        };
         let mut used = Vec::new();
         for (guest, disk) in uses {
             let known = disk.volume.as_ref().map(|volume| volume.connection.clone());
@@ -202,6 +225,13 @@ impl LibvirtHost {
         }
         Ok(used)
     }
+}
+
+/// Whether the device at this path is this volume.
+async fn is_at(connection: &Connection, path: &str) -> Result<bool, Unseen> {
+    let devices = devices::devices_of(connection).await?;
+    let below = devices::devices_below([path.to_owned()].into()).await?;
+    Ok(below.values().any(|below| !devices.is_disjoint(below)))
 }
 
 enum Look {

@@ -48,12 +48,12 @@ impl Storage for LibvirtHost {
         self.digest_of(path).await
     }
 
-    async fn connect_volume(
+    async fn connect_volumes(
         &self,
         migration: MigrationId,
-        volume: &Volume,
-    ) -> Result<(Found, Option<Relocation>), Fault> {
-        self.volumes.connect(migration, volume).await
+        volumes: &[&Volume],
+    ) -> Vec<Result<(Found, Option<Relocation>), Fault>> {
+        self.volumes.connect(migration, volumes).await
     }
 
     async fn release_secret(&self, migration: MigrationId, connection: &Connection) -> Result<(), Fault> {

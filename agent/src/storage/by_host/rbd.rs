@@ -1,4 +1,4 @@
-//! RBD images, by the kernel's client: `rbd map`.
+//! RBD images, by the kernel's client: `rbd map`. Nothing else of VMFerry's runs `rbd`.
 
 use std::{
     fs,
@@ -15,6 +15,7 @@ use vmferry_core::volume::{Found, Rbd};
 use super::{Connected, Settings, failed::Failed, scsi, session::value};
 use crate::storage::{
     key_file::KeyFile,
+    rbd::{Meaning, identity},
     tool::{self, Tool},
 };
 
@@ -84,8 +85,8 @@ pub(super) async fn connect(
             return Err(Failed::Ambiguous { volume, one: image.id, other });
         }
     }
-    let device = match mapped.into_iter().next() {
-        Some(mapped) => mapped.device,
+    let (device, is_new) = match mapped.into_iter().next() {
+        Some(mapped) => (mapped.device, false),
         None => {
             let device =
                 map(rbd, key.as_ref(), settings.device_timeout).run().await.map_err(|source| {
@@ -94,22 +95,39 @@ pub(super) async fn connect(
                         failed => failed,
                     }
                 })?;
-            device.trim().to_owned()
+            (device.trim().to_owned(), true)
         }
     };
-    let path = name.path();
+    let connected = found(rbd, &device, image, name.path(), settings).await;
+    // Had it been mapped before, its name would be there.
+    if connected.is_err()
+        && is_new
+        && let Err(failed) = unmap(rbd, &device).await
+    {
+        tracing::warn!(volume, device, "is still mapped: {failed}");
+    }
+    connected
+}
+
+/// What is mapped there, once it has the name that Ceph's udev rules give it.
+async fn found(rbd: &Rbd, device: &str, image: Image, path: String, settings: &Settings) -> Result<Connected, Failed> {
+    let volume = rbd.to_string();
+    // Linux says so since 4.9.
+    let said = format!("/sys/bus/rbd/devices/{}/cluster_fsid", device.trim_start_matches("/dev/rbd"));
+    let cluster = fs::read_to_string(&said).map_err(|source| Failed::File {
+        volume: volume.clone(),
+        path: said.into(),
+        source,
+    })?;
     let deadline = Instant::now() + settings.device_timeout;
-    while fs::canonicalize(&path).ok().as_deref() != Some(Path::new(&device)) {
+    while fs::canonicalize(&path).ok().as_deref() != Some(Path::new(device)) {
         if Instant::now() >= deadline {
-            // Had it been mapped before, its name would be there: it is this call's.
-            if let Err(failed) = unmap(rbd, &device).await {
-                tracing::warn!(volume, device, "is still mapped: {failed}");
-            }
             return Err(Failed::DeviceTimeout { volume, device: path, timeout: settings.device_timeout });
         }
         sleep(INTERVAL).await;
     }
-    Ok(Connected { path, found: Found { size: image.size, identity: image.id }, warnings: Vec::new() })
+    let found = Found { size: image.size, identity: identity(&image.id, cluster.trim()) };
+    Ok(Connected { path, found, warnings: Vec::new() })
 }
 
 pub(super) async fn disconnect(rbd: &Rbd) -> Result<(), Failed> {
@@ -212,16 +230,15 @@ fn monitors(rbd: &Rbd) -> String {
 
 fn failed(rbd: &Rbd, source: tool::Failed) -> Failed {
     let (volume, at) = (rbd.to_string(), monitors(rbd));
-    match source.code {
-        Some(libc::ENOENT) => Failed::Missing { volume, at, source },
-        Some(libc::EPERM | libc::EACCES) => {
+    // Its status is an error number; it has none if it was killed.
+    match source.code.map_or(Meaning::Unreachable, Meaning::of) {
+        Meaning::Gone => Failed::Missing { volume, at, source },
+        Meaning::Denied => {
             let user = rbd.login.as_ref().map_or("a host without a user", |login| &login.user).to_owned();
             Failed::WrongCredentials { volume, at, user, source }
         }
-        Some(libc::ETIMEDOUT | libc::ECONNREFUSED | libc::EHOSTUNREACH) | None => {
-            Failed::Unreachable { volume, at, source }
-        }
-        Some(_) => Failed::Tool { volume, doing: "look at the image", source },
+        Meaning::Unreachable => Failed::Unreachable { volume, at, source },
+        Meaning::Other => Failed::Tool { volume, doing: "look at the image", source },
     }
 }
 

@@ -1,110 +1,87 @@
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use nix::errno::Errno;
-use serde::Deserialize;
-use vmferry_core::volume::{Found, Rbd};
+use futures::future::join_all;
+use vmferry_core::volume::Rbd;
 
 use super::{FindError, Key, Sighting, common};
-use crate::storage::{
-    key_file::KeyFile,
-    tool::{Failed, Tool},
-};
+use crate::storage::rbd::{self, Meaning, Silence, Trouble};
 
-const PROGRAM: &str = "rbd";
-const PACKAGE: &str = "ceph-common";
+const LIBRARY: &str = "librbd";
+const PACKAGE: &str = "librbd1";
 
-pub(super) async fn find(rbd: &Rbd, key: Key<'_>, limit: Duration) -> Result<Sighting, FindError> {
-    let file = match key {
-        Some((_, secret)) => Some(KeyFile::new(secret).map_err(|error| unreadable(rbd, format!("its key: {error}")))?),
-        None => None,
+/// All images, one look for each cluster and user. Answers in the order of the question.
+pub(super) async fn find(images: &[(&Rbd, Key<'_>)], limit: Duration) -> Vec<Result<Sighting, FindError>> {
+    let looks = clusters(images).into_iter().map(|asked| async move {
+        let (of_it, key): (Vec<_>, _) = (asked.iter().map(|index| images[*index].0).collect(), images[asked[0]].1);
+        let answers = match rbd::ask(&of_it, key.map(|(_, secret)| secret), limit).await {
+            Ok(answers) => answers.into_iter().zip(&of_it).map(|(answer, rbd)| told(rbd, answer)).collect(),
+            Err(silence) => of_it.iter().map(|rbd| Err(unanswered(rbd, &silence))).collect::<Vec<_>>(),
+        };
+        asked.into_iter().zip(answers).collect::<Vec<_>>()
+    });
+    let mut answers: Vec<_> = join_all(looks).await.into_iter().flatten().collect();
+    answers.sort_by_key(|(index, _)| *index);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Which of these images are reached in one way as one user, by their indices.
+fn clusters(images: &[(&Rbd, Key<'_>)]) -> Vec<Vec<usize>> {
+    let way = |index: usize| {
+        let rbd = images[index].0;
+        (&rbd.monitors, &rbd.configuration, &rbd.login)
     };
-    let key = key.and_then(|(user, _)| file.as_ref().map(|file| (user, file.path())));
-    let tool = Tool::new(PROGRAM).args(arguments(rbd, key.as_ref(), limit)).limit(limit);
-    let answer = tool.run().await.map_err(|failed| judge(rbd, failed))?;
-    Ok(Sighting { found: read(&answer).map_err(|what| unreadable(rbd, what))?, portal: None })
-}
-
-fn arguments(rbd: &Rbd, key: Option<&(&str, String)>, limit: Duration) -> Vec<String> {
-    // Ceph waits for minutes. It shall give up by itself: then it says for what it waited.
-    let patience = limit.as_secs().saturating_sub(1).max(1);
-    let mut arguments = vec!["info".to_owned(), "--format=json".to_owned()];
-    for waits in ["client_mount_timeout", "rados_mon_op_timeout", "rados_osd_op_timeout"] {
-        arguments.push(format!("--{waits}={patience}"));
-    }
-    // With `=`, so that no name is taken for an option.
-    arguments.extend(rbd.configuration.as_ref().map(|path| format!("--conf={path}")));
-    if !rbd.monitors.is_empty() {
-        arguments.push(format!("--mon_host={}", rbd.monitors.join(",")));
-    }
-    if let Some((user, file)) = key {
-        arguments.extend([format!("--id={user}"), format!("--keyfile={file}")]);
-    }
-    let (pool, image) = rbd.image.split_once('/').unwrap_or(("rbd", &rbd.image));
-    arguments.push(format!("--pool={pool}"));
-    match image.split_once('/') {
-        Some((namespace, image)) => arguments.extend([format!("--namespace={namespace}"), format!("--image={image}")]),
-        None => arguments.push(format!("--image={image}")),
-    }
-    arguments.extend(rbd.snapshot.as_ref().map(|snapshot| format!("--snap={snapshot}")));
-    arguments
-}
-
-#[derive(Deserialize)]
-struct Info {
-    size: u64,
-    /// Images of the first format have none.
-    #[serde(default)]
-    id: String,
-    block_name_prefix: String,
-}
-
-fn read(answer: &str) -> Result<Found, String> {
-    let info: Info = serde_json::from_str(answer).map_err(|error| error.to_string())?;
-    let identity = if info.id.is_empty() { info.block_name_prefix } else { info.id };
-    if identity.is_empty() {
-        return Err("the image has no id".to_owned());
-    }
-    Ok(Found { size: ByteSize::b(info.size), identity })
-}
-
-/// `rbd` exits with an errno.
-fn judge(rbd: &Rbd, failed: Failed) -> FindError {
-    let volume = rbd.to_string();
-    let at = if rbd.monitors.is_empty() {
-        format!("the monitors of {}", rbd.configuration.as_deref().unwrap_or("/etc/ceph/ceph.conf"))
-    } else {
-        rbd.monitors.join(", ")
-    };
-    if let Some(error) = common(&failed, &volume, &at, PROGRAM, PACKAGE) {
-        return error;
-    }
-    let why = failed.how.clone();
-    match failed.code.map(Errno::from_raw) {
-        // It does not find the monitors' names, which is no answer of a cluster.
-        Some(Errno::ENOENT) if why.contains("cannot identify monitors") => FindError::Unreachable { volume, at, why },
-        Some(Errno::ENOENT) => FindError::Gone { volume, why },
-        Some(Errno::ETIMEDOUT | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => {
-            FindError::Unreachable { volume, at, why }
+    let mut clusters: Vec<Vec<usize>> = Vec::new();
+    for index in 0..images.len() {
+        match clusters.iter_mut().find(|cluster| way(cluster[0]) == way(index)) {
+            Some(cluster) => cluster.push(index),
+            None => clusters.push(vec![index]),
         }
-        // 1 is also what it says when it does not understand us.
-        Some(Errno::EPERM) if !why.contains("(1)") => FindError::Failed(failed),
-        // EOPNOTSUPP: the cluster wants a key, and there is none.
-        Some(Errno::EACCES | Errno::EPERM | Errno::EOPNOTSUPP) => {
+    }
+    clusters
+}
+
+fn told(rbd: &Rbd, answer: Result<vmferry_core::volume::Found, Trouble>) -> Result<Sighting, FindError> {
+    let found = answer.map_err(|trouble| judge(rbd, &trouble))?;
+    Ok(Sighting { found, portal: None })
+}
+
+fn unanswered(rbd: &Rbd, silence: &Silence) -> FindError {
+    match silence {
+        Silence::Trouble(trouble) => judge(rbd, trouble),
+        Silence::Failed(failed) => common(failed, &rbd.to_string(), &monitors(rbd), "vmferry-agent", "vmferry-agent")
+            .unwrap_or_else(|| FindError::Failed(failed.clone())),
+        Silence::Unreadable(what) => {
+            FindError::Unreadable { program: LIBRARY, volume: rbd.to_string(), what: what.clone() }
+        }
+    }
+}
+
+fn judge(rbd: &Rbd, trouble: &Trouble) -> FindError {
+    let (volume, at, why) = (rbd.to_string(), monitors(rbd), trouble.to_string());
+    match (trouble, trouble.meaning()) {
+        (Trouble::Library(_), _) => FindError::NoTool { program: LIBRARY, package: PACKAGE, why },
+        (_, Meaning::Gone) => FindError::Gone { volume, why },
+        (_, Meaning::Unreachable) => FindError::Unreachable { volume, at, why },
+        (_, Meaning::Denied) => {
             let user = rbd.login.as_ref().map_or("nobody", |login| &login.user).to_owned();
             FindError::Denied { volume, user, why }
         }
-        _ => FindError::Failed(failed),
+        (_, Meaning::Other) => FindError::Unusable { volume, at, why },
     }
 }
 
-fn unreadable(rbd: &Rbd, what: String) -> FindError {
-    FindError::Unreadable { program: PROGRAM, volume: rbd.to_string(), what }
+fn monitors(rbd: &Rbd) -> String {
+    if rbd.monitors.is_empty() {
+        format!("the monitors of {}", rbd.configuration.as_deref().unwrap_or("/etc/ceph/ceph.conf"))
+    } else {
+        rbd.monitors.join(", ")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{rbd::Step, tool::Failed};
     use vmferry_core::volume::{Login, SecretName};
 
     fn image() -> Rbd {
@@ -118,81 +95,50 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_has_no_room_for_a_second_meaning() {
-        let key = ("web", "/proc/1/fd/3".to_owned());
-        let asked = arguments(&image(), Some(&key), Duration::from_secs(10));
-        let waits = ["--client_mount_timeout=9", "--rados_mon_op_timeout=9", "--rados_osd_op_timeout=9"];
-        let names = ["--id=web", "--keyfile=/proc/1/fd/3", "--pool=vms", "--image=web"];
-        assert_eq!(asked[2..5], waits);
-        assert_eq!(asked[5], "--mon_host=192.0.2.1:6789,[2001:db8::1]:3300");
-        assert_eq!(asked[6..], names);
-        let other = Rbd {
-            monitors: vec![],
-            configuration: Some("/etc/ceph/b.conf".into()),
-            image: "vms/ns/--help".into(),
-            snapshot: Some("nightly".into()),
-            login: None,
-        };
-        let asked = arguments(&other, None, Duration::from_millis(10));
-        assert_eq!(asked[4], "--rados_osd_op_timeout=1");
-        assert_eq!(
-            asked[5..],
-            ["--conf=/etc/ceph/b.conf", "--pool=vms", "--namespace=ns", "--image=--help", "--snap=nightly"]
-        );
+    fn a_cluster_is_looked_at_once_for_each_way_and_user() {
+        let (one, same) = (image(), image());
+        let other_image = Rbd { image: "backup/web".into(), snapshot: Some("nightly".into()), ..image() };
+        let other_user = Rbd { login: None, ..image() };
+        let other_cluster = Rbd { monitors: vec![], configuration: Some("/etc/ceph/b.conf".into()), ..image() };
+        let images = [&one, &other_user, &other_image, &other_cluster, &same].map(|rbd| (rbd, None));
+        assert_eq!(clusters(&images), [vec![0, 2, 4], vec![1], vec![3]]);
+        assert_eq!(clusters(&[]), [[0_usize; 0]; 0]);
     }
 
     #[test]
-    fn an_image_is_known_by_its_id() {
-        // Ceph 16.2.15, Debian 12.
-        let answer = r#"{"name":"web","id":"1016ea72d720","size":67108864,"objects":16,"order":22,"object_size":4194304,"snapshot_count":1,"block_name_prefix":"rbd_data.1016ea72d720","format":2,"features":["layering","exclusive-lock","object-map","fast-diff","deep-flatten"],"op_features":[],"flags":[],"create_timestamp":"Sun Nov 22 09:59:54 2026","access_timestamp":"Sun Nov 22 09:59:54 2026","modify_timestamp":"Sun Nov 22 09:59:54 2026"}"#;
-        assert_eq!(read(answer), Ok(Found { size: ByteSize::mib(64), identity: "1016ea72d720".into() }));
-        let first_format = answer.replace(r#""id":"1016ea72d720","#, "").replace("rbd_data.1016ea72d720", "rb.0.1016");
-        assert_eq!(read(&first_format).map(|found| found.identity), Ok("rb.0.1016".into()));
-        for nonsense in [
-            "",
-            "{}",
-            "[]",
-            &answer.replace("67108864", "-1"),
-            &answer.replace("1016ea72d720", "").replace("rbd_data.", ""),
-        ] {
-            assert!(read(nonsense).is_err(), "{nonsense}");
+    fn what_ceph_says_no_with_says_what_is_wrong() {
+        let judged = |step, number| judge(&image(), &Trouble::Ceph { step, number });
+        for step in [Step::OpenPool, Step::OpenImage] {
+            assert!(matches!(judged(step, libc::ENOENT), FindError::Gone { .. }), "{step}");
         }
-    }
-
-    #[test]
-    fn what_rbd_fails_with_says_what_is_wrong() {
-        let judged = |code: Option<i32>, how: &str| {
-            judge(&image(), Failed { command: "rbd info".into(), code, how: how.into() })
-        };
-        // Each as rbd said it, asked of a cluster of one monitor.
-        for gone in [
-            "rbd: error opening image gone: (2) No such file or directory",
-            "rbd: error opening pool 'gone': (2) No such file or directory",
-            "error setting snapshot context: (2) No such file or directory",
+        // Each as librados said it, asked for a cluster that does not answer, or of which it knows no monitors.
+        for (step, number) in [
+            (Step::Connect, libc::ETIMEDOUT),
+            (Step::Connect, libc::ENOENT),
+            (Step::OpenImage, libc::ETIMEDOUT),
+            (Step::Configure, libc::ENOENT),
         ] {
-            assert!(matches!(judged(Some(2), gone), FindError::Gone { .. }), "{gone}");
-        }
-        for (code, unreachable) in [
-            (Some(110), "rbd: couldn't connect to the cluster!"),
-            (Some(110), "rbd: error opening image web: (110) Connection timed out"),
-            (Some(2), "-1 monclient: get_monmap_and_config cannot identify monitors to contact"),
-            (None, "gave no answer within 10s and was killed"),
-        ] {
-            let error = judged(code, unreachable);
+            let error = judged(step, number);
             assert!(error.is_transient(), "{error:?}");
             assert!(error.to_string().contains("192.0.2.1:6789, [2001:db8::1]:3300"), "{error}");
         }
-        for (code, denied) in [
-            (13, "rbd: couldn't connect to the cluster!"),
-            (95, "rbd: couldn't connect to the cluster!"),
-            (1, "rbd: error opening image web: (1) Operation not permitted"),
-        ] {
-            let error = judged(Some(code), denied);
+        for (step, number) in
+            [(Step::Connect, libc::EACCES), (Step::Connect, libc::EOPNOTSUPP), (Step::OpenImage, libc::EPERM)]
+        {
+            let error = judged(step, number);
             assert!(matches!(&error, FindError::Denied { user, .. } if user == "web"), "{error:?}");
         }
-        let configuration = "global_init: unable to open config file from search list /nonexistent";
-        assert!(matches!(judged(Some(1), configuration), FindError::Failed(_)));
-        let missing = judged(None, "cannot be run: No such file or directory (os error 2)");
-        assert!(missing.to_string().contains("apt-get install ceph-common"), "{missing}");
+        let broken = judged(Step::ReadImage, libc::EIO).to_string();
+        assert!(broken.contains("rbd:vms/web") && broken.contains("I/O error"), "{broken}");
+        let missing = judge(&image(), &Trouble::Library("librbd.so.1: cannot open shared object file".into()));
+        assert!(missing.to_string().contains("apt-get install librbd1"), "{missing}");
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_a_cluster_that_does_not_answer() {
+        let how = "gave no answer within 10s and was killed".to_owned();
+        let failed = Failed { command: "/proc/self/exe look-at-rbd".into(), code: None, how };
+        let error = unanswered(&image(), &Silence::Failed(failed));
+        assert!(matches!(error, FindError::Unreachable { .. }), "{error:?}");
     }
 }

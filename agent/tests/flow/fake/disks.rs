@@ -158,14 +158,22 @@ impl Storage for Fake {
         panic!("the destination does not have {path}")
     }
 
-    async fn connect_volume(&self, _: MigrationId, volume: &Volume) -> Result<(Found, Option<Relocation>), Fault> {
-        let (undo, thing, place) = match volume.target.as_str() {
-            "vdc" => ("release_secret", SECRET, None),
-            _ => ("disconnect_volume", ATTACHED, Some(relocation())),
-        };
-        self.assert_journaled(undo);
-        let connect = || _ = self.world.facts().has.insert((self.name, thing.to_owned()));
-        self.step("connecting a volume", connect).await.map(|()| (found(), place))
+    async fn connect_volumes(
+        &self,
+        _: MigrationId,
+        volumes: &[&Volume],
+    ) -> Vec<Result<(Found, Option<Relocation>), Fault>> {
+        let mut connected = Vec::new();
+        for volume in volumes {
+            let (undo, thing, place) = match volume.target.as_str() {
+                "vdc" => ("release_secret", SECRET, None),
+                _ => ("disconnect_volume", ATTACHED, Some(relocation())),
+            };
+            self.assert_journaled(undo);
+            let connect = || _ = self.world.facts().has.insert((self.name, thing.to_owned()));
+            connected.push(self.step("connecting a volume", connect).await.map(|()| (found(), place)));
+        }
+        connected
     }
 
     async fn release_secret(&self, _: MigrationId, _: &Connection) -> Result<(), Fault> {

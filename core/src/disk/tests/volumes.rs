@@ -108,6 +108,37 @@ fn one_user_who_shares_does_not_hide_another_who_does_not() {
 }
 
 #[test]
+fn a_volume_that_is_two_disks_of_the_guest_is_refused_unless_both_share_it_or_neither_writes() {
+    let (share, read) = ("<shareable/></disk>", "<readonly/></disk>");
+    for (first, second, allowed) in [
+        ("</disk>", "</disk>", false),
+        (share, "</disk>", false),
+        (read, "</disk>", false),
+        (share, share, true),
+        (read, read, true),
+    ] {
+        for xml in [RBD, BLOCK] {
+            let mut world = world(&xml.replace("</disk>", first));
+            let mut twin = disks(&xml.replace("</disk>", second).replace("vda", "vdb")).remove(0);
+            twin.volume = world.disks[0].volume.clone().map(|volume| Volume { target: "vdb".into(), ..volume });
+            world.disks.push(twin);
+            let sight = VolumeSight { target: "vdb".into(), found: Ok(found()) };
+            world.shown.volumes.push(sight.clone());
+            world.sight.volumes.push(sight);
+            if allowed {
+                assert!(world.leaving().is_ok(), "{first} {second}");
+                continue;
+            }
+            let name = connection(&world).to_string();
+            let refusal = world.refused_here(Reason::DiskUsedTwice, &["vda", &name, "its disk vdb, too"]);
+            assert!(refusal.remedy.contains("detach one"), "{}", refusal.remedy);
+            world.shown.volumes[1].found = Ok(Found { identity: "of another system".into(), ..found() });
+            assert!(world.leaving().is_ok(), "another volume of the same name");
+        }
+    }
+}
+
+#[test]
 fn what_a_host_says_of_a_volume_that_it_cannot_reach_is_passed_on() {
     for reason in [Reason::VolumeUnreachable, Reason::VolumeMissing, Reason::VolumeSecretMissing] {
         let said = Refusal { reason, message: "disk vda of web: as it happens".into(), remedy: "mend it".into() };
