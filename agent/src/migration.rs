@@ -31,7 +31,6 @@ use vmferry_core::{
     flow::rolled_back,
     migration::{Cause, Kind, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
-    undo::Undo,
 };
 
 use crate::{
@@ -368,7 +367,7 @@ impl<H: Hypervisor> Task<H> {
             // What sent its disks died with that process. It comes up again, unless all of it had been sent.
             Side::Source if moving && order.kind.is_cold() && state.statistics().is_some() => Ok(()),
             Side::Source if moving && !order.kind.is_cold() => self.recover_job(&order).await,
-            Side::Source => self.give_up_moving(&order).await,
+            Side::Source => self.give_up().await,
             // It was to run here; whether it did for a moment cannot be told any more.
             Side::Destination if moving && !state.has_done(Phase::Migrate) && state.cause().is_none() => {
                 self.start_guest().await.map(drop)
@@ -433,16 +432,6 @@ impl<H: Hypervisor> Task<H> {
         }
         self.publish();
         leftovers
-    }
-
-    /// A guest that was asked to shut down must be off before it can be started again.
-    async fn give_up_moving(&mut self, order: &Order) -> Result<(), CallError> {
-        let pending = &self.journal.state().pending;
-        let was_asked = pending.iter().any(|undo| matches!(undo, Undo::StartAgain { .. }));
-        if was_asked && let Err(fault) = phase::cold::await_shutdown(&*self.host, order).await {
-            warn!("{}: {fault}", order.instance_name);
-        }
-        self.give_up().await
     }
 
     async fn give_up(&mut self) -> Result<(), CallError> {

@@ -134,7 +134,10 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         }
         Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,
         Undo::StopReceivers => host.stop_receivers(order.id).await,
-        Undo::StartAgain { instance } => host.start(*instance).await,
+        Undo::StartAgain { instance } => {
+            cold::await_shutdown(host, order).await?;
+            host.start(*instance).await
+        }
         Undo::RestoreAutostart { instance } => host.set_autostart(*instance, true).await,
         Undo::RestoreName { instance, name } => host.rename(*instance, name).await,
         // libvirt refuses it for a guest that runs.

@@ -42,20 +42,27 @@ impl Libvirt {
         let made = self
             .change_within(SLOW, format!("start domain {id}"), move |connection| {
                 let Some(domain) = lookup(connection, id)? else { return Ok(None) };
-                if !domain.is_active()? {
+                let is_off = !domain.is_active()?;
+                if is_off {
                     domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED)?;
                 }
-                Ok(Some(()))
+                Ok(Some(is_off))
             })
             .await?;
-        made.ok_or(Error::NoDomain { id })?;
+        let is_new = made.ok_or(Error::NoDomain { id })?;
         let resumed = self
             .change(format!("let domain {id} run"), move |connection| {
                 let Some(domain) = lookup(connection, id)? else { return Ok(None) };
-                if Moment::read(&domain)?.sighting() == Sighting::Paused {
-                    domain.resume()?;
+                let is_paused = || Ok::<_, Fault>(Moment::read(&domain)?.sighting() == Sighting::Paused);
+                if !is_paused()? {
+                    return Ok(Some(()));
                 }
-                Ok(Some(()))
+                let resumed = domain.resume().map_err(Fault::from);
+                // Left as it is it would look as if it had run.
+                if resumed.is_err() && is_new && is_paused()? {
+                    domain.destroy()?;
+                }
+                resumed.map(Some)
             })
             .await?;
         resumed.ok_or(Error::NoDomain { id })

@@ -105,7 +105,13 @@ async fn retire(
     }
     let mut off_since = None;
     if let Some(shutdown) = order.kind.shutdown() {
-        steps.take(Undo::StartAgain { instance }, shut_down(host, order, shutdown, progress)).await?;
+        let undo = Undo::StartAgain { instance };
+        let down = steps.take(undo.clone(), shut_down(host, order, shutdown, progress)).await;
+        if down.as_ref().is_err_and(|fault| fault.reason == Reason::ShutdownIgnored) {
+            // It was waited for long enough.
+            steps.keep(&undo)?;
+        }
+        down?;
         off_since = Some(Instant::now());
         go_on(order, cancel)?;
     }
@@ -171,8 +177,9 @@ async fn shut_down(
     }
 }
 
-/// After a restart: a guest may have been asked to shut down, and do it any time now. Returns when it has, or will not.
-pub async fn await_shutdown(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+/// A guest that still runs may have been asked to shut down just before all went wrong, and do it any time now: only then can it
+/// be started again. Returns when it has, or will not.
+pub(super) async fn await_shutdown(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
     let begun = Instant::now();
     let deadline = order.kind.shutdown().map(|shutdown| shutdown.deadline).unwrap_or_default();
     while host.sighting(order.instance).await? == Sighting::Running && begun.elapsed() < deadline {

@@ -46,14 +46,9 @@ pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Step
         let name = &order.instance_name;
         warnings.push(format!("{}: {name} runs but its definition is not kept: {fault}", host.name()));
     }
-    // libvirt does not carry it along.
-    if steps.autostart()
-        && let Err(fault) = host.set_autostart(order.instance, true).await
-    {
-        let (name, host) = (&order.instance_name, host.name());
-        warnings.push(format!(
-            "{host}: {name} will not start with its host, as it did: {fault}; virsh autostart {name} there mends it"
-        ));
+    if steps.autostart() {
+        // libvirt does not carry it along.
+        steps.promise(Undo::RestoreAutostart { instance: order.instance })?;
     }
     warnings.extend(steps.unwind(host).await);
     Ok(warnings)

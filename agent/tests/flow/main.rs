@@ -18,7 +18,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(5), fallback: Fallback::GiveUp };
+const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(1), fallback: Fallback::GiveUp };
 /// Every way to move.
 const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, Kind::Cold { shutdown: None }];
 /// Longer than any check takes here, and short enough to be waited for.

@@ -20,9 +20,7 @@ pub(crate) struct Cold {
         requires = "cold",
         value_name = "TIME",
         default_value = "60s",
-        value_parser = humantime::parse_duration,
-        env = "VMFERRY_SHUTDOWN_TIMEOUT",
-        hide_env_values = true
+        value_parser = humantime::parse_duration
     )]
     pub(crate) shutdown_timeout: Duration,
     /// What is done if it takes longer
@@ -31,9 +29,7 @@ pub(crate) struct Cold {
         requires = "cold",
         value_enum,
         value_name = "WHAT",
-        default_value_t = ShutdownFallback::PowerOff,
-        env = "VMFERRY_SHUTDOWN_FALLBACK",
-        hide_env_values = true
+        default_value_t = ShutdownFallback::PowerOff
     )]
     pub(crate) shutdown_fallback: ShutdownFallback,
 }

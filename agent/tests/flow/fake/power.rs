@@ -13,8 +13,7 @@ impl Power for Fake {
     }
 
     async fn set_autostart(&self, _: InstanceId, autostart: bool) -> Result<(), Fault> {
-        let retired = format!("{}_autostart", if self.name == "source" { "restore" } else { "" });
-        self.assert_journaled(retired.trim_start_matches('_'));
+        self.assert_journaled("restore_autostart");
         let change = || _ = self.world.facts().autostart.insert(self.name, autostart);
         self.step("changing autostart", change).await
     }
