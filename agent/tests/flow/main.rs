@@ -3,6 +3,7 @@
 //!
 //! Everything above the edge is the real thing: flow, migrations, journals on disk, phases.
 
+mod cold;
 mod fake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -33,12 +33,14 @@ impl Local<'_> {
                 facts.faults.trouble
             })
         };
+        let is_silent = self.world.facts().silent == self.migrations.host().name().as_str();
         let silence = || CallError {
             host: self.host().clone(),
             reason: Reason::AgentUnreachable,
             message: format!("{} did not answer, as asked for", self.host()),
         };
         match struck {
+            None if is_silent => Err(silence()),
             None => call.await,
             Some(Trouble::LosesItsAnswer) => {
                 _ = call.await;

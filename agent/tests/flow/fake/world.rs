@@ -68,6 +68,8 @@ pub(super) struct Facts {
     pub(super) directories: BTreeSet<(&'static str, MigrationId)>,
     pub(super) listening: BTreeSet<(&'static str, MigrationId)>,
     pub(super) granted: BTreeMap<MigrationId, HostName>,
+    /// The host whose agent nobody hears.
+    pub(super) silent: &'static str,
     /// Where the guest has run.
     pub(super) has_run: BTreeSet<&'static str>,
     /// The guest's name on the source, which may be taken from it for a while.
@@ -103,6 +105,7 @@ impl World {
             directories: BTreeSet::new(),
             listening: BTreeSet::new(),
             granted: BTreeMap::new(),
+            silent: "nobody",
             has_run: BTreeSet::new(),
             name: NAME.to_owned(),
             autostart: BTreeMap::from([("source", true)]),
@@ -174,6 +177,16 @@ impl World {
             facts.receiving.clear();
         }
         facts.domains.retain(|_, (sighting, _)| *sighting != Sighting::Arriving);
+    }
+
+    /// From now on nobody hears this host's agent.
+    pub(crate) fn silence(&self, host: &'static str) {
+        self.facts().silent = host;
+    }
+
+    /// The guest shuts itself down, of its own will.
+    pub(crate) fn goes_off(&self, host: &'static str) {
+        self.set(host, Some((Sighting::Shutoff, true)));
     }
 
     pub(crate) fn wait_for_death(&self) -> impl Future<Output = ()> + use<> {
