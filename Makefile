@@ -40,8 +40,10 @@ test: setup check build ## Everything: setup, check, build, unit, documentation 
 	cargo nextest run --workspace
 
 .PHONY: test-kernel
-test-kernel: packages rust ## Volumes attached by a host's kernel, in an emulated machine with storage of its own (needs root)
-	cargo run --quiet --package vmferry-tests --bin kernel-vm
+test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests that move with them, in emulated machines (needs root)
+	cargo build --workspace --bins
+	target/debug/kernel-vm
+	cargo test --package vmferry-tests --test kernel -- --ignored --nocapture --test-threads=16
 
 .PHONY: bench
 bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)

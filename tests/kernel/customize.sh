@@ -40,3 +40,23 @@ END
 chmod 755 "$initramfs/init"
 (cd "$initramfs" && "$root/usr/bin/busybox" find . | "$root/usr/bin/busybox" cpio -o -H newc) >"$root/kernel/initramfs"
 rm -r "$initramfs"
+
+# Of what the packages start by themselves, only what a hypervisor under test needs.
+rm -r "$root"/etc/systemd/system/*.wants
+wants=$root/etc/systemd/system/sockets.target.wants
+mkdir "$wants"
+for socket in libvirtd libvirtd-ro virtlogd iscsid; do
+    ln -s "/lib/systemd/system/$socket.socket" "$wants/$socket.socket"
+done
+for unit in serial-getty@ttyS0.service getty.target systemd-logind.service systemd-update-utmp.service \
+    systemd-update-utmp-runlevel.service systemd-pstore.service dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount \
+    sys-kernel-tracing.mount sys-fs-fuse-connections.mount systemd-random-seed.service ldconfig.service; do
+    ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+# libvirt asks every QEMU that it finds what it can do.
+rm -f "$root"/usr/bin/qemu-system-i386 "$root"/usr/bin/qemu-system-x86_64-microvm
+# libvirt's NAT network wants dnsmasq.
+rm -f "$root"/etc/libvirt/qemu/networks/autostart/default.xml "$root"/etc/libvirt/qemu/networks/default.xml
+# Each machine has its own.
+rm -f "$root/etc/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf"

@@ -47,6 +47,7 @@ mod boot;
 pub mod console;
 pub mod guest;
 pub mod host;
+pub mod kernel_vm;
 pub mod layout;
 pub mod leaks;
 pub mod network;

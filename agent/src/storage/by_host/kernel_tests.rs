@@ -1,4 +1,4 @@
-//! What holds on a real kernel, with real storage. They run in a machine of their own, which `tests/kernel/init.sh` prepares:
+//! What holds on a real kernel, with real storage. They run in a machine of their own, which `tests/kernel/attach.sh` prepares:
 //! `make test-kernel`.
 
 use std::{

@@ -25,6 +25,8 @@ const OURS: [(&str, &str); 3] =
     [("node.startup", "manual"), ("node.session.scan", "manual"), ("node.session.initial_login_retry_max", "2")];
 /// What `-o new` writes into a record, and discovery does not.
 const MADE_BY_HAND: (&str, &str) = ("node.discovery_type", "static");
+/// Where a record was discovered; open-iscsi keeps it and does nothing with it. Settings alone could be anybody's.
+const MARK: (&str, &str) = ("node.discovery_address", "vmferry");
 
 /// A portal of a target.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +71,7 @@ impl Node<'_> {
         DIRECTORIES.iter().find_map(|directory| record_in(Path::new(directory), *self))
     }
 
-    /// Makes a record, whose logins end after about `login_timeout`.
+    /// Makes a record, whose logins end after about `login_timeout`. It is ours once [`mark`] has been there.
     pub(super) async fn create(&self, login_timeout: Duration) -> Result<(), tool::Failed> {
         self.command(["-o", "new"]).run().await?;
         self.creation(login_timeout).run().await.map(|_| ())
@@ -153,7 +155,7 @@ pub(super) fn setting<'a>(record: &'a str, name: &str) -> Option<&'a str> {
 
 /// Whether we made the record: journals don't say it, and a crash may have come between.
 pub(super) fn is_ours(record: &str) -> bool {
-    OURS.iter().chain(&[MADE_BY_HAND]).all(|(name, value)| setting(record, name) == Some(value))
+    OURS.iter().chain(&[MADE_BY_HAND, MARK]).all(|(name, value)| setting(record, name) == Some(value))
 }
 
 /// A password that a record can hold: a line, and nothing that open-iscsi would cut off.
@@ -162,22 +164,32 @@ pub(super) fn is_writable(password: &SecretString) -> bool {
     !password.is_empty() && password.trim() == password && !password.contains(char::is_control) && password.len() < 256
 }
 
-fn with_password(record: &str, password: &SecretString) -> SecretString {
-    let line = format!("{PASSWORD} = {}", password.expose_secret());
-    let others = record.lines().filter(|line| line.split_once(" = ").is_none_or(|(name, _)| name != PASSWORD));
+fn with_setting(record: &str, name: &str, value: &str) -> SecretString {
+    let line = format!("{name} = {value}");
+    let others = record.lines().filter(|line| line.split_once(" = ").is_none_or(|(other, _)| other != name));
     let mut lines: Vec<_> = others.collect();
     let end = lines.iter().position(|line| line.starts_with("# END")).unwrap_or(lines.len());
     lines.insert(end, &line);
     (lines.join("\n") + "\n").into()
 }
 
+/// Marks a record as VMFerry's. `iscsiadm` sets this setting for nobody.
+pub(super) fn mark(record: &Path) -> io::Result<()> {
+    write_setting(record, MARK.0, MARK.1)
+}
+
 /// Writes the CHAP password into a record.
 ///
-/// `iscsiadm` (2.1.8) takes settings by argument alone, which every user of the host can read. So the record itself is written,
-/// as iscsiadm does it, one setting per line. It is replaced in one step, and has never been readable by others (I6). iscsiadm
-/// reads it anew for each login.
+/// `iscsiadm` (2.1.8) takes settings by argument alone, which every user of the host can read. So the record itself is written
+/// (I6); iscsiadm reads it anew for each login.
 pub(super) fn write_password(record: &Path, password: &SecretString) -> io::Result<()> {
-    let changed = with_password(&fs::read_to_string(record)?, password);
+    write_setting(record, PASSWORD, password.expose_secret())
+}
+
+/// Writes a record as iscsiadm does it, one setting per line. It is replaced in one step, and has never been readable by
+/// others.
+fn write_setting(record: &Path, name: &str, value: &str) -> io::Result<()> {
+    let changed = with_setting(&fs::read_to_string(record)?, name, value);
     // Not beside the record: iscsiadm takes every file there for one.
     let directory = record.ancestors().find(|path| path.ends_with("nodes")).and_then(Path::parent);
     let draft = directory.unwrap_or(Path::new("/etc/iscsi")).join(format!(".vmferry-{}", uuid::Uuid::new_v4()));
@@ -196,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// From the kernel tests' machine (open-iscsi 2.1.8, Debian 12): after `-o new` and our settings.
+    /// From the kernel tests' machine (open-iscsi 2.1.8, Debian 12): after `-o new`, our settings and our mark.
     const RECORD: &str = include_str!("recordings/node-record.txt");
 
     fn portal() -> Portal {
@@ -251,6 +263,8 @@ mod tests {
         assert!(is_ours(RECORD));
         assert!(!is_ours(&RECORD.replace("node.session.scan = manual", "node.session.scan = auto")));
         assert!(!is_ours(&RECORD.replace("discovery_type = static", "discovery_type = send_targets")));
+        let by_hand = RECORD.replace("node.discovery_address = vmferry\n", "");
+        assert!(by_hand != RECORD && !is_ours(&by_hand), "an administrator may want the same settings");
         assert!(!is_ours(""));
     }
 

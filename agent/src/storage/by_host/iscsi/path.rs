@@ -56,6 +56,8 @@ impl Wanted<'_> {
                 created.records.push(portal.clone());
                 let made = node.create(lun.device_timeout).await;
                 made.map_err(|source| lun.tool("make a node record", source))?;
+                let record = node.record().unwrap_or_default();
+                node::mark(&record).map_err(|source| self.file(&record, source))?;
             }
             // Somebody else's stays as it was, but for the login data; only this login shall not find every LUN there is.
             Some(record) => {

@@ -3,6 +3,8 @@ use vmferry_core::volume::Iscsi;
 use super::*;
 use crate::storage::by_host::{
     multipath::map_over,
+    node::{Node, is_ours},
+    portal::Portal,
     session::{SYS, Session, sessions},
 };
 
@@ -266,6 +268,31 @@ async fn a_discovered_node_record_is_used_and_stays() {
     let record = run("iscsiadm", &["-m", "node", "-T", TARGET, "-p", PORTALS[0]]).await;
     assert!(record.contains("node.session.scan = auto"), "{record}");
     run("iscsiadm", &["-m", "node", "-o", "delete"]).await;
+    assert_nothing_is_left();
+}
+
+/// LM-062: nor is one that he made himself, with the same settings as ours.
+#[tokio::test]
+#[ignore = "needs the kernel tests' machine"]
+async fn a_node_record_made_by_hand_is_used_and_stays_whatever_it_says() {
+    begin().await;
+    let portal = Portal::parse(PORTALS[0]).expect("a portal");
+    let node = Node { target: TARGET, portal: &portal };
+    node.create(Duration::from_secs(30)).await.expect("it is new");
+    let before = records();
+    assert_eq!(before.len(), 1);
+    let (volume, settings) = (volume(1, &PORTALS[..1]), settings(Multipath::Off));
+    connect(&volume, Some(&password()), &settings).await.expect("connected");
+    disconnect(&volume, &settings).await.expect("disconnected");
+    assert_eq!((all_sessions(), disks()), (Vec::new(), Vec::new()));
+    assert_eq!(records(), before);
+    node.delete().await.expect("it is there");
+
+    // Ours says so through all that iscsiadm does with it.
+    connect(&volume, Some(&password()), &settings).await.expect("connected");
+    let record = run("iscsiadm", &["-m", "node", "-T", TARGET, "-p", PORTALS[0]]).await;
+    assert!(is_ours(&record), "{record}");
+    disconnect(&volume, &settings).await.expect("disconnected");
     assert_nothing_is_left();
 }
 
