@@ -79,7 +79,7 @@ pub enum Entry {
 impl Entry {
     /// Whether what follows must not begin before this is on disk. What only informs may be lost in a crash.
     fn must_be_synced(&self) -> bool {
-        !matches!(self, Self::Done { .. } | Self::Warning(_))
+        !matches!(self, Self::Warning(_))
     }
 }
 

@@ -293,7 +293,9 @@ impl<H: Hypervisor> Task<H> {
                 self.done(begun)?;
                 Ok(begun.elapsed())
             }
-            Err(fault) => Err(self.failed(fault)),
+            Err(fault) if fault.reason == Reason::StartFailed => Err(self.failed(fault)),
+            // Whether it ran is not known: it is tried again by whoever asks next.
+            Err(fault) => Err(self.call_error(fault)),
         }
     }
 

@@ -99,11 +99,21 @@ impl<'a> Steps<'a> {
         kept.iter().try_for_each(|undo| self.keep(undo))
     }
 
+    /// Whether its name could not be given back to the guest yet.
+    fn is_nameless(&self) -> bool {
+        self.journal.state().pending.iter().any(|undo| matches!(undo, Undo::RestoreName { .. }))
+    }
+
     /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
     pub async fn unwind(&mut self, host: &impl Hypervisor) -> Vec<String> {
         let order = self.journal.state().order().clone();
         let mut leftovers = Vec::new();
         for undo in self.journal.state().pending.clone().into_iter().rev() {
+            if matches!(undo, Undo::StartAgain { .. }) && self.is_nameless() {
+                // libvirt gives a guest that runs no other name.
+                leftovers.push(format!("{}: could not {undo}: it must have its name first", host.name()));
+                continue;
+            }
             let undone = match take_back(host, &order, &undo).await {
                 Ok(()) => self.keep(&undo),
                 Err(fault) => Err(fault),
@@ -134,6 +144,11 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         }
         Undo::RemoveDirectory { path } => host.remove_image_directory(path).await,
         Undo::StopReceivers => host.stop_receivers(order.id).await,
+        Undo::StartAgain { .. } | Undo::RestoreAutostart { .. } | Undo::RestoreName { .. }
+            if host.sighting(order.instance).await? == Sighting::Absent =>
+        {
+            Ok(())
+        }
         Undo::StartAgain { instance } => {
             cold::await_shutdown(host, order).await?;
             host.start(*instance).await

@@ -4,6 +4,8 @@
 
 mod power;
 
+pub use self::power::until_it_stops;
+
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +78,8 @@ pub struct SourceFacts {
     pub persistent: bool,
     /// Whether libvirt keeps its memory, saved when it was stopped.
     pub saved: bool,
+    /// What it has only until it stops: see [`until_it_stops`].
+    pub passing: Vec<String>,
     /// A migration of this instance that has not ended, other than the one that asks.
     pub migration: Option<MigrationId>,
     /// The libvirt job on the domain that has not ended, by its name.

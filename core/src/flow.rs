@@ -262,10 +262,20 @@ async fn post<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
     watch.phase(Phase::Post);
+    let mut is_final = false;
     let mut warnings = Vec::new();
-    for finished in
-        [hosts.destination.post(order, Side::Destination).await, hosts.source.post(order, Side::Source).await]
-    {
+    for side in [Side::Destination, Side::Source] {
+        let finished = match side {
+            Side::Destination => hosts.destination.post(order, side).await,
+            // The source's is the only other copy of a guest that is off, or was.
+            Side::Source if order.kind.is_cold() && !is_final => {
+                let (source, id) = (&order.source.host, order.id);
+                warnings.push(format!("{source} keeps its copy until then: vmferry migrations resolve {id}"));
+                break;
+            }
+            Side::Source => hosts.source.post(order, side).await,
+        };
+        is_final = finished.is_ok();
         match finished {
             Ok(more) => warnings.extend(more),
             Err(error) if error.reason == Reason::PhaseOutOfOrder => {
@@ -297,6 +307,10 @@ async fn cleanup<S: Agent, D: Agent>(
         Err(error) if is_too_late => return Err(contradicted(hosts, order, error).await),
         _ => hosts.destination.cleanup(order, &rollback(Side::Destination)).await,
     };
+    let runs_there = destination.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
+    if runs_there && order.kind.is_cold() {
+        return cold::release(hosts, order, cause, watch).await;
+    }
     cold::confirm(hosts, order, &cause, &source).await?;
     Err(taken_back(cause, [source, destination]))
 }

@@ -144,11 +144,15 @@ fn a_base_that_came_with_an_aborted_move_stays_where_another_guest_builds_on_it(
     let before = Before::of(&testbed)?;
     let moving = Move::begin_until(&testbed, &one, "its disk to flow", || disks_flow(&testbed, &one))?;
     migrate(&testbed, "web-2", DESTINATION)?.assert_ended(0, &[])?;
+    assert_unharmed_on(&testbed, &two, DESTINATION)?;
+    // Of a guest that is off libvirt does not say what its image lies on.
+    power_off(&testbed, &two, DESTINATION)?;
     vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
     moving.end(SOON)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
 
     assert_unharmed_on(&testbed, &one, SOURCE)?;
-    assert_unharmed_on(&testbed, &two, DESTINATION)?;
+    testbed.host(DESTINATION)?.virsh(["start", "web-2"])?;
+    assert_only_on(&testbed, &two, DESTINATION)?;
     assert_files(&testbed, SOURCE, &["web-1.qcow2", "web-base.raw"])?;
     assert_files(&testbed, DESTINATION, &["web-2.qcow2", "web-base.raw"])?;
     ensure!(

@@ -20,8 +20,8 @@ use vmferry_tests::{
 
 use crate::{
     block_rig::{
-        LOCAL, allocated, assert_files, assert_no_write_lost, describe, disk, make, medium, other, power_off, random,
-        start_writer, sum, up,
+        LOCAL, allocated, assert_files, assert_no_write_lost, describe, disk, files, make, medium, other, power_off,
+        random, start_writer, sum, up,
     },
     rig::{
         Answer, Before, DESTINATION, SOON, SOURCE, active_migrations, assert_only_on, migrate, vmferry,
@@ -350,7 +350,7 @@ fn a_coordinator_that_dies_leaves_the_rest_to_another() -> Result<()> {
 }
 
 #[test]
-fn an_abort_while_the_guest_goes_down_brings_it_up_again() -> Result<()> {
+fn an_abort_while_the_guest_is_asked_to_go_down_leaves_it_running() -> Result<()> {
     let deaf = Deaf::up()?;
     let going = deaf.begin()?;
     let shown = volumes::show(&deaf.testbed, "web-1")?;
@@ -359,7 +359,8 @@ fn an_abort_while_the_guest_goes_down_brings_it_up_again() -> Result<()> {
     let answer = going.end()?;
     answer.assert_ended(4, &["MIGRATION_ABORTED"])?;
     answer.assert_outcome("aborted_rolled_back", SOURCE)?;
-    deaf.assert_up_again(2)
+    ensure!(boots(&deaf.guest)? == 1, "an abort cuts no power");
+    deaf.assert_up_again(1)
 }
 
 #[test]
@@ -380,4 +381,35 @@ fn what_a_cold_move_would_lose_is_refused_and_the_guest_untouched() -> Result<()
     source.virsh(["start", "web-1"])?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     guest.console().assert_memory_intact()
+}
+
+#[test]
+fn a_source_whose_file_system_is_read_only_lets_the_guest_go_and_is_tidied_when_it_can_be() -> Result<()> {
+    let testbed = up()?;
+    let source = testbed.host(SOURCE)?;
+    source.sh(&format!("mkdir {LOCAL}/small; mount -t tmpfs -o size=40M small {LOCAL}/small"))?;
+    make(&testbed, SOURCE, &format!("truncate -s 16M {DISK}\n{}", random(DISK, 4)))?;
+    let mut guest = BootSectorGuest::new("web-1");
+    guest.domain.extra_devices = disk("vdb", &format!("{LOCAL}/{DISK}"), "raw");
+    testbed.define(guest, SOURCE)?;
+    let contents = sum(&testbed, SOURCE, DISK)?;
+    let before = Before::of(&testbed)?;
+    source.sh(&format!("mount -o remount,ro {LOCAL}/small"))?;
+
+    // Neither a probe file can be written there nor the image removed.
+    let answer = migrate_cold(&testbed, DESTINATION, &[])?;
+    answer.assert_ended(0, &[])?;
+    ensure!(answer.document["outcome"] == "completed_with_warnings", "{answer:#?}");
+    for words in ["could not remove image", DISK, "Read-only file system"] {
+        ensure!(answer.stderr.contains(words), "no `{words}` in: {}", answer.stderr);
+    }
+    assert_off_only_on(&testbed, "web-1", DESTINATION)?;
+    ensure!(sum(&testbed, DESTINATION, DISK)? == contents, "the image is another");
+    let doctor = vmferry(&testbed, &["doctor", SOURCE])?;
+    ensure!(doctor.exit == Some(1) && doctor.document.to_string().contains(DISK), "{doctor:#?}");
+
+    source.sh(&format!("mount -o remount,rw {LOCAL}/small"))?;
+    until("the image to go", SOON, || Ok((!files(&testbed, SOURCE)?.contains(DISK)).then_some(())))?;
+    source.sh(&format!("umount {LOCAL}/small; rmdir {LOCAL}/small"))?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
 }

@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Group};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::{DestinationFacts, SourceFacts, version_text},
+    compatibility::{DestinationFacts, SourceFacts, until_it_stops, version_text},
     disk::Transfer,
     domain_xml::{
         self, Definition,
@@ -188,6 +188,10 @@ impl Hypervisor for LibvirtHost {
             Kind::Live => definition.disks.clone_from(&domain.definition.disks),
             Kind::Cold { .. } => power::find_backing(&mut definition.disks).await,
         }
+        let passing = match order.kind {
+            Kind::Cold { shutdown: Some(_) } => until_it_stops(&domain.definition, &definition),
+            Kind::Cold { shutdown: None } | Kind::Live => Vec::new(),
+        };
         let saved = order.kind.is_cold() && self.libvirt.has_saved_memory(order.instance).await?;
         let autostart = domain.persistent && self.libvirt.autostart(order.instance).await?;
         let shown = self.show(&definition.disks).await;
@@ -197,6 +201,7 @@ impl Hypervisor for LibvirtHost {
             state: domain.state,
             persistent: domain.persistent,
             saved,
+            passing,
             migration: None,
             job: domain.job.clone(),
             snapshots: domain.snapshots,

@@ -53,16 +53,22 @@ impl Libvirt {
         let resumed = self
             .change(format!("let domain {id} run"), move |connection| {
                 let Some(domain) = lookup(connection, id)? else { return Ok(None) };
-                let is_paused = || Ok::<_, Fault>(Moment::read(&domain)?.sighting() == Sighting::Paused);
-                if !is_paused()? {
-                    return Ok(Some(()));
+                let seen = || Ok::<_, Fault>(Moment::read(&domain)?.sighting());
+                if seen()? == Sighting::Paused {
+                    let resumed = domain.resume().map_err(Fault::from);
+                    // Left as it is it would look as if it had run.
+                    if resumed.is_err() && is_new && seen()? == Sighting::Paused {
+                        domain.destroy()?;
+                    }
+                    resumed?;
                 }
-                let resumed = domain.resume().map_err(Fault::from);
-                // Left as it is it would look as if it had run.
-                if resumed.is_err() && is_new && is_paused()? {
-                    domain.destroy()?;
+                match seen()? {
+                    Sighting::Running => Ok(Some(())),
+                    other => Err(Fault {
+                        code: sys::VIR_ERR_OPERATION_FAILED,
+                        message: format!("it does not run, it is {other:?}"),
+                    }),
                 }
-                resumed.map(Some)
             })
             .await?;
         resumed.ok_or(Error::NoDomain { id })

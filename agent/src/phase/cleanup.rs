@@ -25,7 +25,9 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Res
         // and stopped since.
         Side::Destination if order.kind.shutdown().is_some() => {
             let seen = host.sighting(order.instance).await?;
-            state.has_done(Phase::Migrate) || matches!(seen, Sighting::Running | Sighting::Paused)
+            let never_ran = state.cause().is_some_and(|cause| cause.reason == Reason::StartFailed);
+            let may_have_run = state.has_begun(Phase::Migrate) && !never_ran;
+            may_have_run || matches!(seen, Sighting::Running | Sighting::Paused)
         }
         Side::Destination => host.sighting(order.instance).await? == Sighting::Running,
     };

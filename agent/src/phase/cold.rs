@@ -29,6 +29,8 @@ use crate::hypervisor::{Fault, Hypervisor, OnProgress};
 
 /// How often a guest is looked at that is to shut itself down.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a start is tried of which it cannot be told what came of it.
+const UNDECIDED: Duration = Duration::from_secs(30);
 /// How often it is asked again: one that has just been started may not hear it the first time.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,8 @@ pub async fn source(
     }
     go_on(order, cancel)?;
     let off_since = retire(host, order, steps, &progress, cancel).await?;
+    // Somebody may have merged or attached a disk while the guest still ran.
+    as_resolved(host, order, resolved).await?;
     for (index, image) in images.iter().filter(|(_, image)| is_written(image)) {
         go_on(order, cancel)?;
         lengths[*index] = final_length(host, image).await?;
@@ -67,7 +71,11 @@ pub async fn source(
         host.await_images(order, &lengths).await?;
     }
     go_on(order, cancel)?;
+    as_resolved(host, order, resolved).await?;
+    is_seen(host, order, Sighting::Shutoff).await?;
     host.move_definition(order, relocations).await?;
+    // Once this is answered the destination starts it: nobody may have started it here by its other name.
+    is_seen(host, order, Sighting::Shutoff).await?;
     Ok(Statistics {
         total_time: begun.elapsed(),
         downtime: off_since.map(|since| since.elapsed()).unwrap_or_default(),
@@ -77,16 +85,23 @@ pub async fn source(
     })
 }
 
-/// The destination's half: the guest runs when this returns.
+/// The destination's half: the guest runs when this returns. [`Reason::StartFailed`] says that it never did; after any other
+/// fault it may have.
 pub async fn destination(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
-    let started = host.start(order.instance).await;
-    let Err(fault) = started else { return Ok(()) };
-    // libvirt may have done it and lost its voice.
-    if host.sighting(order.instance).await? == Sighting::Running {
-        return Ok(());
+    let begun = Instant::now();
+    loop {
+        let Err(fault) = host.start(order.instance).await else { return Ok(()) };
+        // libvirt may have done it and lost its voice, or have come half the way.
+        match host.sighting(order.instance).await {
+            Ok(Sighting::Running) => return Ok(()),
+            Ok(Sighting::Shutoff | Sighting::Absent) => {
+                let message = format!("{} could not be started on {}: {fault}", order.instance_name, host.name());
+                return Err(Fault::new(Reason::StartFailed, message));
+            }
+            Ok(Sighting::Paused | Sighting::Arriving) | Err(_) if begun.elapsed() < UNDECIDED => sleep(LOOK).await,
+            Ok(_) | Err(_) => return Err(fault),
+        }
     }
-    let message = format!("{} could not be started on {}: {fault}", order.instance_name, host.name());
-    Err(Fault::new(Reason::StartFailed, message))
 }
 
 /// Nobody runs the guest here any more until it is taken back. Returns since when it is off, if it was not before.
@@ -106,8 +121,9 @@ async fn retire(
     let mut off_since = None;
     if let Some(shutdown) = order.kind.shutdown() {
         let undo = Undo::StartAgain { instance };
-        let down = steps.take(undo.clone(), shut_down(host, order, shutdown, progress)).await;
-        if down.as_ref().is_err_and(|fault| fault.reason == Reason::ShutdownIgnored) {
+        let down = steps.take(undo.clone(), shut_down(host, order, shutdown, progress, cancel)).await;
+        let is_up = |fault: &Fault| matches!(fault.reason, Reason::ShutdownIgnored | Reason::MigrationAborted);
+        if down.as_ref().is_err_and(is_up) {
             // It was waited for long enough.
             steps.keep(&undo)?;
         }
@@ -138,13 +154,14 @@ async fn is_seen(host: &impl Hypervisor, order: &Order, expected: Sighting) -> R
     Err(Fault::new(Reason::InstanceNotRunnable, message))
 }
 
-/// To its end, even if the user wants to abort: a guest that was asked may do it at any time, and must be seen to, since it is
-/// to run again then.
+/// To the deadline, even if the user wants to abort: a guest that was asked may do it at any time, and must be seen to, since it
+/// is to run again then. It is only asked no more, and its power is not cut.
 async fn shut_down(
     host: &impl Hypervisor,
     order: &Order,
     Shutdown { deadline, fallback }: Shutdown,
     progress: &OnProgress,
+    cancel: &CancellationToken,
 ) -> Result<(), Fault> {
     let begun = Instant::now();
     let mut asked = None;
@@ -156,7 +173,7 @@ async fn shut_down(
         if elapsed >= deadline {
             break;
         }
-        if asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_AGAIN) {
+        if !cancel.is_cancelled() && asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_AGAIN) {
             host.ask_to_shut_down(order.instance).await?;
             asked = Some(Instant::now());
         }
@@ -164,6 +181,7 @@ async fn shut_down(
         progress(Progress { elapsed, shutting_down, ..Progress::default() });
         sleep(LOOK.min(deadline - elapsed)).await;
     }
+    go_on(order, cancel)?;
     match fallback {
         Fallback::PowerOff => {
             tracing::warn!("{} did not shut down within {deadline:?}: its power is cut", order.instance_name);

@@ -148,17 +148,18 @@ pub async fn info(path: &Path, format: &str) -> Result<ImageInfo, Error> {
     reading::parse(&said, ByteSize(length)).map_err(|source| Error::Output { path: path.to_owned(), source })
 }
 
-/// The names and formats of the images below this one, nearest first; a file has its absolute path. It ends before what cannot
-/// be read.
-pub async fn chain(path: &Path, format: &str) -> Vec<(String, String)> {
+/// The names and formats of the images below this one, nearest first; a file has its absolute path. An error comes with those
+/// above what cannot be read.
+pub async fn chain(path: &Path, format: &str) -> (Vec<(String, String)>, Result<(), Error>) {
     let mut chain: Vec<(String, String)> = Vec::new();
     let (mut path, mut format) = (path.to_owned(), format.to_owned());
     // A raw image has nothing below it, whatever its guest wrote into it.
     while format != RAW && chain.len() < LONGEST_CHAIN {
-        let Ok(ImageInfo { backing: Some(BackingName { file, format: below }), .. }) = info(&path, &format).await
-        else {
-            break;
+        let read = match info(&path, &format).await {
+            Ok(read) => read,
+            Err(error) => return (chain, Err(error)),
         };
+        let Some(BackingName { file, format: below }) = read.backing else { break };
         // QEMU's own rule: a name with a scheme is no path.
         let is_path = !file.split('/').next().is_some_and(|first| first.contains(':'));
         let name = if is_path { path.with_file_name(&file).display().to_string() } else { file };
@@ -169,7 +170,7 @@ pub async fn chain(path: &Path, format: &str) -> Vec<(String, String)> {
         }
         path = PathBuf::from(name);
     }
-    chain
+    (chain, Ok(()))
 }
 
 /// Creates an empty image, which its directory has safely when this returns. Nothing is ever overwritten.

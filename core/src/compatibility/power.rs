@@ -2,7 +2,8 @@
 
 use super::{Refusal, SourceFacts};
 use crate::{
-    instance::InstanceState,
+    domain_xml::{Definition, DiskDefinition},
+    instance::{DiskSource, InstanceState},
     migration::{Kind, Shutdown},
     reason::Reason,
 };
@@ -53,9 +54,32 @@ pub(super) fn state(facts: &SourceFacts) -> Result<String, Refusal> {
     })
 }
 
+/// The disks and vifs that a running guest has and its persistent definition has not: they were attached, or exchanged, only
+/// until it stops.
+pub fn until_it_stops(running: &Definition, persistent: &Definition) -> Vec<String> {
+    let is_kept = |disk: &&DiskDefinition| {
+        let own = persistent.disks.iter().find(|other| other.disk.target == disk.disk.target);
+        disk.disk.source == DiskSource::Empty || own.is_some_and(|own| own.disk.source == disk.disk.source)
+    };
+    let disks = running.disks.iter().filter(|disk| !is_kept(disk));
+    let disks = disks.map(|disk| format!("disk {} ({})", disk.disk.target, disk.disk.source));
+    let vifs = running.vifs.iter().filter(|vif| persistent.vifs.iter().all(|other| other.mac != vif.mac));
+    disks.chain(vifs.map(|vif| format!("vif {}", vif.mac))).collect()
+}
+
 /// Whether there is a definition to move once the guest is off.
 pub(super) fn is_kept(facts: &SourceFacts) -> Result<String, Refusal> {
     let (host, name) = (&facts.host, &facts.definition.name);
+    if !facts.passing.is_empty() {
+        return Err(Refusal {
+            reason: Reason::InstanceTransient,
+            message: format!(
+                "instance {name} has on {host} what it will not have any more when it is started again: {}",
+                facts.passing.join(", ")
+            ),
+            remedy: format!("make it permanent (virsh attach-device {name} FILE --config), detach it, or migrate live"),
+        });
+    }
     if facts.persistent {
         return Ok("libvirt keeps it".to_owned());
     }

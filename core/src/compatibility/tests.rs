@@ -26,6 +26,7 @@ fn source() -> SourceFacts {
         state: InstanceState::Active,
         persistent: true,
         saved: false,
+        passing: vec![],
         migration: None,
         job: None,
         snapshots: 0,
@@ -188,6 +189,8 @@ fn a_cold_move_takes_a_guest_that_does_what_was_ordered_and_has_all_on_its_disks
     let off = || cold(None, InstanceState::Shutoff);
     assert_eq!(of(SourceFacts { persistent: false, ..off() }), [Reason::InstanceTransient]);
     assert_eq!(of(SourceFacts { saved: true, ..off() }), [Reason::InstanceSaved]);
+    let passing = vec!["disk vdb (/srv/b)".to_owned()];
+    assert_eq!(of(SourceFacts { passing, ..cold(Some(SHUTDOWN), InstanceState::Active) }), [Reason::InstanceTransient]);
     let mut facts = off();
     facts.definition.host_state = vec![HostState::Nvram { path: None }, HostState::Tpm];
     assert_eq!(of(facts), [Reason::HostState]);
@@ -195,6 +198,22 @@ fn a_cold_move_takes_a_guest_that_does_what_was_ordered_and_has_all_on_its_disks
     let mut facts = off();
     facts.definition.disks[0].transient = true;
     assert_eq!(of(facts), []);
+}
+
+#[test]
+fn what_a_guest_has_only_until_it_stops_is_found() {
+    let persistent = definition();
+    let mut running = definition();
+    assert_eq!(until_it_stops(&running, &persistent), Vec::<String>::new());
+    let mut attached = running.disks[0].clone();
+    attached.disk.target = "vdb".into();
+    running.disks.push(attached);
+    running.vifs[0].mac = "52:54:00:00:00:02".into();
+    assert_eq!(until_it_stops(&running, &persistent), ["disk vdb (/srv/web.img)", "vif 52:54:00:00:00:02"]);
+    // A drive that was emptied gets its medium back.
+    running = definition();
+    running.disks[0].disk.source = crate::instance::DiskSource::Empty;
+    assert_eq!(until_it_stops(&running, &persistent), Vec::<String>::new());
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use super::{Completed, Failure, Watch, post, taken_back};
 use crate::{
     agent::{Agent, CallError, Pair, Rollback, Sighting},
-    migration::{Cause, Order, Side},
+    migration::{Cause, Order, Outcome, Side},
     reason::Reason,
 };
 
@@ -19,12 +19,29 @@ pub(super) async fn release<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
     let rollback = |side, released| Rollback { side, cause: cause.clone(), released };
+    match hosts.source.record(order).await {
+        Ok(Some(record)) if matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings)) => {
+            return post(hosts, order, None, watch).await;
+        }
+        Ok(_) => {}
+        Err(error) => return Err(undecided(order, cause, &error)),
+    }
     let destination = hosts.destination.cleanup(order, &rollback(Side::Destination, false)).await;
     match &destination {
         Ok(_) => {}
-        // It has run there.
-        Err(error) if error.reason == Reason::PhaseOutOfOrder => return post(hosts, order, None, watch).await,
-        Err(error) if error.reason == Reason::MigrationNotFound => {}
+        // It has run there, or may have: then it shall.
+        Err(error) if error.reason == Reason::PhaseOutOfOrder => {
+            return match hosts.destination.start(order).await {
+                Ok(_) => post(hosts, order, None, watch).await,
+                Err(error) => Err(undecided(order, cause, &error)),
+            };
+        }
+        // It forgets what has ended long ago: only a host that does not have the guest has given it up.
+        Err(error) if error.reason == Reason::MigrationNotFound => match hosts.destination.locate(order).await {
+            Ok(Sighting::Absent) => {}
+            Ok(_) => return Err(undecided(order, cause, error)),
+            Err(error) => return Err(undecided(order, cause, &error)),
+        },
         Err(error) => return Err(undecided(order, cause, error)),
     }
     let source = hosts.source.cleanup(order, &rollback(Side::Source, true)).await;
@@ -39,23 +56,31 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
     cause: &Cause,
     source: &Result<Vec<String>, CallError>,
 ) -> Result<(), Failure> {
-    let doubts = match source {
-        Ok(leftovers) if leftovers.is_empty() => return Ok(()),
-        Ok(leftovers) => leftovers.join("; "),
-        Err(error) => error.to_string(),
-    };
-    if order.kind.shutdown().is_none() || hosts.source.locate(order).await.is_ok_and(|seen| seen == Sighting::Running) {
+    if source.as_ref().is_ok_and(Vec::is_empty)
+        || order.kind.shutdown().is_none()
+        || hosts.source.locate(order).await.is_ok_and(|seen| seen == Sighting::Running)
+    {
         return Ok(());
     }
     let (name, host, id) = (&order.instance_name, &order.source.host, order.id);
-    Err(Failure::Held {
-        reason: Reason::NotRunning,
-        message: format!(
-            "{name} was shut down on {host} and does not run there again: {doubts}; its disks are whole; {host} goes on \
-             trying, vmferry migrations show {id} tells"
+    let (reason, message) = match source {
+        Ok(leftovers) => (
+            Reason::NotRunning,
+            format!(
+                "{name} was shut down on {host} and does not run there again: {}; its disks are whole; {host} goes on trying, \
+                 vmferry migrations show {id} tells",
+                leftovers.join("; ")
+            ),
         ),
-        cause: cause.clone(),
-    })
+        Err(error) => (
+            Reason::RunnerUnknown,
+            format!(
+                "{name} was shut down on {host}, which could not be told to start it again: {error}; when it answers: \
+                 vmferry migrations resolve {id}"
+            ),
+        ),
+    };
+    Err(Failure::Held { reason, message, cause: cause.clone() })
 }
 
 fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {

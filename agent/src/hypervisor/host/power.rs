@@ -81,7 +81,7 @@ impl LibvirtHost {
 pub(super) async fn find_backing(disks: &mut [DiskDefinition]) {
     for disk in disks.iter_mut().filter(|disk| disk.backing.is_empty()) {
         let DiskSource::File { path } = &disk.disk.source else { continue };
-        let chain = image::chain(Path::new(path), &disk.format).await;
+        let (chain, _) = image::chain(Path::new(path), &disk.format).await;
         disk.backing = chain.into_iter().map(|(name, format)| Layer { source: named(name), format }).collect();
     }
 }

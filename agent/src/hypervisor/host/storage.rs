@@ -1,13 +1,15 @@
 //! Steps on this host's files and volumes.
 
-use std::path::Path;
+use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
+    agent::Sighting,
     disk::{Image, Probe, StaticImage},
-    domain_xml::{DiskDefinition, rewrite::Relocation},
+    domain_xml::rewrite::Relocation,
     id::MigrationId,
+    instance::DiskSource,
     migration::Order,
     reason::Reason,
     volume::{Connection, Found, Volume},
@@ -16,6 +18,7 @@ use vmferry_core::{
 use super::LibvirtHost;
 use crate::{
     hypervisor::{Fault, OnSent, Storage, files},
+    libvirt::DomainReading,
     storage::{
         copy,
         image::{self, Layout, NewImage, Ownership},
@@ -23,6 +26,11 @@ use crate::{
     },
     tunnel,
 };
+
+/// Device and inode of a file, whichever of its names leads there.
+fn identity(path: &str) -> io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
 
 /// QEMU may write to it.
 const WRITABLE: u32 = 0o660;
@@ -100,11 +108,16 @@ impl Storage for LibvirtHost {
     }
 
     async fn remove_image(&self, path: &str) -> Result<(), Fault> {
-        let domains = self.libvirt.domains().await?;
-        let uses = |disk: &DiskDefinition| disk.files().any(|file| file == path);
-        if let Some(domain) = domains.iter().find(|domain| domain.definition.disks.iter().any(uses)) {
-            tracing::warn!("{path} stays: domain {} uses it", domain.name);
-            return Ok(());
+        let image = path.to_owned();
+        let Ok(identity) = files::within_limit(move || identity(&image)).await else {
+            // It is not there, or the removal tells why it cannot be seen.
+            return image::remove(Path::new(path)).await.map_err(|error| self.cannot_copy(&error));
+        };
+        for domain in self.libvirt.domains().await? {
+            if self.lies_on(&domain, identity).await? {
+                tracing::warn!("{path} stays: domain {} uses it", domain.name);
+                return Ok(());
+            }
         }
         image::remove(Path::new(path)).await.map_err(|error| self.cannot_copy(&error))
     }
@@ -180,6 +193,26 @@ impl LibvirtHost {
             image::Error::Exists(_) => self.is_taken(path),
             error => self.cannot_copy(&error),
         })
+    }
+
+    /// Whether one of the domain's disks has this file in it, by whatever name. That of a guest that is off only its images say.
+    async fn lies_on(&self, domain: &DomainReading, wanted: (u64, u64)) -> Result<bool, Fault> {
+        let mut layers: Vec<String> = Vec::new();
+        for disk in &domain.definition.disks {
+            layers.extend(disk.files().map(str::to_owned));
+            if let (DiskSource::File { path }, []) = (&disk.disk.source, disk.backing.as_slice())
+                && domain.sighting == Sighting::Shutoff
+                && Path::new(path).exists()
+            {
+                let (below, read) = image::chain(Path::new(path), &disk.format).await;
+                layers.extend(below.into_iter().map(|(name, _)| name));
+                read.map_err(|error| self.cannot_copy(&error))?;
+            }
+        }
+        let is_it = move || Ok(layers.iter().any(|layer| identity(layer).is_ok_and(|found| found == wanted)));
+        files::within_limit(is_it)
+            .await
+            .map_err(|error| Fault::new(Reason::CopyFailed, format!("images of {}: {error}", domain.name)))
     }
 
     fn is_taken(&self, path: &str) -> Fault {

@@ -98,6 +98,7 @@ impl Hypervisor for Fake {
             state,
             persistent: true,
             saved: false,
+            passing: vec![],
             migration: None,
             job: None,
             snapshots: 0,
