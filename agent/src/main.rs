@@ -19,7 +19,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     migrations::Migrations,
     serve::Port,
-    storage::{rbd, receivers::Receivers},
+    storage::{iscsi, rbd, receivers::Receivers},
     tunnel::{self, Grants, Listeners},
 };
 use vmferry_core::{
@@ -63,12 +63,19 @@ enum Part {
     /// Looks at RBD images.
     #[command(name = rbd::ARGUMENT, hide = true)]
     LookAtRbd,
+    /// Looks at LUNs.
+    #[command(name = iscsi::ARGUMENT, hide = true)]
+    LookAtIscsi,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Part::LookAtRbd) = arguments.part {
-        return match rbd::answer() {
+    if let Some(part) = arguments.part {
+        let answered = match part {
+            Part::LookAtRbd => rbd::answer(),
+            Part::LookAtIscsi => iscsi::answer(),
+        };
+        return match answered {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("vmferry-agent: {error}");

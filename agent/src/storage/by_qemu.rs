@@ -1,16 +1,19 @@
-//! What this host sees of a volume that QEMU will open itself: asked of Ceph's own library and libiscsi's own tools, which
-//! go the way that QEMU will go, and ask no kernel.
+//! What this host sees of a volume that QEMU will open itself: asked of librbd and libiscsi, which go the way
+//! that QEMU will go, and ask no kernel.
 
 mod iscsi;
 mod rbd;
 
 use std::time::Duration;
 
-use futures::future::{join, join_all};
+use futures::future::join;
 use secrecy::SecretString;
 use vmferry_core::volume::{Connection, Found};
 
-use super::tool::Failed;
+use super::{look::Silence, tool::Failed};
+
+/// The program that looks.
+const AGENT: &str = "vmferry-agent";
 
 /// A volume that this host can open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,15 +114,15 @@ pub async fn find(
     let (mut luns, mut images, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (connection, secret)) in volumes.iter().enumerate() {
         match (key(connection, *secret), connection) {
-            (Ok(key), Connection::Iscsi(iscsi)) => luns.push((index, iscsi, key)),
+            (Ok(key), Connection::Iscsi(iscsi)) => luns.push((index, (iscsi, key))),
             (Ok(key), Connection::Rbd(rbd)) => images.push((index, (rbd, key))),
             (Err(error), _) => errors.push((index, Err(error))),
         }
     }
-    let luns = luns.into_iter().map(|(index, iscsi, key)| async move { (index, iscsi::find(iscsi, key, limit).await) });
-    let (indices, images): (Vec<_>, Vec<_>) = images.into_iter().unzip();
-    let (luns, images) = join(join_all(luns), rbd::find(&images, limit)).await;
-    let mut answers: Vec<_> = luns.into_iter().chain(indices.into_iter().zip(images)).chain(errors).collect();
+    let (luns, images): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) = (luns.into_iter().unzip(), images.into_iter().unzip());
+    let (sights, views) = join(iscsi::find(&luns.1, limit), rbd::find(&images.1, limit)).await;
+    let mut answers: Vec<_> = luns.0.into_iter().zip(sights).chain(images.0.into_iter().zip(views)).collect();
+    answers.extend(errors);
     answers.sort_by_key(|(index, _)| *index);
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
@@ -136,19 +139,23 @@ fn key<'a>(connection: &'a Connection, secret: Option<&'a SecretString>) -> Resu
     }
 }
 
-/// What a failure says if it is the same for every tool.
-fn common(failed: &Failed, volume: &str, at: &str, program: &'static str, package: &'static str) -> Option<FindError> {
-    // The tool has no status of its own: it was not started, or it was killed.
-    match failed.code {
-        None if failed.how.starts_with("cannot be run: ") => {
-            let why = failed.how.trim_start_matches("cannot be run: ").to_owned();
-            Some(FindError::NoTool { program, package, why })
-        }
-        None => {
-            let (volume, at) = (volume.to_owned(), at.to_owned());
-            Some(FindError::Unreachable { volume, at, why: format!("`{program}` {}", failed.how) })
-        }
-        Some(_) => None,
+/// What it says of a volume that none was looked at.
+fn unanswered<Trouble>(
+    silence: &Silence<Trouble>,
+    volume: String,
+    at: String,
+    library: &'static str,
+    judge: impl FnOnce(&Trouble) -> FindError,
+) -> FindError {
+    match silence {
+        Silence::Trouble(trouble) => judge(trouble),
+        Silence::Unreadable(what) => FindError::Unreadable { program: library, volume, what: what.clone() },
+        // The process has no status of its own: it was not started, or it was killed.
+        Silence::Failed(failed @ Failed { code: None, .. }) => match failed.how.strip_prefix("cannot be run: ") {
+            Some(why) => FindError::NoTool { program: AGENT, package: AGENT, why: why.to_owned() },
+            None => FindError::Unreachable { volume, at, why: format!("`{AGENT}` {}", failed.how) },
+        },
+        Silence::Failed(failed) => FindError::Failed(failed.clone()),
     }
 }
 

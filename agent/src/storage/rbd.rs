@@ -1,13 +1,5 @@
-//! RBD images as Ceph's own library shows them, and what Ceph's error numbers mean.
-//!
-//! The library runs in a process of its own, which is this program once more: should it hang, or abort as C++ does, the agent and
-//! the tunnels of its migrations go on. One such process looks at all images of a cluster. `rbd info` would be one for each, and
-//! spends ten times as long on its start and its login as on the image.
-//!
-//! ```text
-//!  agent: ask ── question (with the key), by a pipe ─▶ answer: the same program ─▶ library ─▶ librados, librbd
-//!             ◀─ of each image what it is, or why not ─
-//! ```
+//! RBD images as Ceph's own library shows them, in [a process of its own](super::look) for each cluster; and what Ceph's error
+//! numbers mean.
 
 mod answer;
 mod library;
@@ -20,23 +12,11 @@ use serde::{Deserialize, Serialize};
 use vmferry_core::volume::{Found, Rbd};
 
 pub use self::answer::answer;
-use crate::storage::tool::{self, Tool};
+pub use super::look::Meaning;
+use super::look::{self, Silence};
 
 /// The argument by which this program becomes the one that looks.
 pub const ARGUMENT: &str = "look-at-rbd";
-
-/// What a number of Ceph's says of an image, whichever of its programs and libraries has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// The cluster does not answer.
-    Unreachable,
-    /// It lets this user do nothing, or wants a key and got none.
-    Denied,
-    /// It has no such pool, image or snapshot.
-    Gone,
-    /// Something else.
-    Other,
-}
 
 impl Meaning {
     /// Of an error number, or of an exit status of `rbd`, which is one.
@@ -146,9 +126,6 @@ struct Name {
     snapshot: Option<String>,
 }
 
-/// Of each image, in the order of the question; or why the cluster could not be asked.
-type Answer = Result<Vec<Result<Found, Trouble>>, Trouble>;
-
 impl Name {
     fn of(rbd: &Rbd) -> Self {
         let (pool, image) = rbd.image.split_once('/').unwrap_or(("rbd", &rbd.image));
@@ -162,43 +139,22 @@ impl Name {
     }
 }
 
-/// Why there is no answer about any image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Silence {
-    /// The cluster could not be asked.
-    Trouble(Trouble),
-    /// The process that asks did not do it.
-    Failed(tool::Failed),
-    /// What it said makes no sense.
-    Unreadable(String),
-}
-
 /// Looks at images within `limit`; they are of one cluster, which is reached in the way of the first, and as its user.
 pub async fn ask(
     images: &[&Rbd],
     key: Option<&SecretString>,
     limit: Duration,
-) -> Result<Vec<Result<Found, Trouble>>, Silence> {
+) -> Result<Vec<Result<Found, Trouble>>, Silence<Trouble>> {
     let Some(first) = images.first() else { return Ok(Vec::new()) };
     let question = Question {
         monitors: first.monitors.clone(),
         configuration: first.configuration.clone(),
         user: first.login.as_ref().map(|login| login.user.clone()),
         key: key.map(|key| key.expose_secret().trim().into()),
-        // It shall give up by itself: then it says for what it waited, and what others answered.
-        patience: limit.saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1)),
+        patience: look::patience(limit),
         images: images.iter().map(|rbd| Name::of(rbd)).collect(),
     };
-    let unreadable = |error: serde_json::Error| Silence::Unreadable(error.to_string());
-    let input = serde_json::to_string(&question).map_err(unreadable)?;
-    // By this name it is the program that runs, also after an update has put another in its place.
-    let tool = Tool::new("/proc/self/exe").args([ARGUMENT]).secret_input(input.into()).limit(limit);
-    let said = tool.run().await.map_err(Silence::Failed)?;
-    let answers = serde_json::from_str::<Answer>(&said).map_err(unreadable)?.map_err(Silence::Trouble)?;
-    if answers.len() != images.len() {
-        return Err(Silence::Unreadable(format!("{} answers about {} images", answers.len(), images.len())));
-    }
-    Ok(answers)
+    look::ask(ARGUMENT, &question, images.len(), limit).await
 }
 
 #[cfg(test)]

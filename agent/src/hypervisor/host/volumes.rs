@@ -165,6 +165,10 @@ impl Volumes {
 
     fn refusal(&self, connection: &Connection, error: &FindError) -> Refusal {
         let (host, addresses) = (&self.host, connection.addresses());
+        let its_tool = match connection {
+            Connection::Rbd(_) => "rbd info",
+            Connection::Iscsi(_) => "iscsi-inq",
+        };
         let (reason, remedy) = match error {
             FindError::Unreachable { .. } => (
                 Reason::VolumeUnreachable,
@@ -183,7 +187,7 @@ impl Volumes {
             FindError::NoTool { .. } => (Reason::StorageToolMissing, format!("install it on {host}")),
             FindError::Unusable { .. } => (
                 Reason::VolumeUnreachable,
-                format!("see to the storage at {addresses}; rbd info, on {host}, asks it the same"),
+                format!("see to the storage at {addresses}; {its_tool}, on {host}, asks it the same"),
             ),
             FindError::Failed(_) | FindError::Unreadable { .. } => {
                 (Reason::VolumeUnreachable, format!("run it on {host} to see why"))

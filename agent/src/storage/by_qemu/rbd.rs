@@ -3,8 +3,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use vmferry_core::volume::Rbd;
 
-use super::{FindError, Key, Sighting, common};
-use crate::storage::rbd::{self, Meaning, Silence, Trouble};
+use super::{FindError, Key, Sighting, unanswered};
+use crate::storage::{
+    look::{Meaning, Silence},
+    rbd::{self, Trouble},
+};
 
 const LIBRARY: &str = "librbd";
 const PACKAGE: &str = "librbd1";
@@ -15,7 +18,7 @@ pub(super) async fn find(images: &[(&Rbd, Key<'_>)], limit: Duration) -> Vec<Res
         let (of_it, key): (Vec<_>, _) = (asked.iter().map(|index| images[*index].0).collect(), images[asked[0]].1);
         let answers = match rbd::ask(&of_it, key.map(|(_, secret)| secret), limit).await {
             Ok(answers) => answers.into_iter().zip(&of_it).map(|(answer, rbd)| told(rbd, answer)).collect(),
-            Err(silence) => of_it.iter().map(|rbd| Err(unanswered(rbd, &silence))).collect::<Vec<_>>(),
+            Err(silence) => of_it.iter().map(|rbd| Err(silent(rbd, &silence))).collect::<Vec<_>>(),
         };
         asked.into_iter().zip(answers).collect::<Vec<_>>()
     });
@@ -45,15 +48,8 @@ fn told(rbd: &Rbd, answer: Result<vmferry_core::volume::Found, Trouble>) -> Resu
     Ok(Sighting { found, portal: None })
 }
 
-fn unanswered(rbd: &Rbd, silence: &Silence) -> FindError {
-    match silence {
-        Silence::Trouble(trouble) => judge(rbd, trouble),
-        Silence::Failed(failed) => common(failed, &rbd.to_string(), &monitors(rbd), "vmferry-agent", "vmferry-agent")
-            .unwrap_or_else(|| FindError::Failed(failed.clone())),
-        Silence::Unreadable(what) => {
-            FindError::Unreadable { program: LIBRARY, volume: rbd.to_string(), what: what.clone() }
-        }
-    }
+fn silent(rbd: &Rbd, silence: &Silence<Trouble>) -> FindError {
+    unanswered(silence, rbd.to_string(), monitors(rbd), LIBRARY, |trouble| judge(rbd, trouble))
 }
 
 fn judge(rbd: &Rbd, trouble: &Trouble) -> FindError {
@@ -138,7 +134,7 @@ mod tests {
     fn a_process_that_hangs_is_a_cluster_that_does_not_answer() {
         let how = "gave no answer within 10s and was killed".to_owned();
         let failed = Failed { command: "/proc/self/exe look-at-rbd".into(), code: None, how };
-        let error = unanswered(&image(), &Silence::Failed(failed));
+        let error = silent(&image(), &Silence::Failed(failed));
         assert!(matches!(error, FindError::Unreachable { .. }), "{error:?}");
     }
 }

@@ -1,47 +1,33 @@
-//! librados and librbd, as far as it takes to tell what an image is. They are loaded when they are needed: a host without Ceph
-//! does not have them.
+//! librados and librbd, as far as it takes to tell what an image is. These functions have not changed since Ceph 13.
 #![expect(unsafe_code, reason = "C calls, in a process of their own")]
 
 use std::{
     ffi::{CString, c_char, c_int, c_void},
-    mem::ManuallyDrop,
     ptr,
 };
 
 use bytesize::ByteSize;
 
 use super::{Question, Step, Trouble};
-use crate::storage::with_causes;
+use crate::storage::{
+    look::library::{self as c, Text, library, pointer},
+    with_causes,
+};
+
+const RADOS: &str = "librados.so.2";
+const RBD: &str = "librbd.so.1";
 
 /// Longer than any id, name prefix or fsid.
 const LONGEST: usize = 4096;
 
 /// `rados_t`, `rados_ioctx_t` and `rbd_image_t`: pointers to what only the libraries know.
 type Handle = *mut c_void;
-type Text = *const c_char;
 type Buffer = *mut c_char;
 
 /// An error number, positive.
 type Number = i32;
 
-macro_rules! library {
-    ($name:ident from $file:literal: $($function:ident($($argument:ty),*) $(-> $result:ty)?;)+) => {
-        struct $name { $($function: unsafe extern "C" fn($($argument),*) $(-> $result)?,)+ }
-
-        impl $name {
-            fn load() -> Result<Self, libloading::Error> {
-                // SAFETY: the library's initialisers are those of Ceph, which QEMU runs, too. The types are those of its headers,
-                // unchanged since Ceph 13; and the library stays for as long as the process, as the functions must.
-                unsafe {
-                    let library = ManuallyDrop::new(libloading::Library::new($file)?);
-                    Ok(Self { $($function: *library.get(stringify!($function))?,)+ })
-                }
-            }
-        }
-    };
-}
-
-library! { Rados from "librados.so.2":
+library! { Rados:
     rados_create(*mut Handle, Text) -> c_int;
     rados_conf_read_file(Handle, Text) -> c_int;
     rados_conf_set(Handle, Text, Text) -> c_int;
@@ -52,7 +38,7 @@ library! { Rados from "librados.so.2":
     rados_ioctx_destroy(Handle);
 }
 
-library! { Librbd from "librbd.so.1":
+library! { Librbd:
     rbd_open_read_only(Handle, Text, *mut Handle, Text) -> c_int;
     rbd_get_size(Handle, *mut u64) -> c_int;
     rbd_get_id(Handle, Buffer, usize) -> c_int;
@@ -88,7 +74,7 @@ impl Cluster {
     /// Connects as QEMU does.
     pub(super) fn connect(to: &Question<'_>) -> Result<Self, Trouble> {
         let library = |error: libloading::Error| Trouble::Library(with_causes(&error));
-        let (rados, rbd) = (Rados::load().map_err(library)?, Librbd::load().map_err(library)?);
+        let (rados, rbd) = (Rados::load(RADOS).map_err(library)?, Librbd::load(RBD).map_err(library)?);
         let at = |step| move |number| Trouble::Ceph { step, number };
         let user = to.user.as_deref().map(text).transpose().map_err(at(Step::Configure))?;
         let mut handle = ptr::null_mut();
@@ -193,18 +179,8 @@ impl Drop for Image<'_> {
     }
 }
 
-/// Ends the process at once, well.
-pub(super) fn exit() -> ! {
-    // SAFETY: nothing of ours is to be done any more.
-    unsafe { libc::_exit(0) }
-}
-
 fn text(text: &str) -> Result<CString, Number> {
-    CString::new(text).map_err(|_| libc::EINVAL)
-}
-
-fn pointer(text: Option<&CString>) -> Text {
-    text.map_or(ptr::null(), |text| text.as_ptr())
+    c::text(text).map_err(|_| libc::EINVAL)
 }
 
 /// The libraries return error numbers below zero.

@@ -34,6 +34,6 @@ fn what_is_told_of_images_is_understood_by_who_asked() {
     let silent = Trouble::Ceph { step: Step::OpenImage, number: libc::ETIMEDOUT };
     for answer in [Ok(vec![Ok(found), Err(silent)]), Err(Trouble::Library("none".into()))] {
         let said = serde_json::to_string(&answer).expect("JSON");
-        assert_eq!(serde_json::from_str::<Answer>(&said).expect("the same"), answer);
+        assert_eq!(serde_json::from_str::<look::Answer<Found, Trouble>>(&said).expect("the same"), answer);
     }
 }
