@@ -411,5 +411,5 @@ fn a_source_whose_file_system_is_read_only_lets_the_guest_go_and_is_tidied_when_
     source.sh(&format!("mount -o remount,rw {LOCAL}/small"))?;
     until("the image to go", SOON, || Ok((!files(&testbed, SOURCE)?.contains(DISK)).then_some(())))?;
     source.sh(&format!("umount {LOCAL}/small; rmdir {LOCAL}/small"))?;
-    before.assert_nothing_leaked(&testbed, &["web-1"])
+    before.assert_nothing_leaked(&testbed, &["web-1", "local/small"])
 }

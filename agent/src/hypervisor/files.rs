@@ -64,8 +64,11 @@ pub(super) fn place(probe: &Probe) -> io::Result<u64> {
 
 /// Removes a probe, if it is there.
 pub(super) fn remove(probe: &Probe) -> io::Result<()> {
-    match fs::remove_file(Path::new(&probe.directory).join(&probe.file_name)) {
+    let path = Path::new(&probe.directory).join(&probe.file_name);
+    match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Said of a file that is not there, too: the kernel does not look that far.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && !fs::exists(&path)? => Ok(()),
         result => result,
     }
 }
