@@ -29,6 +29,10 @@ pub(super) async fn release<S: Agent, D: Agent>(
     let destination = hosts.destination.cleanup(order, &rollback(Side::Destination, false)).await;
     match &destination {
         Ok(_) => {}
+        // It is at rest there for good.
+        Err(error) if error.reason == Reason::PhaseOutOfOrder && order.kind.shutdown().is_none() => {
+            return post(hosts, order, None, watch).await;
+        }
         // It has run there, or may have: then it shall.
         Err(error) if error.reason == Reason::PhaseOutOfOrder => {
             return match hosts.destination.start(order).await {
