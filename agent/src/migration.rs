@@ -13,6 +13,8 @@
 //! The state is the journal's, so a repeat gets the first call's answer even from another process. Phases run in
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
 
+mod recovery;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -24,12 +26,12 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error, info, info_span, warn};
+use tracing::{Instrument as _, info, info_span, warn};
 use vmferry_core::{
-    agent::{CallError, Half, Rollback, Sighting},
+    agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Order, Outcome, Phase, Progress, Side, Statistics},
+    migration::{Cause, Kind, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
 };
 
@@ -349,103 +351,6 @@ impl<H: Hypervisor> Task<H> {
         let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);
         self.end(outcome, &leftovers)?;
         Ok(leftovers)
-    }
-
-    /// Takes up a journal that another process of this agent left behind.
-    ///
-    /// The tunnel died with that process, and with it any job that had not handed the guest over.
-    async fn recover(&mut self) {
-        let state = self.journal.state();
-        if state.outcome().is_some() {
-            self.unwind_again().await;
-            return;
-        }
-        let (order, side, moving) = (state.order().clone(), state.side(), state.has_begun(Phase::Migrate));
-        info!("{}: taking up again what was left behind", order.instance_name);
-        if self.unfinished().is_some() {
-            return self.finish().await;
-        }
-        let recovered = match side {
-            // What sent its disks died with that process. It comes up again, unless all of it had been sent.
-            Side::Source if moving && order.kind.is_cold() && state.statistics().is_some() => Ok(()),
-            Side::Source if moving && !order.kind.is_cold() => self.recover_job(&order).await,
-            Side::Source => self.give_up().await,
-            // It was to run here; whether it did for a moment cannot be told any more.
-            Side::Destination if moving && !state.has_done(Phase::Migrate) && state.cause().is_none() => {
-                self.start_guest().await.map(drop)
-            }
-            Side::Destination => self.recover_arrival(&order).await,
-        };
-        if let Err(error) = recovered {
-            error!("left as it is, for the coordinator or `vmferry migrations resolve {}`: {error}", order.id);
-        }
-    }
-
-    /// Where the guest ended up is for the flow to find out, from both hosts.
-    async fn recover_job(&mut self, order: &Order) -> Result<(), CallError> {
-        if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
-            return Ok(());
-        }
-        self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
-        self.append(Entry::Failed(self.restarted()))
-    }
-
-    async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
-        let seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
-        match seen {
-            // It moved: post is still to come.
-            Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
-            Sighting::Absent | Sighting::Arriving => self.give_up().await,
-        }
-    }
-
-    /// The phase that was decided and is not over.
-    fn unfinished(&self) -> Option<Phase> {
-        let state = self.journal.state();
-        state.outcome().is_none().then(|| state.record().phase()).filter(|phase| *phase >= Phase::Post)
-    }
-
-    /// Tries it again.
-    async fn finish(&mut self) {
-        let finished = match (self.unfinished(), self.journal.state().cause().cloned()) {
-            (Some(Phase::Post), _) => self.post().await,
-            // It was begun because it might be.
-            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted()), true).await,
-            _ => return,
-        };
-        if let Err(error) = finished {
-            warn!("{}: still not over: {error}", self.journal.state().order().instance_name);
-        }
-    }
-
-    fn has_leftovers(&self) -> bool {
-        let state = self.journal.state();
-        state.outcome().is_some() && !state.pending.is_empty()
-    }
-
-    /// After the end: what could not be taken back then is tried again until it can.
-    async fn unwind_again(&mut self) -> Vec<String> {
-        if !self.has_leftovers() {
-            return Vec::new();
-        }
-        let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
-        for leftover in &leftovers {
-            warn!("{leftover}");
-        }
-        self.publish();
-        leftovers
-    }
-
-    async fn give_up(&mut self) -> Result<(), CallError> {
-        self.cleanup(self.restarted(), false).await.map(drop)
-    }
-
-    fn restarted(&self) -> Cause {
-        Cause {
-            reason: Reason::AgentRestarted,
-            host: self.host.name().clone(),
-            message: format!("the agent of {} was restarted during the migration", self.host.name()),
-        }
     }
 
     fn begin(&mut self, phase: Phase) -> Result<Instant, CallError> {

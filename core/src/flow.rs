@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Of a cold migration the guest is shut down in migrate, and started on the destination at its end: from then on only the
-//! destination can say whether it ever ran there, so that one is asked before the source may start it again ([`cold`]).
+//! destination can say whether it ever ran there, so that one is asked before the source may start it again (`flow/cold.rs`).
 //!
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
 //! on with [`resolve`] wherever the first one stopped.

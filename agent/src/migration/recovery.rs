@@ -1,0 +1,110 @@
+//! What goes on without a caller: taking up what another process left behind, and trying again what could not be done.
+
+use tracing::{error, info, warn};
+use vmferry_core::{
+    agent::{CallError, Sighting},
+    migration::{Cause, Order, Phase, Side},
+    reason::Reason,
+};
+
+use super::Task;
+use crate::{hypervisor::Hypervisor, journal::Entry, phase::Steps};
+
+impl<H: Hypervisor> Task<H> {
+    /// Takes up a journal that another process of this agent left behind.
+    ///
+    /// The tunnel died with that process, and with it any job that had not handed the guest over.
+    pub(super) async fn recover(&mut self) {
+        let state = self.journal.state();
+        if state.outcome().is_some() {
+            self.unwind_again().await;
+            return;
+        }
+        let (order, side, moving) = (state.order().clone(), state.side(), state.has_begun(Phase::Migrate));
+        info!("{}: taking up again what was left behind", order.instance_name);
+        if self.unfinished().is_some() {
+            return self.finish().await;
+        }
+        let recovered = match side {
+            // What sent its disks died with that process. It comes up again, unless all of it had been sent.
+            Side::Source if moving && order.kind.is_cold() && state.statistics().is_some() => Ok(()),
+            Side::Source if moving && !order.kind.is_cold() => self.recover_job(&order).await,
+            Side::Source => self.give_up().await,
+            // It was to run here; whether it did for a moment cannot be told any more.
+            Side::Destination if moving && !state.has_done(Phase::Migrate) && state.cause().is_none() => {
+                self.start_guest().await.map(drop)
+            }
+            Side::Destination => self.recover_arrival(&order).await,
+        };
+        if let Err(error) = recovered {
+            error!("left as it is, for the coordinator or `vmferry migrations resolve {}`: {error}", order.id);
+        }
+    }
+
+    /// Where the guest ended up is for the flow to find out, from both hosts.
+    async fn recover_job(&mut self, order: &Order) -> Result<(), CallError> {
+        if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
+            return Ok(());
+        }
+        self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        self.append(Entry::Failed(self.restarted()))
+    }
+
+    async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
+        let seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        match seen {
+            // It moved: post is still to come.
+            Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
+            Sighting::Absent | Sighting::Arriving => self.give_up().await,
+        }
+    }
+
+    /// The phase that was decided and is not over.
+    pub(super) fn unfinished(&self) -> Option<Phase> {
+        let state = self.journal.state();
+        state.outcome().is_none().then(|| state.record().phase()).filter(|phase| *phase >= Phase::Post)
+    }
+
+    /// Tries it again.
+    pub(super) async fn finish(&mut self) {
+        let finished = match (self.unfinished(), self.journal.state().cause().cloned()) {
+            (Some(Phase::Post), _) => self.post().await,
+            // It was begun because it might be.
+            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted()), true).await,
+            _ => return,
+        };
+        if let Err(error) = finished {
+            warn!("{}: still not over: {error}", self.journal.state().order().instance_name);
+        }
+    }
+
+    pub(super) fn has_leftovers(&self) -> bool {
+        let state = self.journal.state();
+        state.outcome().is_some() && !state.pending.is_empty()
+    }
+
+    /// After the end: what could not be taken back then is tried again until it can.
+    pub(super) async fn unwind_again(&mut self) -> Vec<String> {
+        if !self.has_leftovers() {
+            return Vec::new();
+        }
+        let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
+        for leftover in &leftovers {
+            warn!("{leftover}");
+        }
+        self.publish();
+        leftovers
+    }
+
+    async fn give_up(&mut self) -> Result<(), CallError> {
+        self.cleanup(self.restarted(), false).await.map(drop)
+    }
+
+    fn restarted(&self) -> Cause {
+        Cause {
+            reason: Reason::AgentRestarted,
+            host: self.host.name().clone(),
+            message: format!("the agent of {} was restarted during the migration", self.host.name()),
+        }
+    }
+}
