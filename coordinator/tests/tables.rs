@@ -52,7 +52,7 @@ fn the_help_teaches() {
       zones        Lists the availability zones and their hosts
       instances    Lists the instances of all hosts
       instance     Shows one instance
-      migrate      Moves a running instance to another host
+      migrate      Moves an instance to another host: while it runs, or with --cold while it is off
       migrations   Lists migrations, shows one, or ends what was left behind
       abort        Ends a migration that goes on; the guest stays on its source
       volumes      Lists the volumes of all instances, or says what a disk is as a volume

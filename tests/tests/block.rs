@@ -239,13 +239,14 @@ struct Sample {
     total: f64,
 }
 
-/// `migrate  round 1  61 %  98.0 MiB of 256.0 MiB left  …`
+/// `migrate  round 1  61 %  98.0 MiB of 256.0 MiB left  …`; before the first round, none is named.
 fn progress(answer: &Answer) -> Result<Vec<Sample>> {
-    let lines = answer.stderr.lines().filter(|line| line.starts_with("migrate  round "));
+    let lines = answer.stderr.lines().filter(|line| line.starts_with("migrate ") && line.contains(" left "));
     let samples = lines.map(|line| {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         match words.as_slice() {
-            [_, _, _, percent, "%", _, _, "of", total, "MiB", "left", ..] => {
+            [_, "round", _, percent, "%", _, _, "of", total, "MiB", "left", ..]
+            | [_, percent, "%", _, _, "of", total, "MiB", "left", ..] => {
                 Ok(Sample { percent: percent.parse()?, total: total.parse()? })
             }
             _ => anyhow::bail!("no progress: {line}"),

@@ -185,7 +185,7 @@ impl Agent {
                     () if left == 0 && !world.is_slow => Some(Ok(())),
                     () => None,
                 };
-                (Progress { total: ByteSize(SAMPLES), remaining: ByteSize(left), ..Progress::default() }, end)
+                (Progress { total: ByteSize(SAMPLES), remaining: ByteSize(left), round: 1, ..Progress::default() }, end)
             };
             let last = match end {
                 None => event(v1::migrate_response::Event::Progress(sample.into())),

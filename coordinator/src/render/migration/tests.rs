@@ -127,6 +127,7 @@ fn a_completed_migration_in_figures() {
       "source": "node-28",
       "destination": "node-31",
       "outcome": "completed",
+      "kind": "live",
       "exit_code": 0,
       "runs_on": "node-31",
       "wall_ms": 2230,
