@@ -1,6 +1,6 @@
 //! The fabric: a network namespace with two bridges, one namespace per host, and veth pairs between them.
 
-use std::{net::Ipv4Addr, path::Path, process::Command};
+use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -8,6 +8,7 @@ use crate::{
     layout::{Layout, netns},
     process::{run, run_with_input},
     state::HostState,
+    wait,
 };
 
 /// The operator's own address on the underlay.
@@ -112,14 +113,15 @@ pub(crate) fn set_link(layout: &Layout, host: &str, link: Link, up: bool) -> Res
 
 /// Removes a namespace. One that isn't there is no error.
 pub(crate) fn delete_namespace(name: &str) -> Result<()> {
-    if Path::exists(&netns(name)) {
-        let deleted = run(Command::new("ip").args(["netns", "delete", name]));
-        // Somebody else may have been quicker.
+    let mut last = Ok(());
+    // While somebody else makes one, the mount of this may be busy for a moment; or somebody else may be quicker.
+    let gone = wait::until("the namespace to go", Duration::from_secs(2), || {
         if Path::exists(&netns(name)) {
-            deleted?;
+            last = run(Command::new("ip").args(["netns", "delete", name])).map(drop);
         }
-    }
-    Ok(())
+        Ok((!Path::exists(&netns(name))).then_some(()))
+    });
+    gone.or(last)
 }
 
 fn add_namespace(name: &str) -> Result<()> {
