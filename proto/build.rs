@@ -5,8 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos =
-        ["disk", "host", "instance", "migration", "tunnel"].map(|name| format!("vmferry/agent/v1/{name}.proto"));
+    let protos = ["disk", "host", "instance", "migration", "network", "tunnel"]
+        .map(|name| format!("vmferry/agent/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=vmferry");
     let descriptors = protox::compile(&protos, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

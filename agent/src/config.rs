@@ -1,5 +1,6 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod network;
 mod storage;
 
 use std::{
@@ -14,8 +15,11 @@ use vmferry_core::id::HostName;
 use vmferry_transport::CertificateFiles;
 
 pub use self::storage::Storage;
-use self::storage::{SecretTable, StorageTable};
-use crate::storage::secrets::Secrets;
+use self::{
+    network::{NetworkTable, OvsTable},
+    storage::{SecretTable, StorageTable},
+};
+use crate::{network::Networks, storage::secrets::Secrets};
 
 /// Where the packages put it.
 pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
@@ -23,7 +27,9 @@ pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
 /// All there are.
 const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvirt.uri, libvirt.socket, libvirt.qemu_group, \
                     state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
-                    secret.uuid, secret.usage, secret.kind, secret.file";
+                    secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
+                    network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
+                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub struct Config {
     pub storage: Storage,
     /// What opens it. Not the values, which are read when they are needed.
     pub secrets: Secrets,
+    /// The logical networks that it carries.
+    pub networks: Networks,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -88,6 +96,10 @@ struct File {
     storage: StorageTable,
     #[serde(default)]
     secret: Vec<SecretTable>,
+    #[serde(default)]
+    network: Vec<NetworkTable>,
+    #[serde(default)]
+    ovs: OvsTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -118,6 +130,8 @@ impl Config {
         let mut problems = Vec::new();
         // Not serde's `deny_unknown_fields`: that stops at the first.
         let unknown = |key: serde_ignored::Path<'_>| {
+            // A table that may be missing is a `?` in it.
+            let key = key.to_string().replace(".?.", ".");
             problems.push(format!("{key}: is unknown; remove it, or write one of {KEYS}"));
         };
         let file: File = toml::Deserializer::parse(text)
@@ -169,6 +183,7 @@ impl Config {
 
         let storage = storage::storage(&mut problems, file.storage);
         let secrets = storage::secrets(&mut problems, file.secret);
+        let networks = network::networks(&mut problems, file.network, file.ovs);
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
@@ -194,6 +209,7 @@ impl Config {
                 keep_records,
                 storage,
                 secrets,
+                networks,
             }),
             _ => Err(problems),
         }

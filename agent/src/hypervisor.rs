@@ -5,6 +5,7 @@
 
 mod files;
 mod host;
+mod network;
 mod power;
 mod storage;
 
@@ -23,6 +24,7 @@ use vmferry_core::{
 
 pub use self::{
     host::LibvirtHost,
+    network::Networking,
     power::Power,
     storage::{OnSent, Storage},
 };
@@ -53,10 +55,11 @@ impl From<Refusal> for Fault {
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// The host, its libvirt and its tunnel; its disks are [`Storage`], guests that are off are [`Power`]'s.
+/// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, guests
+/// that are off [`Power`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Power {
+pub trait Hypervisor: Storage + Networking + Power {
     /// The host's name.
     fn name(&self) -> &HostName;
 

@@ -17,6 +17,7 @@ use vmferry_core::{
     id::MigrationId,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics},
     undo::Undo,
+    vif::Placement,
 };
 
 /// The format of the entries below. A journal of another format is refused, not guessed at.
@@ -57,8 +58,10 @@ pub enum Entry {
     Struck(Undo),
     /// How each disk gets to the destination.
     Resolved(Vec<Resolved>),
-    /// The disks that the guest finds elsewhere here.
+    /// The devices that the guest finds elsewhere here.
     Relocated(Vec<Relocation>),
+    /// How its vifs are plugged in here.
+    Placed(Vec<Placement>),
     /// Whether this host shall start the guest with itself.
     Autostart(bool),
     /// The job finished.
@@ -92,8 +95,10 @@ pub struct State {
     pub pending: Vec<Undo>,
     /// How each disk gets to the destination; once pre has begun.
     pub resolved: Vec<Resolved>,
-    /// The disks that the guest finds elsewhere here; the destination has it, once pre is done.
+    /// The devices that the guest finds elsewhere here; the destination has it, once pre is done.
     pub relocations: Vec<Relocation>,
+    /// How the guest's vifs are plugged in here; once pre has begun.
+    pub placed: Vec<Placement>,
     /// Whether this host shall start the guest with itself; the destination has it, once pre has begun.
     pub autostart: bool,
 }
@@ -114,7 +119,14 @@ impl State {
             pending: Vec::new(),
             warnings: Vec::new(),
         };
-        Some(Self { record, pending: Vec::new(), resolved: Vec::new(), relocations: Vec::new(), autostart: false })
+        Some(Self {
+            record,
+            pending: Vec::new(),
+            resolved: Vec::new(),
+            relocations: Vec::new(),
+            placed: Vec::new(),
+            autostart: false,
+        })
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -131,6 +143,7 @@ impl State {
             Entry::Struck(undo) => self.pending.retain(|pending| *pending != undo),
             Entry::Resolved(resolved) => self.resolved = resolved,
             Entry::Relocated(relocations) => self.relocations = relocations,
+            Entry::Placed(placed) => self.placed = placed,
             Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod config;
+pub mod firewall;
 pub mod hypervisor;
 pub mod journal;
 pub mod libvirt;

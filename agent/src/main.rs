@@ -15,6 +15,7 @@ use tracing::{error, info};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use vmferry_agent::{
     config::{self, Config},
+    firewall::Firewall,
     hypervisor::LibvirtHost,
     libvirt::Libvirt,
     migrations::Migrations,
@@ -138,13 +139,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(reload);
 
     let receivers = Arc::new(Receivers::default());
-    let grants = Arc::new(Grants::new(config.libvirt_socket.clone(), Arc::clone(&receivers)));
+    let firewall = Arc::new(Firewall::new());
+    let grants = Arc::new(Grants::new(config.libvirt_socket.clone(), Arc::clone(&receivers), Arc::clone(&firewall)));
     let host = LibvirtHost::new(
         &config,
         Libvirt::new(&config.libvirt_uri),
         Listeners::new(credentials.clone()),
         Arc::clone(&grants),
         receivers,
+        firewall,
     );
     let keep_records = config.keep_records;
     let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
@@ -161,6 +164,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().warm_up().await }
+    });
+    tokio::spawn({
+        let migrations = Arc::clone(&migrations);
+        async move { migrations.host().keep_networks().await }
     });
     let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
 

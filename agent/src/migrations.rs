@@ -212,19 +212,7 @@ impl<H: Hypervisor> Migrations<H> {
 }
 
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {
-    // What is still to be taken from the guest must not be taken from it when it comes again.
-    let takes = |undo: &Undo| {
-        matches!(
-            undo,
-            Undo::DestroyIncoming { .. }
-                | Undo::ForgetDefinition { .. }
-                | Undo::StartAgain { .. }
-                | Undo::RestoreName { .. }
-                | Undo::RemoveImage { .. }
-                | Undo::DisconnectVolume { .. }
-        )
-    };
-    let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(takes);
+    let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(Undo::bars_its_return);
     let mut states = halves.values().map(Migration::state).filter(|state| state.order().instance == instance);
     states.find(is_active).map(|state| state.order().id)
 }

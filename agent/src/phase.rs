@@ -11,7 +11,9 @@ pub mod pre;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
-use vmferry_core::{agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo};
+use vmferry_core::{
+    agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo, vif::Placement,
+};
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
@@ -66,6 +68,16 @@ impl<'a> Steps<'a> {
         self.journal.state().autostart
     }
 
+    /// Journals how the guest's vifs are plugged in on this host.
+    fn remember_vifs(&mut self, placed: &[Placement]) -> Result<(), Fault> {
+        write(self.journal, Entry::Placed(placed.to_vec()))
+    }
+
+    /// How the guest's vifs are plugged in on this host.
+    fn vifs(&self) -> &[Placement] {
+        &self.journal.state().placed
+    }
+
     /// How each disk gets to the destination.
     fn disks(&self) -> &[Resolved] {
         &self.journal.state().resolved
@@ -73,25 +85,12 @@ impl<'a> Steps<'a> {
 
     /// Makes every step final whose result the guest has now.
     fn keep_what_the_guest_has(&mut self) -> Result<(), Fault> {
-        let is_the_guests = |undo: &Undo| {
-            matches!(
-                undo,
-                Undo::DestroyIncoming { .. }
-                    | Undo::DisconnectVolume { .. }
-                    | Undo::RemoveImage { .. }
-                    | Undo::RemoveDirectory { .. }
-                    | Undo::ForgetDefinition { .. }
-            )
-        };
-        self.keep_all(is_the_guests)
+        self.keep_all(Undo::takes_what_arrived)
     }
 
     /// Makes every step final that would bring a guest up again which runs elsewhere now.
     fn keep_what_retired_the_guest(&mut self) -> Result<(), Fault> {
-        let is_its_retirement = |undo: &Undo| {
-            matches!(undo, Undo::StartAgain { .. } | Undo::RestoreAutostart { .. } | Undo::RestoreName { .. })
-        };
-        self.keep_all(is_its_retirement)
+        self.keep_all(Undo::brings_up_again)
     }
 
     fn keep_all(&mut self, which: impl Fn(&Undo) -> bool) -> Result<(), Fault> {
@@ -155,12 +154,20 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         }
         Undo::RestoreAutostart { instance } => host.set_autostart(*instance, true).await,
         Undo::RestoreName { instance, name } => host.rename(*instance, name).await,
+        Undo::Unplug { plug } => {
+            is_gone(host, order).await?;
+            host.unplug(order.id, plug).await
+        }
+        Undo::DropFilters { tap } => {
+            is_gone(host, order).await?;
+            host.release_filters(order.id, tap).await
+        }
         // libvirt refuses it for a guest that runs.
         Undo::ForgetDefinition { instance } => host.undefine(*instance).await,
     }
 }
 
-/// Whether the guest has left this host for good: while there is a domain of it, its disks are that domain's. It is asked
+/// Whether the guest has left this host for good: while there is a domain of it, its disks and vifs are that domain's. It is asked
 /// again until there is none.
 async fn is_gone(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
     let seen = host.sighting(order.instance).await?;

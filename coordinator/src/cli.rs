@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
 mod cold;
+mod instance;
 mod volumes;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -9,6 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
 pub(crate) use cold::Cold;
+pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
@@ -22,6 +24,7 @@ Examples:
   vmferry migrations                           what was moved, and what still goes on
   vmferry migrations resolve                   ends what was left behind
   vmferry volumes                              the volumes, and whose disks they are
+  vmferry instance policy show web             what its interfaces may send and receive
   vmferry doctor                               what failures have left on the hosts
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
@@ -85,7 +88,7 @@ pub(crate) enum Command {
     Zones,
     /// Lists the instances of all hosts
     Instances,
-    /// Shows one instance
+    /// Shows one instance, or says what its interfaces may do
     #[command(subcommand)]
     Instance(Instance),
     /// Moves an instance to another host: while it runs, or with --cold while it is off
@@ -102,20 +105,6 @@ pub(crate) enum Command {
     Pki(pki::Command),
     /// Prints the version
     Version,
-}
-
-/// What can be done with one instance.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Instance {
-    /// Shows one instance: state, host, disks, interfaces
-    Show {
-        /// Name, UUID, or the beginning of one of them
-        #[arg(value_name = "INSTANCE")]
-        instance: String,
-        /// The host it is on, if several have one of that name
-        #[arg(long, value_name = "HOST")]
-        from: Option<HostName>,
-    },
 }
 
 const MIGRATE_EXAMPLES: &str = "\

@@ -9,6 +9,7 @@ pub(crate) mod instances;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod resolve;
+pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod zones;
 

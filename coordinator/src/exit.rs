@@ -98,6 +98,11 @@ impl Exit {
             | R::MachineTypeMissing
             | R::HypervisorTooOld
             | R::NetworkMissing
+            | R::MtuTooSmall
+            | R::MacInUse
+            | R::AddressInUse
+            | R::VifLabelInvalid
+            | R::FirewallMissing
             | R::DiskSpaceShort
             | R::VolumeLabelInvalid
             | R::VolumeUnreachable
@@ -113,6 +118,8 @@ impl Exit {
             | R::TunnelFailed
             | R::CopyFailed
             | R::VolumeConnectFailed
+            | R::NetworkFailed
+            | R::FirewallFailed
             | R::MigrationFailed
             | R::HandoverFailed
             | R::ShutdownIgnored

@@ -20,8 +20,10 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use chain::chain;
-use cli::{Cli, Command, Global, Instance, MigrationsCommand, VolumesCommand};
-use command::{Session, abort, doctor, hypervisors, instance, instances, migrate, migrations, resolve, volumes, zones};
+use cli::{Cli, Command, Global, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
+use command::{
+    Session, abort, doctor, hypervisors, instance, instances, migrate, migrations, resolve, vif, volumes, zones,
+};
 use exit::{Exit, Failed};
 use inventory::Places;
 use render::{Output, Terminal};
@@ -84,7 +86,16 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
         Command::Hypervisors => hypervisors::run(session).await,
         Command::Zones => zones::run(session).await,
         Command::Instances => instances::run(session).await,
-        Command::Instance(Instance::Show { instance, from }) => instance::run(session, &instance, from.as_ref()).await,
+        Command::Instance(Instance::Show(which)) => instance::run(session, &which).await,
+        Command::Instance(Instance::Policy(command)) => match &command {
+            Policy::Show(which) => vif::show_policies(session, which).await,
+            Policy::Set(args) => vif::set_policy(session, args).await,
+            Policy::Unset(args) => vif::unset_policy(session, args).await,
+        },
+        Command::Instance(Instance::Network(command)) => match &command {
+            Network::Set(args) => vif::set_network(session, args).await,
+            Network::Unset(args) => vif::unset_network(session, args).await,
+        },
         Command::Migrate(args) => migrate::run(session, &args).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,

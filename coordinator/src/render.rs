@@ -7,6 +7,7 @@ pub(crate) mod instances;
 pub(crate) mod live;
 pub(crate) mod migration;
 pub(crate) mod migrations;
+pub(crate) mod policy;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod units;

@@ -4,4 +4,5 @@ mod cluster;
 mod migrate;
 mod pki;
 mod tables;
+mod vifs;
 mod volumes;

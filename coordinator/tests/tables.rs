@@ -51,7 +51,7 @@ fn the_help_teaches() {
       hypervisors  Lists the hosts: state, free memory, versions
       zones        Lists the availability zones and their hosts
       instances    Lists the instances of all hosts
-      instance     Shows one instance
+      instance     Shows one instance, or says what its interfaces may do
       migrate      Moves an instance to another host: while it runs, or with --cold while it is off
       migrations   Lists migrations, shows one, or ends what was left behind
       abort        Ends a migration that goes on; the guest stays on its source
@@ -80,6 +80,7 @@ fn the_help_teaches() {
       vmferry migrations                           what was moved, and what still goes on
       vmferry migrations resolve                   ends what was left behind
       vmferry volumes                              the volumes, and whose disks they are
+      vmferry instance policy show web             what its interfaces may send and receive
       vmferry doctor                               what failures have left on the hosts
 
     Inventory: the first of --inventory, $VMFERRY_INVENTORY,

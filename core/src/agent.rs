@@ -9,6 +9,7 @@ use crate::{
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
+    policy::Members,
     reason::Reason,
 };
 
@@ -142,6 +143,8 @@ pub struct Leaving {
     pub shown: Shown,
     /// Whether its host starts it with itself.
     pub autostart: bool,
+    /// The members, as far as the source knows them, of the groups that rules of its policies name.
+    pub members: Members,
 }
 
 /// What a host sees of an instance.

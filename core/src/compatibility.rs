@@ -2,9 +2,10 @@
 //!
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
+mod network;
 mod power;
 
-pub use self::power::until_it_stops;
+pub use self::{network::VifSight, power::until_it_stops};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::{
     disk::{Disks, Shown, Sight, space},
     domain_xml::{Definition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
-    instance::{InstanceState, VifAttachment},
+    instance::InstanceState,
     migration::Kind,
     reason::Reason,
 };
@@ -88,6 +89,8 @@ pub struct SourceFacts {
     pub snapshots: u32,
     /// The definition.
     pub definition: Definition,
+    /// Vifs that are plugged into something else than their metadata say: MAC address, and what is wrong.
+    pub misplaced: Vec<(String, String)>,
     /// What this host shows of its disks.
     pub shown: Shown,
 }
@@ -171,6 +174,29 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
         ),
     }
 
+    if let Err(error) = &definition.interfaces {
+        checks.refuse(
+            "vif labels",
+            Refusal {
+                reason: Reason::VifLabelInvalid,
+                message: format!("what the definition of {name} says of its vifs cannot be read: {error}"),
+                remedy: format!(
+                    "remove it (vmferry instance policy unset {name} --all) and say it again (vmferry instance policy set)"
+                ),
+            },
+        );
+    }
+    for (mac, problem) in &facts.misplaced {
+        checks.refuse(
+            &format!("vif {mac}"),
+            Refusal {
+                reason: Reason::VifLabelInvalid,
+                message: format!("vif {mac} of {name}: {problem}"),
+                remedy: format!("say which it is: vmferry instance network set {name} NETWORK --vif {mac}"),
+            },
+        );
+    }
+
     let shown = &facts.shown;
     let sight = Sight::default();
     let kind = facts.kind;
@@ -206,6 +232,10 @@ pub struct DestinationFacts {
     pub bridges: Vec<String>,
     /// libvirt networks that are active.
     pub networks: Vec<String>,
+    /// What it knows of the guest's vifs, in the definition's order.
+    pub vifs: Vec<VifSight>,
+    /// Why it cannot filter; none: it can.
+    pub firewall: Option<String>,
     /// Whether the host does not have the emulator that the definition names.
     pub lacks_emulator: bool,
     /// What the host sees of the guest's disks.
@@ -323,31 +353,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         remedy: format!("upgrade QEMU on {host}; guests move from older to newer"),
     });
 
-    for vif in &definition.vifs {
-        let subject = format!("vif {}", vif.mac);
-        let (here, what, remedy) = match &vif.attachment {
-            VifAttachment::Bridge { bridge } => (
-                facts.bridges.contains(bridge),
-                format!("bridge {bridge}"),
-                format!("create it on {host} (ip link add {bridge} type bridge) with the same uplink as on the source"),
-            ),
-            VifAttachment::Network { network } => (
-                facts.networks.contains(network),
-                format!("libvirt network {network}"),
-                format!("define and start it on {host} (virsh net-start {network})"),
-            ),
-            VifAttachment::Other { kind } => (
-                kind == "user",
-                format!("an interface of type {kind}"),
-                "this version moves vifs on bridges and libvirt networks".into(),
-            ),
-        };
-        checks.ask(&subject, here, what.clone(), || Refusal {
-            reason: Reason::NetworkMissing,
-            message: format!("vif {} of {name} needs {what}, which {host} does not have", vif.mac),
-            remedy,
-        });
-    }
+    network::arriving(&mut checks, facts, definition);
 
     let disks = facts.disks(leaving);
     for disk in &definition.disks {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{HostName, InstanceId, MigrationId},
+    network::{NetworkName, VifId, VlanId},
+    policy::Policy,
     volume::{Attachment, Connection},
 };
 
@@ -165,6 +167,23 @@ pub struct Vif {
     pub attachment: VifAttachment,
     /// The device model the guest sees.
     pub model: String,
+    /// The logical network that this is, as far as the definition or the host's configuration says.
+    pub network: Option<NetworkName>,
+    /// What the guest may send and receive. None: anything.
+    pub policy: Option<Policy>,
+    /// The host's end of it; none while the guest is off, or if libvirt does not say.
+    pub tap: Option<String>,
+    /// The VLAN that libvirt puts its frames in; none: in none.
+    pub vlan: Option<VlanId>,
+    /// The largest packet in bytes that the guest may send; none: not known.
+    pub mtu: Option<u32>,
+}
+
+impl Vif {
+    /// Which it is among all. None: libvirt has given it no valid MAC address.
+    pub fn id(&self, instance: InstanceId) -> Option<VifId> {
+        Some(VifId { instance, mac: self.mac.parse().ok()? })
+    }
 }
 
 /// What a vif is plugged into.

@@ -15,6 +15,7 @@ pub use self::judge::leftovers;
 use crate::{
     id::MigrationId,
     migration::{Order, Outcome},
+    network::{HeldLink, Holder},
     undo::Undo,
     volume::{Connection, SecretName},
 };
@@ -36,6 +37,10 @@ pub struct Holdings {
     pub probes: Vec<HeldProbes>,
     /// Processes that receive images.
     pub receivers: Vec<HeldReceiver>,
+    /// Links, and ports of Open vSwitch, that carry VMFerry's mark.
+    pub links: Vec<HeldLink>,
+    /// How filters and networks differ from what the host's guests need, a sentence each.
+    pub drift: Vec<String>,
     /// What could not be looked at, and why.
     pub unseen: Vec<(String, String)>,
 }
@@ -128,6 +133,8 @@ pub struct Needs {
     pub volumes: Vec<Connection>,
     /// The devices that its domains have for disks, and all that those lie on, by the kernel's names.
     pub devices: BTreeSet<String>,
+    /// Whom links of VMFerry's are for: its domains' networks and vifs.
+    pub holders: BTreeSet<Holder>,
     /// Its halves of migrations.
     pub halves: Vec<Half>,
     /// The same before the holdings were looked at: what ended meanwhile may have been seen still.
@@ -194,6 +201,10 @@ pub enum Kind {
     Probes,
     /// A process that receives an image.
     Receiver,
+    /// A link that VMFerry has made, or a port of Open vSwitch.
+    Link,
+    /// Filters or networks that are not what the guests need.
+    Drift,
     /// Something that could not be looked at.
     Unseen,
 }
@@ -210,6 +221,8 @@ impl fmt::Display for Kind {
             Self::Directory => "directory",
             Self::Probes => "probe files",
             Self::Receiver => "receiver of images",
+            Self::Link => "network link",
+            Self::Drift => "network drift",
             Self::Unseen => "not looked at",
         })
     }

@@ -57,6 +57,8 @@ reasons! {
     DiskCacheUnsafe = "DISK_CACHE_UNSAFE",
     /// What a definition's metadata say of its volumes cannot be read.
     VolumeLabelInvalid = "VOLUME_LABEL_INVALID",
+    /// What a definition's metadata say of its vifs cannot be read, or is not so.
+    VifLabelInvalid = "VIF_LABEL_INVALID",
     /// A volume cannot be reached.
     VolumeUnreachable = "VOLUME_UNREACHABLE",
     /// The storage system does not accept the user or the secret.
@@ -91,6 +93,12 @@ reasons! {
     HypervisorTooOld = "HYPERVISOR_TOO_OLD",
     /// A bridge or network that the guest needs is missing.
     NetworkMissing = "NETWORK_MISSING",
+    /// Packets of the guest would not fit.
+    MtuTooSmall = "MTU_TOO_SMALL",
+    /// Another guest has the MAC address there.
+    MacInUse = "MAC_IN_USE",
+    /// Another guest's policy gives it the address there.
+    AddressInUse = "ADDRESS_IN_USE",
     /// A disk that is written to is not the same file there.
     DiskNotShared = "DISK_NOT_SHARED",
     /// An image that nobody writes to is another there.
@@ -129,6 +137,12 @@ reasons! {
     CopyFailed = "COPY_FAILED",
     /// A volume could not be connected or disconnected.
     VolumeConnectFailed = "VOLUME_CONNECT_FAILED",
+    /// A link, a bridge or a port of a logical network could not be made, changed or removed.
+    NetworkFailed = "NETWORK_FAILED",
+    /// The host has no nftables, or none that filters bridges.
+    FirewallMissing = "FIREWALL_MISSING",
+    /// A filter could not be put in place, taken away or read.
+    FirewallFailed = "FIREWALL_FAILED",
     /// The tunnel could not be opened.
     TunnelFailed = "TUNNEL_FAILED",
     /// The migration job failed before the guest was handed over.

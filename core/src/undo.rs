@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{HostName, InstanceId},
+    network::{LinkName, Plug},
     volume::Connection,
 };
 
@@ -73,11 +74,55 @@ pub enum Undo {
         /// Its name.
         name: String,
     },
+    /// Takes away what was made for a vif, as far as no vif of this host needs it.
+    Unplug {
+        /// What it was made for.
+        plug: Box<Plug>,
+    },
+    /// Lets go of a tap that was filtered, unless a domain of this host has it.
+    DropFilters {
+        /// The tap.
+        tap: LinkName,
+    },
     /// Forgets the definition of a guest that does not run here: one that has moved, or one that came while it was off.
     ForgetDefinition {
         /// The guest.
         instance: InstanceId,
     },
+}
+
+impl Undo {
+    /// Whether it would take from a guest that has arrived what it has now.
+    pub fn takes_what_arrived(&self) -> bool {
+        matches!(
+            self,
+            Self::DestroyIncoming { .. }
+                | Self::DisconnectVolume { .. }
+                | Self::RemoveImage { .. }
+                | Self::RemoveDirectory { .. }
+                | Self::Unplug { .. }
+                | Self::DropFilters { .. }
+                | Self::ForgetDefinition { .. }
+        )
+    }
+
+    /// Whether it would bring up again a guest that was taken out of service to be moved.
+    pub fn brings_up_again(&self) -> bool {
+        matches!(self, Self::StartAgain { .. } | Self::RestoreAutostart { .. } | Self::RestoreName { .. })
+    }
+
+    /// Whether the guest must not come again before this is done: it would be done to it.
+    pub fn bars_its_return(&self) -> bool {
+        matches!(
+            self,
+            Self::DestroyIncoming { .. }
+                | Self::ForgetDefinition { .. }
+                | Self::StartAgain { .. }
+                | Self::RestoreName { .. }
+                | Self::RemoveImage { .. }
+                | Self::DisconnectVolume { .. }
+        )
+    }
 }
 
 impl fmt::Display for Undo {
@@ -95,6 +140,8 @@ impl fmt::Display for Undo {
             Self::StartAgain { instance } => write!(f, "start guest {instance} again"),
             Self::RestoreAutostart { instance } => write!(f, "have guest {instance} start with its host again"),
             Self::RestoreName { instance, name } => write!(f, "name guest {instance} {name} again"),
+            Self::Unplug { plug } => write!(f, "take away what was made for {} on {}", plug.vif, plug.network.carrier),
+            Self::DropFilters { tap } => write!(f, "let go of tap {tap}"),
             Self::ForgetDefinition { instance } => {
                 write!(f, "forget the definition of guest {instance}")
             }

@@ -6,6 +6,7 @@ mod instance;
 mod label;
 mod leftover;
 mod migration;
+mod network;
 mod volume;
 
 use std::time::Duration;

@@ -1,6 +1,9 @@
 mod examine;
+mod flows;
 mod instances;
+mod network;
 mod power;
+mod reconcile;
 mod sight;
 mod storage;
 mod volumes;
@@ -16,6 +19,7 @@ use std::{
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
@@ -23,7 +27,7 @@ use vmferry_core::{
     disk::Transfer,
     domain_xml::{
         self, Definition,
-        rewrite::{Relocation, rewrite},
+        rewrite::{Place, Relocation, rewrite},
         without_passwords,
     },
     host::Host,
@@ -32,12 +36,13 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use self::volumes::Volumes;
+use self::{network::Vifs, volumes::Volumes};
 use super::{Fault, Hypervisor, OnProgress};
 use crate::{
     config::Config,
+    firewall::Firewall,
     libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
-    network,
+    network::bridges,
     storage::{digest::Digests, receivers::Receivers, with_causes},
     tunnel::{self, Grants, Listeners},
 };
@@ -55,23 +60,26 @@ pub struct LibvirtHost {
     grants: Arc<Grants>,
     receivers: Arc<Receivers>,
     volumes: Volumes,
+    vifs: Vifs,
     digests: Arc<Digests>,
     overcommit: bool,
 }
 
 impl LibvirtHost {
-    /// A host with nothing opened yet. `receivers` are those that `grants` lead to.
+    /// A host with nothing opened yet. `receivers` and `firewall` are those that `grants` lead to.
     pub fn new(
         config: &Config,
         libvirt: Libvirt,
         listeners: Listeners,
         grants: Arc<Grants>,
         receivers: Arc<Receivers>,
+        firewall: Arc<Firewall>,
     ) -> Self {
         Self {
             name: config.name.clone(),
             qemu_group: config.qemu_group.clone(),
             volumes: Volumes::new(config, libvirt.clone()),
+            vifs: Vifs::new(config.networks.clone(), firewall),
             libvirt,
             listeners,
             grants,
@@ -143,10 +151,18 @@ impl LibvirtHost {
         if relocations.is_empty() {
             return Ok(None);
         }
+        let failed = |error: &dyn std::fmt::Display| {
+            Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", order.instance_name))
+        };
         let rewritten = |xml: String| {
-            rewrite(&xml, relocations).map_err(|error| {
-                Fault::new(Reason::LibvirtFailed, format!("libvirt's definition of {}: {error}", order.instance_name))
-            })
+            let definition = Definition::parse(&xml).map_err(|error| failed(&error))?;
+            // A vif may be there only until the guest stops.
+            let there = |change: &&Relocation| {
+                let is_vif = matches!(change.place, Place::Bridge { .. });
+                !is_vif || definition.vifs.iter().any(|vif| vif.mac == change.target)
+            };
+            let changes: Vec<_> = relocations.iter().filter(there).cloned().collect();
+            rewrite(&xml, &changes).map_err(|error| failed(&error))
         };
         Ok(Some(Definitions {
             live: rewritten(self.libvirt.migratable_xml(order.instance).await?)?,
@@ -195,6 +211,8 @@ impl Hypervisor for LibvirtHost {
         let saved = order.kind.is_cold() && self.libvirt.has_saved_memory(order.instance).await?;
         let autostart = domain.persistent && self.libvirt.autostart(order.instance).await?;
         let shown = self.show(&definition.disks).await;
+        let misplaced = self.complete(order.instance, &mut definition.vifs).await?;
+        let members = self.members_for(&definition.vifs).await?;
         let facts = SourceFacts {
             host: self.name.clone(),
             kind: order.kind,
@@ -206,16 +224,18 @@ impl Hypervisor for LibvirtHost {
             job: domain.job.clone(),
             snapshots: domain.snapshots,
             definition: definition.clone(),
+            misplaced,
             shown: shown.clone(),
         };
         let instance = self.instance_of(domain);
-        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version: host.qemu_version, shown, autostart }))
+        let qemu_version = host.qemu_version;
+        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version, shown, autostart, members }))
     }
 
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
@@ -224,10 +244,11 @@ impl Hypervisor for LibvirtHost {
             async { Ok(self.libvirt.active_networks().await?) },
             self.see(leaving),
             async {
-                network::bridges().await.map_err(|error| {
+                bridges().await.map_err(|error| {
                     Fault::new(Reason::Internal, format!("cannot list the bridges of {}: {error}", self.name))
                 })
             },
+            self.see_vifs(definition),
         )?;
         Ok(DestinationFacts {
             host: self.name.clone(),
@@ -241,6 +262,8 @@ impl Hypervisor for LibvirtHost {
             cpu,
             bridges,
             networks,
+            vifs,
+            firewall: self.filters(definition).await,
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
             sight,
             qemu_version: host.qemu_version,
@@ -289,7 +312,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
-        self.grants.grant(migration, source);
+        self.grants.grant(migration, source, self.vifs.awaited_by(migration));
         Ok(())
     }
 
@@ -317,7 +340,13 @@ impl Hypervisor for LibvirtHost {
         };
         let name = &order.instance_name;
         let to = &order.destination.host;
-        self.libvirt.migrate(&job, move |sample| progress(sample), cancel).await.map_err(|error| match error {
+        let stopped = Arc::new(Notify::new());
+        let job = self.libvirt.migrate(&job, move |sample| progress(sample), Arc::clone(&stopped), cancel);
+        let moved = tokio::select! {
+            moved = job => moved,
+            never = self.tell_of_flows(order, relocations, &stopped) => match never {},
+        };
+        moved.map_err(|error| match error {
             JobError::Aborted => {
                 Fault::new(Reason::MigrationAborted, format!("the migration of {name} to {to} was aborted"))
             }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
@@ -129,18 +129,20 @@ enum Call {
 impl Libvirt {
     /// Moves a running guest. Returns when libvirt's job is over, well or not.
     ///
-    /// `progress` is called four times a second, `cancel` aborts the job as long as libvirt can. Dropping the future
+    /// `progress` is called four times a second, `stopped` is notified when the guest was stopped for its hand-over, `cancel`
+    /// aborts the job as long as libvirt can. Dropping the future
     /// changes nothing: the job runs to its end and is watched until then.
     pub async fn migrate(
         &self,
         order: &JobOrder,
         progress: impl Fn(Progress) + Send + Sync + 'static,
+        stopped: Arc<Notify>,
         cancel: CancellationToken,
     ) -> Result<Statistics, JobError> {
         if cancel.is_cancelled() {
             return Err(JobError::Aborted);
         }
-        let job = run(self.clone(), order.clone(), progress, cancel);
+        let job = run(self.clone(), order.clone(), progress, stopped, cancel);
         match tokio::spawn(job).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -156,6 +158,7 @@ async fn run(
     libvirt: Libvirt,
     order: JobOrder,
     progress: impl Fn(Progress) + Send + Sync + 'static,
+    stopped: Arc<Notify>,
     cancel: CancellationToken,
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
@@ -163,7 +166,7 @@ async fn run(
     // A connection of its own: this call takes one for minutes, and the others are few.
     let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
     let (sender, events) = mpsc::unbounded_channel();
-    let mut observed = Observed::new(events, progress);
+    let mut observed = Observed::new(events, progress, stopped);
     let (returned, call) = oneshot::channel();
     // Dropped last: until then the thread keeps the subscription.
     let (_watching, watched) = oneshot::channel::<Infallible>();

@@ -152,7 +152,7 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     let host = host();
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
-    let refused = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
+    let refused = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -160,11 +160,11 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent = host.libvirt.migrate(&order, |_| (), CancellationToken::new()).await;
+    let absent = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), CancellationToken::new()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, |_| (), cancel).await;
+    let cancelled = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), cancel).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

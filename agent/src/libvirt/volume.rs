@@ -8,7 +8,7 @@ use virt_sys as sys;
 use vmferry_core::{
     domain_xml::{
         self, Definition,
-        metadata::{LabellingError, NAMESPACE, VolumeLabel, write_bare},
+        metadata::{Element, LabellingError},
     },
     id::InstanceId,
 };
@@ -23,8 +23,8 @@ const SIZE_LIMIT: Duration = Duration::from_secs(2);
 /// The prefix that libvirt gives to our element.
 const PREFIX: &str = "vmferry";
 
-/// Makes the labels of a definition into those that it shall have.
-pub type LabelChange = Arc<dyn Fn(&Definition) -> Result<Vec<VolumeLabel>, LabellingError> + Send + Sync>;
+/// Makes an element of a definition's metadata into what it shall be.
+pub type LabelChange = Arc<dyn Fn(&Definition) -> Result<Element, LabellingError> + Send + Sync>;
 
 /// Why labels were not changed.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +60,10 @@ impl Libvirt {
         }
     }
 
-    /// Changes the labels of a domain's volumes: in the definition that runs, and in the one that it starts with next. A disk
-    /// may be in one of them only.
+    /// Changes what a domain's metadata say of its volumes or vifs: in the definition that runs, and in the one that it starts
+    /// with next. A device may be in one of them only.
     pub async fn change_labels(&self, id: InstanceId, change: LabelChange) -> Result<(), ChangeError> {
-        let asked = format!("change what domain {id} says of its volumes");
+        let asked = format!("change what domain {id} says of its devices");
         let done = self
             .change(asked.clone(), move |connection| match lookup(connection, id)? {
                 Some(domain) => or_gone(change_both(&domain, &*change)),
@@ -107,7 +107,7 @@ enum Unchanged {
 
 fn change_both(
     domain: &Domain,
-    change: &(dyn Fn(&Definition) -> Result<Vec<VolumeLabel>, LabellingError> + Send + Sync),
+    change: &(dyn Fn(&Definition) -> Result<Element, LabellingError> + Send + Sync),
 ) -> Result<Result<(), Unchanged>, Fault> {
     let mut wanted = Vec::new();
     if domain.is_active()? {
@@ -124,8 +124,10 @@ fn change_both(
             Err(error) => return Ok(Err(Unchanged::Unreadable(error))),
         };
         match change(&definition) {
-            Ok(labels) => changed.push((affect, labels)),
-            Err(error @ (LabellingError::NoDisk { .. } | LabellingError::NoLabel { .. })) => {
+            Ok(element) => changed.push((affect, element)),
+            Err(
+                error @ (LabellingError::NoDisk { .. } | LabellingError::NoLabel { .. } | LabellingError::NoVif { .. }),
+            ) => {
                 refused.get_or_insert(error);
             }
             Err(error) => return Ok(Err(Unchanged::Refused(error))),
@@ -134,10 +136,9 @@ fn change_both(
     if let Some(error) = refused.filter(|_| changed.is_empty()) {
         return Ok(Err(Unchanged::Refused(error)));
     }
-    for (affect, labels) in changed {
-        let text = (!labels.is_empty()).then(|| write_bare(&labels));
+    for (affect, Element { namespace, text }) in changed {
         let kind = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
-        domain.set_metadata(kind, text.as_deref(), Some(PREFIX), Some(NAMESPACE), affect)?;
+        domain.set_metadata(kind, text.as_deref(), Some(PREFIX), Some(namespace), affect)?;
     }
     Ok(Ok(()))
 }
@@ -147,7 +148,7 @@ mod tests {
     use std::io::Write as _;
 
     use tempfile::NamedTempFile;
-    use vmferry_core::domain_xml::metadata;
+    use vmferry_core::domain_xml::metadata::{self, VolumeLabel};
 
     use super::*;
 
@@ -176,7 +177,9 @@ mod tests {
             bootable: true,
             connection: None,
         };
-        Arc::new(move |definition: &_| metadata::label(definition, label.clone()))
+        Arc::new(move |definition: &_| {
+            metadata::label(definition, label.clone()).map(|labels| Element::volumes(&labels))
+        })
     }
 
     async fn labels(libvirt: &Libvirt) -> Vec<Vec<String>> {
@@ -198,11 +201,12 @@ mod tests {
         let volume = domain.definition.disks[1].disk.volume.clone().expect("labelled");
         assert_eq!((volume.id.as_deref(), volume.bootable), (Some("5a27"), Some(true)));
 
-        let unlabel: LabelChange = Arc::new(|definition: &_| metadata::unlabel(definition, "vdb"));
+        let unlabel: LabelChange =
+            Arc::new(|definition: &_| metadata::unlabel(definition, "vdb").map(|labels| Element::volumes(&labels)));
         libvirt.change_labels(id, Arc::clone(&unlabel)).await.expect("unset");
         assert_eq!(labels(&libvirt).await, [["vda"], ["vda"]]);
         assert!(matches!(libvirt.change_labels(id, unlabel).await, Err(ChangeError::Labelling(_))));
-        libvirt.change_labels(id, Arc::new(|_: &_| Ok(vec![]))).await.expect("all of them");
+        libvirt.change_labels(id, Arc::new(|_: &_| Ok(Element::volumes(&[])))).await.expect("all of them");
         let texts = libvirt.read("look", definition_texts).await.expect("an answer");
         assert!(texts.iter().all(|xml| xml.contains("stays") && !xml.contains("vmferry")), "{texts:?}");
     }

@@ -3,16 +3,22 @@
 //! Each half first looks at its own host, before anything is journaled: the destination's copy must have run, the
 //! source's must not be there any more.
 
+use std::time::Duration;
+
 use vmferry_core::{
     agent::Sighting,
     disk,
     migration::{Kind, Order, Side},
     reason::Reason,
     undo::Undo,
+    vif::Placement,
 };
 
 use super::Steps;
 use crate::hypervisor::{Fault, Hypervisor};
+
+/// How long it may take until the source's own bridges hear of the guest from elsewhere. QEMU announces it within half a second.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether this host's half may be done. Returns warnings; a refusal has changed nothing.
 pub async fn judge(host: &impl Hypervisor, order: &Order, side: Side) -> Result<Vec<String>, Fault> {
@@ -42,9 +48,16 @@ pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Step
     let mut warnings = Vec::new();
     // The guest ran here: from now on neither its copy here nor its disks may be taken back.
     steps.keep_what_the_guest_has()?;
+    host.settle(order.id, steps.vifs()).await;
     if let Err(fault) = host.make_persistent(order.instance).await {
         let name = &order.instance_name;
         warnings.push(format!("{}: {name} runs but its definition is not kept: {fault}", host.name()));
+    }
+    // QEMU has said where its MAC address is; those who know the guest by its IP addresses may ask for more. Nobody speaks for a
+    // guest that is off.
+    let runs = host.sighting(order.instance).await.is_ok_and(|seen| seen == Sighting::Running);
+    if runs && let Err(fault) = host.announce(steps.vifs()).await {
+        warnings.push(format!("{}: the addresses of {} were not announced: {fault}", host.name(), order.instance_name));
     }
     if steps.autostart() {
         // libvirt does not carry it along.
@@ -62,7 +75,34 @@ pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>
     for undo in disk::left_behind(steps.disks()) {
         steps.promise(undo)?;
     }
+    let placed = steps.vifs().to_vec();
+    for undo in placed.iter().flat_map(Placement::undos) {
+        steps.promise(undo)?;
+    }
     // The first to go: while the guest is defined here its disks are its own.
     steps.promise(Undo::ForgetDefinition { instance: order.instance })?;
-    Ok(steps.unwind(host).await)
+    let heard = match order.kind {
+        Kind::Live => host.await_departure(&placed, ARRIVAL_LIMIT).await,
+        // It may have nothing to say for a while.
+        Kind::Cold { .. } => Ok(Vec::new()),
+    };
+    let mut warnings = unheard(host, order, heard);
+    warnings.extend(steps.unwind(host).await);
+    Ok(warnings)
+}
+
+fn unheard(host: &impl Hypervisor, order: &Order, heard: Result<Vec<String>, Fault>) -> Vec<String> {
+    let (name, here, there) = (&order.instance_name, host.name(), &order.destination.host);
+    match heard {
+        Ok(vifs) => vifs
+            .into_iter()
+            .map(|vif| {
+                format!(
+                    "{here} has not heard from {vif} of {name} within {ARRIVAL_LIMIT:?} since that runs on {there}; \
+                     see that both hosts' uplinks lead to one network"
+                )
+            })
+            .collect(),
+        Err(fault) => vec![format!("{here} cannot tell whether the network has found {name} on {there}: {fault}")],
+    }
 }

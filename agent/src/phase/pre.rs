@@ -8,6 +8,7 @@ use vmferry_core::{
     migration::{Kind, Order},
     reason::Reason,
     undo::Undo,
+    vif::Placement,
     volume::{Found, Volume},
 };
 
@@ -23,6 +24,7 @@ pub async fn source(
     steps: &mut Steps<'_>,
 ) -> Result<(), Fault> {
     steps.remember_disks(resolved)?;
+    steps.remember_vifs(&host.plugged(order).await?)?;
     let (name, here, there) = (&order.instance_name, host.name(), &order.destination.host);
     compare(host, resolved, |path| {
         format!(
@@ -64,7 +66,8 @@ pub async fn destination(
     let memory = needed_memory(&leaving.definition, order.kind);
     steps.take(Undo::ReleaseMemory { memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
-    let relocations = volumes(host, order, resolved, steps).await?;
+    let mut relocations = vifs(host, order, leaving, steps).await?;
+    relocations.extend(volumes(host, order, resolved, steps).await?);
     // It may have been exchanged since the checks.
     let (name, here) = (&order.instance_name, host.name());
     compare(host, resolved, |path| {
@@ -94,6 +97,26 @@ async fn is_unknown(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> 
     }
     let (name, host) = (&order.instance_name, host.name());
     Err(Fault::new(Reason::DomainExists, format!("{name} is defined on {host} since the checks ({seen:?})")))
+}
+
+/// What the guest is plugged into is there, and its filters are, before it can send anything.
+async fn vifs(
+    host: &impl Hypervisor,
+    order: &Order,
+    leaving: &Leaving,
+    steps: &mut Steps<'_>,
+) -> Result<Vec<Relocation>, Fault> {
+    let (placed, relocations): (Vec<Placement>, Vec<Option<Relocation>>) = host.placements(leaving).into_iter().unzip();
+    steps.remember_vifs(&placed)?;
+    placed.iter().flat_map(Placement::undos).try_for_each(|undo| steps.promise(undo))?;
+    for plug in placed.iter().filter_map(|placement| placement.plug.as_ref()) {
+        host.plug(order.id, plug).await?;
+    }
+    let guarded: Vec<_> = placed.iter().filter_map(Placement::guarded).collect();
+    if !guarded.is_empty() {
+        host.guard(order.id, &guarded, &leaving.members).await?;
+    }
+    Ok(relocations.into_iter().flatten().collect())
 }
 
 /// Every volume at once: a guest with many waits no longer than for the slowest.

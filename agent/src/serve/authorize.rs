@@ -35,6 +35,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.InstanceService/GetInstance", READERS),
     ("/vmferry.agent.v1.InstanceService/SetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/UnsetVolumeLabel", COORDINATORS),
+    ("/vmferry.agent.v1.InstanceService/SetVifLabel", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
@@ -124,7 +125,7 @@ mod tests {
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
-        for call in ["SetVolumeLabel", "UnsetVolumeLabel"] {
+        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
         }

@@ -11,9 +11,10 @@ use vmferry_proto::{
     convert::{Invalid, required},
     status::from_call_error,
     v1::{
-        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetVolumeLabelRequest,
-        SetVolumeLabelResponse, UnsetVolumeLabelRequest, UnsetVolumeLabelResponse,
-        instance_service_server::InstanceService, unset_volume_label_request::Which,
+        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetVifLabelRequest,
+        SetVifLabelResponse, SetVolumeLabelRequest, SetVolumeLabelResponse, UnsetVolumeLabelRequest,
+        UnsetVolumeLabelResponse, instance_service_server::InstanceService, set_vif_label_request::What,
+        unset_volume_label_request::Which,
     },
 };
 
@@ -126,5 +127,20 @@ impl InstanceService for Service {
         let id = self.at_rest(&request.instance_id)?;
         self.migrations.host().unset_label(id, target).await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(UnsetVolumeLabelResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
+    }
+
+    async fn set_vif_label(
+        &self,
+        request: Request<SetVifLabelRequest>,
+    ) -> Result<Response<SetVifLabelResponse>, Status> {
+        let request = request.into_inner();
+        let label = match request.what {
+            Some(What::Label(label)) => Some(required(Some(label), "label").map_err(|error| self.invalid(&error))?),
+            Some(What::UnsetAll(true)) => None,
+            Some(What::UnsetAll(false)) | None => return Err(self.invalid(&Invalid { field: "what" })),
+        };
+        let id = self.at_rest(&request.instance_id)?;
+        self.migrations.host().set_vif_label(id, label).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(SetVifLabelResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
     }
 }

@@ -1,52 +1,77 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytesize::ByteSize;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     id::{HostName, MigrationId},
     identity::{Identity, Role},
+    network::LinkName,
+    policy::Flows,
 };
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::Stream;
 
 use super::{disk_socket, image_socket, memory_socket, receive, send, splice};
-use crate::storage::receivers::Receivers;
+use crate::{firewall::Firewall, storage::receivers::Receivers};
 
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// More than the conversations of a guest take.
+const FLOWS_LIMIT: u64 = 8 << 20;
 
 /// Who may open tunnel streams to this host, and what they lead to.
 #[derive(Debug)]
 pub struct Grants {
     libvirt: PathBuf,
     receivers: Arc<Receivers>,
+    firewall: Arc<Firewall>,
     granted: Mutex<HashMap<MigrationId, Grant>>,
+}
+
+/// What a stream leads to.
+enum End {
+    Socket(UnixStream),
+    /// What remembers conversations, of these taps.
+    Firewall(Arc<BTreeSet<LinkName>>),
+    /// Its response was all.
+    Nothing,
 }
 
 #[derive(Debug, Clone)]
 struct Grant {
     source: HostName,
+    /// The taps that are filtered for the guest that comes.
+    taps: Arc<BTreeSet<LinkName>>,
     revoked: CancellationToken,
 }
 
 impl Grants {
     /// None granted. `libvirt` is the socket on which this host's libvirt answers, `receivers` take the images that are
-    /// sent here.
-    pub fn new(libvirt: PathBuf, receivers: Arc<Receivers>) -> Self {
-        Self { libvirt, receivers, granted: Mutex::default() }
+    /// sent here, `firewall` what was remembered of guests' conversations.
+    pub fn new(libvirt: PathBuf, receivers: Arc<Receivers>, firewall: Arc<Firewall>) -> Self {
+        Self { libvirt, receivers, firewall, granted: Mutex::default() }
     }
 
-    /// Lets the agent of `source`, and nobody else, open streams of this migration.
-    pub fn grant(&self, migration: MigrationId, source: &HostName) {
+    /// Lets the agent of `source`, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
+    pub fn grant(&self, migration: MigrationId, source: &HostName, taps: BTreeSet<LinkName>) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.entry(migration).or_insert_with(|| Grant { source: source.clone(), revoked: CancellationToken::new() });
+        granted.entry(migration).or_insert_with(|| Grant {
+            source: source.clone(),
+            taps: Arc::new(taps),
+            revoked: CancellationToken::new(),
+        });
     }
 
     /// Lets nobody in any more and cuts the streams that are open.
@@ -66,7 +91,7 @@ impl Grants {
         };
         let span = info_span!("tunnel", migration = request.migration_id, channel = request.channel().as_str_name());
         async {
-            let (unix, revoked) = match self.lead(&request, &caller).await {
+            let (end, revoked) = match self.lead(&request, &caller).await {
                 Ok(lead) => lead,
                 Err(refusal) => {
                     warn!(%caller, "refused: {refusal}");
@@ -75,9 +100,14 @@ impl Grants {
                     return;
                 }
             };
-            match (send(&mut tls, &TunnelResponse::default()).await, unix) {
-                (Ok(()), Some(unix)) => splice(unix, tls, revoked).await,
-                (Ok(()), None) => {}
+            match (send(&mut tls, &TunnelResponse::default()).await, end) {
+                (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
+                (Ok(()), End::Nothing) => {}
+                (Ok(()), End::Firewall(taps)) => {
+                    if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
+                        warn!("what the guest's conversations were is not known here: {error}");
+                    }
+                }
                 (Err(error), _) => warn!(%error, "the caller left before its stream was open"),
             }
         }
@@ -87,11 +117,7 @@ impl Grants {
 
     /// What the table has for the request. One answer for "no such migration" and "not yours": who asks for another's
     /// migration learns nothing.
-    async fn lead(
-        &self,
-        request: &TunnelRequest,
-        caller: &Identity,
-    ) -> Result<(Option<UnixStream>, CancellationToken), String> {
+    async fn lead(&self, request: &TunnelRequest, caller: &Identity) -> Result<(End, CancellationToken), String> {
         let none = || format!("{caller} was granted no tunnel for migration {}", request.migration_id);
         let migration: MigrationId = request.migration_id.parse().map_err(|_| none())?;
         let grant = {
@@ -108,13 +134,29 @@ impl Grants {
             TunnelChannel::Image => image_socket(migration, request.image.try_into().map_err(|_| none())?),
             TunnelChannel::ImagesDone => {
                 let lengths: Vec<_> = request.image_bytes.iter().copied().map(ByteSize::b).collect();
-                return self.receivers.finish(migration, &lengths).await.map(|()| (None, grant.revoked));
+                return self.receivers.finish(migration, &lengths).await.map(|()| (End::Nothing, grant.revoked));
             }
+            TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.revoked)),
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };
         let unix = UnixStream::connect(&path)
             .await
             .map_err(|error| format!("nobody answers on {}: {error}", path.display()))?;
-        Ok((Some(unix), grant.revoked))
+        Ok((End::Socket(unix), grant.revoked))
+    }
+
+    /// Takes what was remembered of conversations, of taps that are filtered here for their sake.
+    async fn remember(&self, tls: &mut Stream, taps: &BTreeSet<LinkName>) -> Result<(), String> {
+        let mut text = Vec::new();
+        let read = timeout(REQUEST_LIMIT, (&mut *tls).take(FLOWS_LIMIT).read_to_end(&mut text)).await;
+        read.map_err(|_| format!("not all of it came within {REQUEST_LIMIT:?}"))?.map_err(|error| error.to_string())?;
+        let flows: BTreeMap<LinkName, Flows> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        if let Some(foreign) = flows.keys().find(|tap| !taps.contains(tap)) {
+            return Err(format!("{foreign} is not the guest's"));
+        }
+        for (tap, flows) in flows {
+            self.firewall.restore_flows(&tap, &flows).await.map_err(|fault| fault.message)?;
+        }
+        tls.shutdown().await.map_err(|error| error.to_string())
     }
 }

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, Permissions},
     io,
     os::unix::fs::{PermissionsExt as _, chown},
@@ -11,6 +11,7 @@ use std::{
 use bytesize::ByteSize;
 use nix::unistd::Gid;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::watch,
     time::{sleep, timeout},
@@ -20,6 +21,8 @@ use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     id::MigrationId,
     migration::{Endpoint, Order},
+    network::LinkName,
+    policy::Flows,
 };
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
@@ -80,6 +83,24 @@ impl Listeners {
         end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
         answer.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
+    }
+
+    /// Tells the destination what is remembered of the guest's conversations, by its taps there. An error is a sentence.
+    pub async fn send_flows(&self, order: &Order, flows: &BTreeMap<LinkName, Flows>) -> Result<(), String> {
+        let end = self.end(order, TunnelChannel::Flows, 0, CancellationToken::new());
+        let end = end.map_err(|error| error.to_string())?;
+        let text = serde_json::to_vec(flows).map_err(|error| error.to_string())?;
+        let sent = async {
+            let mut tls = end.connect().await?;
+            let told = async {
+                tls.write_all(&text).await?;
+                tls.shutdown().await?;
+                // It ends when all is remembered.
+                tls.read_to_end(&mut Vec::new()).await
+            };
+            told.await.map(drop).map_err(|error| error.to_string())
+        };
+        timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
     fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {

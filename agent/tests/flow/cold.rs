@@ -7,7 +7,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use crate::{Rig, SHUTDOWN, because, fake::Faults, relocation, rollback};
+use crate::{Rig, SHUTDOWN, because, fake::Faults, relocations, rollback};
 
 const COLD: Kind = Kind::Cold { shutdown: Some(SHUTDOWN) };
 
@@ -15,7 +15,7 @@ const COLD: Kind = Kind::Cold { shutdown: Some(SHUTDOWN) };
 async fn moved() -> Rig {
     let rig = Rig::of(COLD, Faults::none());
     rig.get_ready().await;
-    rig.hosts().source.migrate(&rig.order, &[relocation()], &|_| {}).await.expect("moved");
+    rig.hosts().source.migrate(&rig.order, &relocations(), &|_| {}).await.expect("moved");
     assert_eq!((rig.world.sees("source"), rig.world.sees("destination")), (Sighting::Shutoff, Sighting::Shutoff));
     rig
 }

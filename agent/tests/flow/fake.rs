@@ -3,11 +3,12 @@
 mod disks;
 mod host;
 mod local;
+mod network;
 mod power;
 mod world;
 
 pub(crate) use self::{
-    disks::{INSTANCE, relocation},
+    disks::{INSTANCE, relocations},
     host::Fake,
     local::Local,
     world::{Faults, Trouble, World},

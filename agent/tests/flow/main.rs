@@ -8,7 +8,7 @@ mod fake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use fake::{Fake, Faults, Local, Trouble, World, relocation};
+use fake::{Fake, Faults, Local, Trouble, World, relocations};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use vmferry_agent::migrations::Migrations;
@@ -285,9 +285,9 @@ async fn the_repeat_of_each_phase_is_a_no_op() {
         hosts.destination.pre(order, &destination_half).await.expect("destination is still ready");
         assert_eq!(rig.world.steps(), before, "a second pre takes no step");
     }
-    let first = hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
+    let first = hosts.source.migrate(order, &relocations(), &|_| {}).await.expect("moved");
     let before = rig.world.steps();
-    assert_eq!(hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("joined"), first);
+    assert_eq!(hosts.source.migrate(order, &relocations(), &|_| {}).await.expect("joined"), first);
     assert_eq!(rig.world.steps(), before, "a second migrate moves nothing");
     hosts.destination.post(order, Side::Destination).await.expect("final");
     hosts.source.post(order, Side::Source).await.expect("final");
@@ -325,7 +325,7 @@ async fn a_cleanup_is_refused_once_the_guest_runs_on_the_destination() {
     let hosts = rig.hosts();
     let order = &rig.order;
     rig.get_ready().await;
-    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
+    hosts.source.migrate(order, &relocations(), &|_| {}).await.expect("moved");
     let cause = because(order, Reason::MigrationFailed);
     let refused = hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect_err("I1");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);
@@ -371,7 +371,7 @@ async fn a_migration_that_was_resolved_starts_no_job_any_more() {
     let order = &rig.order;
     rig.get_ready().await;
     _ = rig.resolve().await.expect_err("somebody else ends it before it moves");
-    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect_err("its first coordinator is too late");
+    hosts.source.migrate(order, &relocations(), &|_| {}).await.expect_err("its first coordinator is too late");
     assert_eq!(rig.world.sees("source"), Sighting::Running);
     rig.assert_invariants("resolved beside a living coordinator");
 }
@@ -382,7 +382,7 @@ async fn a_late_resolve_of_a_migration_that_moved_goes_forward() {
     let hosts = rig.hosts();
     let order = &rig.order;
     rig.get_ready().await;
-    hosts.source.migrate(order, &[relocation()], &|_| {}).await.expect("moved");
+    hosts.source.migrate(order, &relocations(), &|_| {}).await.expect("moved");
     let cause = because(order, Reason::CoordinatorLost);
     let refused = hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect_err("it has moved");
     assert_eq!(refused.reason, Reason::PhaseOutOfOrder);

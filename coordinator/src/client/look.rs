@@ -1,14 +1,18 @@
-//! What a host has, and what is said of its volumes: calls that are no phase.
+//! What a host has, and what is said of its guests' volumes and vifs: calls that are no phase.
 
 use std::time::Duration;
 
 use vmferry_core::{
-    agent::CallError, domain_xml::metadata::VolumeLabel, host::Host, id::InstanceId, instance::Instance,
+    agent::CallError,
+    domain_xml::metadata::{VolumeLabel, interfaces::InterfaceLabel},
+    host::Host,
+    id::InstanceId,
+    instance::Instance,
     leftovers::Leftover,
 };
 use vmferry_proto::v1::{
     self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient,
-    unset_volume_label_request::Which,
+    set_vif_label_request::What, unset_volume_label_request::Which,
 };
 
 use super::{LOOK, MESSAGE_LIMIT, RemoteAgent};
@@ -45,6 +49,19 @@ impl RemoteAgent {
         let request = v1::UnsetVolumeLabelRequest { instance_id: id.to_string(), which: Some(which) };
         let mut client = InstanceServiceClient::new(self.channel.clone());
         let answer = self.within(LOOK, client.unset_volume_label(request)).await?;
+        self.read(answer.instance)
+    }
+
+    /// Says of a vif where it is plugged in and what it may; `None`: nothing of any. The instance as it is then.
+    pub(crate) async fn set_vif_label(
+        &self,
+        id: InstanceId,
+        label: Option<InterfaceLabel>,
+    ) -> Result<Instance, CallError> {
+        let what = label.map_or(What::UnsetAll(true), |label| What::Label(label.into()));
+        let request = v1::SetVifLabelRequest { instance_id: id.to_string(), what: Some(what) };
+        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.set_vif_label(request)).await?;
         self.read(answer.instance)
     }
 

@@ -67,7 +67,9 @@ fn disk_text(disk: &Disk) -> String {
 }
 
 fn vif_text(vif: &Vif) -> String {
-    format!("{} {} ({})", vif.mac, vif.attachment, vif.model)
+    let network = vif.network.as_ref().map(|network| format!(", network {network}")).unwrap_or_default();
+    let policy = if vif.policy.is_some() { "; filtered" } else { "" };
+    format!("{} {}{network} ({}){policy}", vif.mac, vif.attachment, vif.model)
 }
 
 #[derive(Serialize)]
@@ -158,6 +160,11 @@ mod tests {
                 mac: "52:54:00:00:00:01".into(),
                 attachment: VifAttachment::Bridge { bridge: "br0".into() },
                 model: "virtio".into(),
+                network: None,
+                policy: None,
+                tap: None,
+                vlan: None,
+                mtu: None,
             }],
             migration: None,
             problems: vec![],
@@ -220,7 +227,12 @@ mod tests {
                 "type": "bridge",
                 "bridge": "br0"
               },
-              "model": "virtio"
+              "model": "virtio",
+              "network": null,
+              "policy": null,
+              "tap": null,
+              "vlan": null,
+              "mtu": null
             }
           ],
           "problems": []

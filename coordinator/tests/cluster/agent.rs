@@ -18,10 +18,13 @@ use vmferry_core::{
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
     disk::Shown,
-    domain_xml::{Definition, metadata::VolumeLabel},
+    domain_xml::{
+        Definition,
+        metadata::{VolumeLabel, interfaces::InterfaceLabel},
+    },
     host::Host,
     id::MigrationId,
-    instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, VolumeAttachment},
+    instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
     reason::Reason,
@@ -61,6 +64,8 @@ pub(crate) struct World {
     pub(crate) leaves: bool,
     /// What was said of the guest's one disk.
     pub(crate) label: Option<VolumeLabel>,
+    /// What was said of its one vif.
+    pub(crate) vif: Option<InterfaceLabel>,
     /// What node-28 has of former migrations.
     pub(crate) leftovers: Vec<Leftover>,
     /// What libvirt's edge says instead of the hosts' facts.
@@ -111,7 +116,7 @@ impl Agent {
             vcpus: 2,
             persistent: true,
             disks: self.disks(),
-            vifs: vec![],
+            vifs: self.vifs(),
             migration: None,
             problems: vec![],
         }
@@ -134,6 +139,20 @@ impl Agent {
             }),
         };
         self.world().label.clone().map(disk).into_iter().collect()
+    }
+
+    fn vifs(&self) -> Vec<Vif> {
+        let said = self.world().vif.clone();
+        vec![Vif {
+            mac: "52:54:00:a0:00:01".into(),
+            attachment: VifAttachment::Bridge { bridge: "br0".into() },
+            model: "virtio".into(),
+            network: said.as_ref().and_then(|label| label.network.clone()),
+            policy: said.and_then(|label| label.policy),
+            tap: Some("vnet0".into()),
+            vlan: None,
+            mtu: None,
+        }]
     }
 
     fn has_guest(&self) -> bool {
@@ -274,6 +293,19 @@ impl v1::instance_service_server::InstanceService for Agent {
         Ok(Response::new(v1::SetVolumeLabelResponse { instance: Some(self.instance().into()) }))
     }
 
+    async fn set_vif_label(
+        &self,
+        request: Request<v1::SetVifLabelRequest>,
+    ) -> Result<Response<v1::SetVifLabelResponse>, Status> {
+        use v1::set_vif_label_request::What;
+        let label = match request.into_inner().what.expect("a coordinator of ours asks") {
+            What::Label(label) => Some(InterfaceLabel::try_from(label).expect("valid")),
+            What::UnsetAll(_) => None,
+        };
+        self.world().vif = label.filter(|label| label.network.is_some() || label.policy.is_some());
+        Ok(Response::new(v1::SetVifLabelResponse { instance: Some(self.instance().into()) }))
+    }
+
     async fn unset_volume_label(
         &self,
         request: Request<v1::UnsetVolumeLabelRequest>,
@@ -311,6 +343,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             definition: Definition::parse(DOMAIN).expect("valid"),
             qemu_version: 7_002_022,
             shown: Shown::default(),
+            members: Default::default(),
             autostart: false,
         });
         Ok(Response::new(v1::CheckResponse {

@@ -31,6 +31,7 @@ fn source() -> SourceFacts {
         job: None,
         snapshots: 0,
         definition: definition(),
+        misplaced: vec![],
         shown: Shown { files: vec![image()], ..Shown::default() },
     }
 }
@@ -47,7 +48,7 @@ fn image() -> File {
 }
 
 /// What the source says.
-fn leaving_guest() -> Leaving {
+pub(super) fn leaving_guest() -> Leaving {
     let SourceFacts { host, definition, shown, .. } = source();
     let instance = Instance {
         id: definition.id,
@@ -62,10 +63,18 @@ fn leaving_guest() -> Leaving {
         migration: None,
         problems: vec![],
     };
-    Leaving { instance, domain_xml: DOMAIN.into(), definition, qemu_version: 7_002_000, shown, autostart: true }
+    Leaving {
+        instance,
+        domain_xml: DOMAIN.into(),
+        definition,
+        qemu_version: 7_002_000,
+        shown,
+        autostart: true,
+        members: Default::default(),
+    }
 }
 
-fn destination() -> DestinationFacts {
+pub(super) fn destination() -> DestinationFacts {
     let machine = |name: &str| ("x86_64".to_owned(), "qemu".to_owned(), name.to_owned());
     DestinationFacts {
         host: host("node-31"),
@@ -83,6 +92,8 @@ fn destination() -> DestinationFacts {
         cpu: Some(Ok(())),
         bridges: vec!["br0".into()],
         networks: Vec::new(),
+        vifs: Vec::new(),
+        firewall: None,
         lacks_emulator: false,
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
@@ -101,7 +112,7 @@ fn host(name: &str) -> HostName {
 }
 
 /// The reasons refused; each must name the host and have a remedy.
-fn refused(checks: &[Check]) -> Vec<Reason> {
+pub(super) fn refused(checks: &[Check]) -> Vec<Reason> {
     let refusals = checks.iter().filter_map(|check| check.refusal().map(|refusal| (check, refusal)));
     refusals
         .map(|(check, refusal)| {

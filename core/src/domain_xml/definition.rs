@@ -6,12 +6,16 @@ use roxmltree::Node;
 use super::{
     Error, child,
     disk::{DiskDefinition, disk},
-    metadata::{self, LabelError, VolumeLabel},
+    metadata::{
+        self, LabelError, VolumeLabel,
+        interfaces::{self, InterfaceError, InterfaceLabel},
+    },
     parse, text, volume,
 };
 use crate::{
     id::InstanceId,
     instance::{Vif, VifAttachment},
+    network::VlanId,
 };
 
 /// What a move needs to know of a domain's definition.
@@ -41,6 +45,8 @@ pub struct Definition {
     pub vifs: Vec<Vif>,
     /// What the metadata say of its volumes. An error hides no domain, but lets no disk be a volume by its label.
     pub labels: Result<Vec<VolumeLabel>, LabelError>,
+    /// What the metadata say of its vifs. An error hides no domain, but lets no vif be filtered.
+    pub interfaces: Result<Vec<InterfaceLabel>, InterfaceError>,
     /// What ties the guest to its host.
     pub obstacles: Vec<Obstacle>,
     /// What it keeps in files of its host that are no disks: QEMU carries it along while the guest runs, nobody when it is
@@ -111,6 +117,9 @@ impl Definition {
                 .filter(|disk| disk.disk.target == label.target)
                 .for_each(|disk| volume::label(disk, label));
         }
+        let interfaces = interfaces::read(domain);
+        let mut vifs: Vec<_> = elements(devices, "interface").map(vif).collect();
+        interfaces.iter().flatten().for_each(|label| say(&mut vifs, label));
         let id = text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?;
         disks.iter_mut().filter_map(|disk| disk.volume.as_mut()).for_each(|volume| volume::name_initiator(volume, id));
         for disk in &mut disks {
@@ -128,8 +137,9 @@ impl Definition {
             vcpus: text(domain, "vcpu").and_then(|text| text.parse().ok()).ok_or(missing("vcpu"))?,
             cpu: child(domain, "cpu").map(|cpu| xml[cpu.range()].to_owned()),
             disks,
-            vifs: elements(devices, "interface").map(vif).collect(),
+            vifs,
             labels,
+            interfaces,
             obstacles: obstacles(domain, devices),
             host_state: host_state(domain, devices),
         })
@@ -166,10 +176,35 @@ fn vif(node: Node<'_, '_>) -> Vif {
         mac: of("mac", "address"),
         model: of("model", "type"),
         attachment: match node.attribute("type").unwrap_or_default() {
+            "bridge" if is_trunk(node) => VifAttachment::Other { kind: "bridge with several VLANs".to_owned() },
             "bridge" => VifAttachment::Bridge { bridge: source("bridge") },
             "network" => VifAttachment::Network { network: source("network") },
             other => VifAttachment::Other { kind: other.to_owned() },
         },
+        network: None,
+        policy: None,
+        tap: Some(of("target", "dev")).filter(|tap| !tap.is_empty()),
+        vlan: vlan(node),
+        mtu: of("mtu", "size").parse().ok(),
+    }
+}
+
+/// Whether it is in several networks at once.
+fn is_trunk(vif: Node<'_, '_>) -> bool {
+    child(vif, "vlan").is_some_and(|vlan| vlan.attribute("trunk") == Some("yes") || elements(vlan, "tag").count() > 1)
+}
+
+/// The one of an access port.
+fn vlan(vif: Node<'_, '_>) -> Option<VlanId> {
+    let mut tags = elements(child(vif, "vlan")?, "tag");
+    let tag = tags.next().filter(|_| tags.next().is_none())?;
+    tag.attribute("id")?.parse::<u16>().ok()?.try_into().ok()
+}
+
+fn say(vifs: &mut [Vif], InterfaceLabel { mac, network, policy }: &InterfaceLabel) {
+    for vif in vifs.iter_mut().filter(|vif| vif.mac.parse() == Ok(*mac)) {
+        vif.network.clone_from(network);
+        vif.policy.clone_from(policy);
     }
 }
 

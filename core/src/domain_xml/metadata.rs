@@ -21,12 +21,13 @@
 //! ```
 
 mod change;
+pub mod interfaces;
 mod write;
 
 use roxmltree::Node;
 
-pub use change::{LabellingError, label, unlabel};
-pub use write::{write, write_bare};
+pub use change::{LabellingError, label, label_vif, unlabel};
+pub use write::write;
 
 use super::{
     child,
@@ -36,6 +37,28 @@ use crate::volume::{Connection, Iscsi, Login, Rbd};
 
 /// The element's namespace; libvirt's key to it in `virDomainSetMetadata`.
 pub const NAMESPACE: &str = "https://vmferry.org/xmlns/volumes/1";
+
+/// One of our elements in a domain's metadata, as `virDomainSetMetadata` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// libvirt's key to it.
+    pub namespace: &'static str,
+    /// The element, without its namespace. None: there shall be no such element.
+    pub text: Option<String>,
+}
+
+impl Element {
+    /// What is said of volumes.
+    pub fn volumes(labels: &[VolumeLabel]) -> Self {
+        Self { namespace: NAMESPACE, text: (!labels.is_empty()).then(|| write::write_bare(labels)) }
+    }
+
+    /// What is said of vifs.
+    pub fn interfaces(labels: &[interfaces::InterfaceLabel]) -> Self {
+        let text = (!labels.is_empty()).then(|| interfaces::write_bare(labels));
+        Self { namespace: interfaces::NAMESPACE, text }
+    }
+}
 
 /// What a domain's metadata say of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,8 @@
-//! Changes a domain's definition where disks lie elsewhere on another host, and nowhere else: addresses, order and white space
-//! stay as libvirt wrote them, byte for byte, so that the guest finds its hardware as it left it.
+//! Changes a domain's definition where disks lie elsewhere on another host, or vifs are plugged into something else, and nowhere
+//! else: addresses, order and white space stay as libvirt wrote them, byte for byte, so that the guest finds its hardware as it
+//! left it.
+
+mod vif;
 
 use std::ops::Range;
 
@@ -7,18 +10,19 @@ use quick_xml::events::attributes::Attribute;
 use roxmltree::Node;
 use serde::{Deserialize, Serialize};
 
-use super::{child, is_xml, parse};
+use super::{child, is_xml, metadata::interfaces::InterfaceError, parse};
+use crate::network::{LinkName, NetworkName};
 
-/// A disk that the guest finds elsewhere on the destination.
+/// A device of the guest that is behind something else on the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relocation {
-    /// The disk: `vdb`.
+    /// The disk: `vdb`; or the vif, by its MAC address.
     pub target: String,
     /// Where it is then.
     pub place: Place,
 }
 
-/// Where a disk is then.
+/// Where a device is then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -34,6 +38,15 @@ pub enum Place {
         /// Its port.
         port: u16,
     },
+    /// On a bridge: of a vif that is on one.
+    Bridge {
+        /// Its name on the other host.
+        bridge: LinkName,
+        /// What libvirt shall call the host's end; none: whatever it likes.
+        tap: Option<LinkName>,
+        /// The logical network that this is, for whoever moves the guest next.
+        network: Option<NetworkName>,
+    },
 }
 
 /// A definition that was not changed.
@@ -42,34 +55,37 @@ pub enum Error {
     /// It is no definition.
     #[error(transparent)]
     Definition(#[from] super::Error),
-    /// There is no such disk, or several.
-    #[error("the definition does not have exactly one disk {target}")]
-    NoDisk {
-        /// The disk.
+    /// There is no such disk or vif, or several.
+    #[error("the definition does not have exactly one disk or vif {target}")]
+    NoDevice {
+        /// The device.
         target: String,
     },
-    /// The disk cannot be there.
-    #[error("disk {target} is not {wanted}")]
+    /// The device cannot be there.
+    #[error("{target} is not {wanted}")]
     OtherKind {
-        /// The disk.
+        /// The device.
         target: String,
         /// What it would have to be.
         wanted: &'static str,
     },
     /// XML has no way to write it.
-    #[error("disk {target} cannot be at {value:?}")]
+    #[error("{target} cannot be at {value:?}")]
     Unwritable {
-        /// The disk.
+        /// The device.
         target: String,
         /// What cannot be written.
         value: String,
     },
-    /// Two changes of one disk.
-    #[error("disk {target} is to be changed twice")]
+    /// Two changes of one device.
+    #[error("{target} is to be changed twice")]
     Twice {
-        /// The disk.
+        /// The device.
         target: String,
     },
+    /// What the metadata say already cannot be kept.
+    #[error(transparent)]
+    Metadata(#[from] InterfaceError),
 }
 
 /// The definition after these changes, all of them or none.
@@ -83,7 +99,8 @@ pub fn rewrite(xml: &str, changes: &[Relocation]) -> Result<String, Error> {
         }
         splices.extend(splices_of(domain, change)?);
     }
-    splices.sort_by_key(|splice| splice.at.start);
+    splices.extend(vif::metadata(domain, changes)?);
+    splices.sort_by_key(|splice| (splice.at.start, splice.at.end));
     let mut rewritten = String::with_capacity(xml.len());
     let mut end = 0;
     for splice in splices {
@@ -103,7 +120,11 @@ struct Splice {
 
 fn splices_of(domain: Node<'_, '_>, change: &Relocation) -> Result<Vec<Splice>, Error> {
     let target = &change.target;
-    let disk = find(domain, target).ok_or_else(|| Error::NoDisk { target: target.clone() })?;
+    let no_device = || Error::NoDevice { target: target.clone() };
+    if let Place::Bridge { bridge, tap, .. } = &change.place {
+        return vif::splices(vif::find(domain, target).ok_or_else(no_device)?, target, bridge, tap.as_ref());
+    }
+    let disk = find(domain, target).ok_or_else(no_device)?;
     let source = child(disk, "source");
     let other_kind = |wanted| Error::OtherKind { target: target.clone(), wanted };
     let escaped = |value: &str| match value.chars().all(is_xml) {
@@ -129,6 +150,7 @@ fn splices_of(domain: Node<'_, '_>, change: &Relocation) -> Result<Vec<Splice>, 
             };
             Ok(vec![Splice { at: name.range_value(), text: escaped(host)? }, port])
         }
+        Place::Bridge { .. } => Err(other_kind("a vif")),
     }
 }
 
@@ -189,7 +211,7 @@ mod tests {
     fn what_cannot_be_changed_is_told_and_nothing_is() {
         let xml = domain("/dev/sdb", "name='a'");
         let told = |changes: &[Relocation]| rewrite(&xml, changes).expect_err("refused").to_string();
-        assert!(told(&[change("vdz", device("/a"))]).contains("one disk vdz"));
+        assert!(told(&[change("vdz", device("/a"))]).contains("one disk or vif vdz"));
         assert!(told(&[change("vda", device("/a"))]).contains("vda is not a block device"));
         assert!(told(&[change("vdc", device("/a"))]).contains("vdc is not a block device"));
         assert!(told(&[change("vdb", portal("a", 1))]).contains("vdb is not an iSCSI network disk"));
@@ -198,7 +220,7 @@ mod tests {
         assert!(told(&twice).contains("vdb is to be changed twice"));
         assert!(matches!(rewrite("<domain", &[]), Err(Error::Definition(_))));
         let doubled = xml.replace("dev='vdc'", "dev='vdb'");
-        assert!(matches!(rewrite(&doubled, &[change("vdb", device("/a"))]), Err(Error::NoDisk { .. })));
+        assert!(matches!(rewrite(&doubled, &[change("vdb", device("/a"))]), Err(Error::NoDevice { .. })));
     }
 
     proptest! {

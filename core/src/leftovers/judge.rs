@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     id::MigrationId,
+    network::{HeldKind, HeldLink, Holder},
     undo::Undo,
     volume::{Connection, SecretName},
 };
@@ -24,6 +25,11 @@ pub fn leftovers(holdings: &Holdings, needs: &Needs, now: Timestamp) -> Vec<Left
     found.extend(holdings.directories.iter().filter_map(|held| directory(held, &wanted)));
     found.extend(holdings.probes.iter().filter_map(|held| probes(held, now)));
     found.extend(holdings.receivers.iter().filter_map(|held| receiver(held, &wanted)));
+    found.extend(holdings.links.iter().filter_map(|held| link(held, &wanted)));
+    found.extend(holdings.drift.iter().map(|drift| {
+        let remedy = "the agent repairs it by itself; if it comes again, see who changes it (nft monitor, ip monitor)";
+        problem(Kind::Drift, "networks", drift.clone(), remedy.into())
+    }));
     found.extend(holdings.unseen.iter().map(|(what, why)| {
         problem(Kind::Unseen, what, format!("cannot be looked at: {why}"), "see to it, and run doctor again".into())
     }));
@@ -36,6 +42,7 @@ struct Wanted<'a> {
     secrets: BTreeSet<&'a SecretName>,
     volumes: Vec<&'a Connection>,
     devices: &'a BTreeSet<String>,
+    holders: BTreeSet<Holder>,
     going_on: BTreeSet<MigrationId>,
 }
 
@@ -51,11 +58,16 @@ impl<'a> Wanted<'a> {
             })
             .collect();
         let their_secrets = in_hand.iter().filter_map(|connection| connection.login()).map(|login| &login.secret);
+        let plugged = halves().flat_map(|half| &half.pending).filter_map(|undo| match undo {
+            Undo::Unplug { plug } => Some(plug.holder()),
+            _ => None,
+        });
         let has_work = |half: &&Half| half.outcome.is_none() || !half.pending.is_empty();
         Self {
             secrets: needs.secrets.iter().chain(their_secrets).collect(),
             volumes: needs.volumes.iter().chain(in_hand.iter().copied()).collect(),
             devices: &needs.devices,
+            holders: needs.holders.iter().cloned().chain(plugged).collect(),
             going_on: halves().filter(has_work).map(|half| half.order.id).collect(),
         }
     }
@@ -189,6 +201,22 @@ fn receiver(held: &HeldReceiver, wanted: &Wanted<'_>) -> Option<Leftover> {
     }
     let what = format!("waits for images of migration {migration}, which does not go on");
     Some(problem(Kind::Receiver, format!("qemu-nbd, process {pid}"), what, format!("kill {pid}")))
+}
+
+fn link(held: &HeldLink, wanted: &Wanted<'_>) -> Option<Leftover> {
+    let HeldLink { name, kind, holder } = held;
+    if holder.as_ref().is_some_and(|holder| wanted.holders.contains(holder)) {
+        return None;
+    }
+    let what = match holder {
+        Some(holder) => format!("made by VMFerry for {holder}, which no domain needs here"),
+        None => "made by VMFerry, which was cut off in the middle of it".to_owned(),
+    };
+    let remedy = match kind {
+        HeldKind::Link => format!("ip link delete {name}"),
+        HeldKind::OvsPort => format!("ovs-vsctl del-port {name}"),
+    };
+    Some(problem(Kind::Link, name, what, remedy))
 }
 
 fn is_older(since: Timestamp, age: std::time::Duration, now: Timestamp) -> bool {

@@ -1,8 +1,8 @@
 use bytesize::ByteSize;
-use vmferry_core::instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment};
+use vmferry_core::instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState};
 
 use super::{Invalid, invalid};
-use crate::v1::{self, disk, vif};
+use crate::v1::{self, disk};
 
 impl From<Instance> for v1::Instance {
     fn from(instance: Instance) -> Self {
@@ -125,29 +125,5 @@ impl TryFrom<v1::Disk> for Disk {
             read_only: disk.read_only,
             volume: disk.volume.map(TryInto::try_into).transpose()?,
         })
-    }
-}
-
-impl From<Vif> for v1::Vif {
-    fn from(vif: Vif) -> Self {
-        let attachment = match vif.attachment {
-            VifAttachment::Bridge { bridge } => vif::Attachment::Bridge(bridge),
-            VifAttachment::Network { network } => vif::Attachment::Network(network),
-            VifAttachment::Other { kind } => vif::Attachment::Other(kind),
-        };
-        Self { mac: vif.mac, attachment: Some(attachment), model: vif.model }
-    }
-}
-
-impl TryFrom<v1::Vif> for Vif {
-    type Error = Invalid;
-
-    fn try_from(vif: v1::Vif) -> Result<Self, Invalid> {
-        let attachment = match vif.attachment.ok_or(Invalid { field: "vif.attachment" })? {
-            vif::Attachment::Bridge(bridge) => VifAttachment::Bridge { bridge },
-            vif::Attachment::Network(network) => VifAttachment::Network { network },
-            vif::Attachment::Other(kind) => VifAttachment::Other { kind },
-        };
-        Ok(Self { mac: vif.mac, attachment, model: vif.model })
     }
 }

@@ -4,7 +4,7 @@ use super::Invalid;
 use crate::v1;
 
 /// Every kind and its wire value.
-const KINDS: [(Kind, v1::LeftoverKind); 10] = [
+const KINDS: [(Kind, v1::LeftoverKind); 12] = [
     (Kind::Migration, v1::LeftoverKind::Migration),
     (Kind::Steps, v1::LeftoverKind::Steps),
     (Kind::Secret, v1::LeftoverKind::Secret),
@@ -14,6 +14,8 @@ const KINDS: [(Kind, v1::LeftoverKind); 10] = [
     (Kind::Directory, v1::LeftoverKind::Directory),
     (Kind::Probes, v1::LeftoverKind::Probes),
     (Kind::Receiver, v1::LeftoverKind::Receiver),
+    (Kind::Link, v1::LeftoverKind::Link),
+    (Kind::Drift, v1::LeftoverKind::Drift),
     (Kind::Unseen, v1::LeftoverKind::Unseen),
 ];
 

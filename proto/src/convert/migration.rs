@@ -9,7 +9,7 @@ use vmferry_core::{
     },
 };
 
-use super::{Invalid, disk, duration, invalid, required, timestamp, wire_duration, wire_timestamp};
+use super::{Invalid, all, disk, duration, invalid, network, required, timestamp, wire_duration, wire_timestamp};
 use crate::v1::{self, check, order, progress, shutdown};
 
 impl From<Order> for v1::Order {
@@ -109,6 +109,8 @@ impl From<Leaving> for v1::Leaving {
     fn from(leaving: Leaving) -> Self {
         let mut wire = Self {
             backing: disk::backing(&leaving.definition.disks),
+            vifs: leaving.definition.vifs.into_iter().map(Into::into).collect(),
+            groups: network::wire_members(leaving.members),
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
@@ -127,12 +129,14 @@ impl TryFrom<v1::Leaving> for Leaving {
         let mut definition = Definition::parse(&leaving.domain_xml).map_err(invalid("leaving.domain_xml"))?;
         let shown = disk::shown(&mut leaving)?;
         disk::set_backing(&mut definition.disks, leaving.backing);
+        network::complete(&mut definition.vifs, all(leaving.vifs)?);
         Ok(Self {
             instance: required(leaving.instance, "leaving.instance")?,
             definition,
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
             autostart: leaving.autostart,
+            members: network::members(leaving.groups)?,
             shown,
         })
     }

@@ -117,6 +117,11 @@ impl From<Relocation> for v1::Relocation {
         let place = match relocation.place {
             Place::Device { path } => relocation::Place::Device(path),
             Place::Portal { host, port } => relocation::Place::Portal(relocation::Portal { host, port: port.into() }),
+            Place::Bridge { bridge, tap, network } => relocation::Place::Bridge(relocation::Bridge {
+                name: bridge.into(),
+                tap: tap.map(Into::into),
+                logical_network: network.map(Into::into),
+            }),
         };
         Self { target: relocation.target, place: Some(place) }
     }
@@ -128,6 +133,14 @@ impl TryFrom<v1::Relocation> for Relocation {
     fn try_from(relocation: v1::Relocation) -> Result<Self, Invalid> {
         let place = match relocation.place.ok_or(Invalid { field: "relocation.place" })? {
             relocation::Place::Device(path) => Place::Device { path },
+            relocation::Place::Bridge(relocation::Bridge { name, tap, logical_network }) => Place::Bridge {
+                bridge: name.try_into().map_err(invalid("relocation.bridge"))?,
+                tap: tap.map(TryInto::try_into).transpose().map_err(invalid("relocation.tap"))?,
+                network: logical_network
+                    .map(TryInto::try_into)
+                    .transpose()
+                    .map_err(invalid("relocation.logical_network"))?,
+            },
             relocation::Place::Portal(portal) => {
                 let port = portal.port.try_into().map_err(invalid("relocation.portal.port"))?;
                 Place::Portal { host: portal.host, port }

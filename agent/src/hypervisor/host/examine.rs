@@ -27,6 +27,10 @@ impl LibvirtHost {
         held.images = seen("mapped RBD images", by_host::rbd_images().await, &mut unseen);
         held.directories = seen(tunnel::DIRECTORY, files::within_limit(directories).await, &mut unseen);
         held.receivers = seen("processes", files::within_limit(receivers).await, &mut unseen);
+        let told = |fault: Fault| io::Error::other(fault.message);
+        held.links = seen("network links", self.vifs.plumber.held().await.map_err(told), &mut unseen);
+        held.links.extend(seen("Open vSwitch", self.vifs.plumber.held_ports().await.map_err(told), &mut unseen));
+        held.drift = seen("filters", self.reconcile(false).await.map_err(told), &mut unseen);
         held.unseen = unseen;
         Ok(held)
     }
@@ -50,6 +54,7 @@ impl LibvirtHost {
             secrets: self.libvirt.secrets_in_use().await?,
             volumes: volumes.collect(),
             devices,
+            holders: self.holders(&definitions),
             ..Needs::default()
         })
     }

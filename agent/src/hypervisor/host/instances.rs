@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use vmferry_core::{
     agent::Sighting,
-    domain_xml::metadata::{self, VolumeLabel},
+    domain_xml::metadata::{self, Element, VolumeLabel, interfaces::InterfaceLabel},
     id::InstanceId,
     instance::Instance,
     reason::Reason,
@@ -34,17 +34,34 @@ impl LibvirtHost {
 
     /// Says of one of a domain's disks what it is as a volume.
     pub async fn set_label(&self, instance: InstanceId, label: VolumeLabel) -> Result<(), Fault> {
-        let change = Arc::new(move |definition: &_| metadata::label(definition, label.clone()));
+        let change = Arc::new(move |definition: &_| {
+            metadata::label(definition, label.clone()).map(|labels| Element::volumes(&labels))
+        });
         self.change_labels(instance, change).await
     }
 
     /// Takes away what is said of one of a domain's disks; `None`: of all of them, whether it can be read or not.
     pub async fn unset_label(&self, instance: InstanceId, target: Option<String>) -> Result<(), Fault> {
         let change: LabelChange = match target {
-            Some(target) => Arc::new(move |definition: &_| metadata::unlabel(definition, &target)),
-            None => Arc::new(|_: &_| Ok(Vec::new())),
+            Some(target) => Arc::new(move |definition: &_| {
+                metadata::unlabel(definition, &target).map(|labels| Element::volumes(&labels))
+            }),
+            None => Arc::new(|_: &_| Ok(Element::volumes(&[]))),
         };
         self.change_labels(instance, change).await
+    }
+
+    /// Says of one of a domain's vifs where it is plugged in and what it may; `None`: nothing of any of them, whether it can be
+    /// read or not.
+    pub async fn set_vif_label(&self, instance: InstanceId, label: Option<InterfaceLabel>) -> Result<(), Fault> {
+        let change: LabelChange = match label {
+            Some(label) => Arc::new(move |definition: &_| {
+                metadata::label_vif(definition, label.clone()).map(|labels| Element::interfaces(&labels))
+            }),
+            None => Arc::new(|_: &_| Ok(Element::interfaces(&[]))),
+        };
+        self.change_labels(instance, change).await?;
+        self.reconcile(true).await.map(drop)
     }
 
     async fn change_labels(&self, instance: InstanceId, change: LabelChange) -> Result<(), Fault> {
@@ -78,11 +95,17 @@ impl LibvirtHost {
     /// Without the sizes of its volumes.
     pub(super) fn instance_of(&self, domain: DomainReading) -> Instance {
         let definition = domain.definition;
-        let problem = definition.labels.err().map(|error| {
-            let name = &domain.name;
+        let name = &domain.name;
+        let volumes = definition.labels.err().map(|error| {
             format!(
                 "what the definition says of its volumes cannot be read: {error}; \
                  remove it (vmferry volumes unset {name} --all) and say it again (vmferry volumes set)"
+            )
+        });
+        let vifs = definition.interfaces.err().map(|error| {
+            format!(
+                "what the definition says of its vifs cannot be read, so that none is filtered: {error}; \
+                 remove it (vmferry instance policy unset {name} --all) and say it again (vmferry instance policy set)"
             )
         });
         Instance {
@@ -96,7 +119,7 @@ impl LibvirtHost {
             disks: definition.disks.into_iter().map(|disk| disk.disk).collect(),
             vifs: definition.vifs,
             migration: None,
-            problems: problem.into_iter().collect(),
+            problems: volumes.into_iter().chain(vifs).collect(),
         }
     }
 }

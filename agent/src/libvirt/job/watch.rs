@@ -1,9 +1,12 @@
 //! What was seen of a job while it ran.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytesize::ByteSize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use virt_sys as sys;
 use vmferry_core::migration::{Progress, Statistics};
 
@@ -13,6 +16,7 @@ use crate::libvirt::event::Event;
 pub(super) struct Observed<F> {
     events: mpsc::UnboundedReceiver<Event>,
     progress: F,
+    stopped: Arc<Notify>,
     began: Instant,
     last: Option<Progress>,
     handed_over: bool,
@@ -20,8 +24,8 @@ pub(super) struct Observed<F> {
 }
 
 impl<F: Fn(Progress)> Observed<F> {
-    pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F) -> Self {
-        Self { events, progress, began: Instant::now(), last: None, handed_over: false, completed: None }
+    pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F, stopped: Arc<Notify>) -> Self {
+        Self { events, progress, stopped, began: Instant::now(), last: None, handed_over: false, completed: None }
     }
 
     /// Takes the next event. Never returns when there can be none any more.
@@ -77,6 +81,7 @@ impl<F: Fn(Progress)> Observed<F> {
             Event::NotRunning => self.handed_over = true,
             Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {
                 self.handed_over = true;
+                self.stopped.notify_one();
             }
             Event::JobCompleted(params) if params.is_migration_out() => self.completed = Some(params.statistics()),
             Event::Lifecycle { .. } | Event::JobCompleted(_) => {}

@@ -17,17 +17,26 @@ use vmferry_core::{
 
 use super::{
     host::Fake,
+    network,
     world::{Facts, World},
 };
 
 pub(crate) const INSTANCE: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 
-/// Shared, local on a local base, opened by QEMU, attached by the host.
-pub(super) const DOMAIN_XML: &str =
-    "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
+pub(super) const MAC: &str = "52:54:00:a0:00:01";
+
+/// Shared, local on a local base, opened by QEMU, attached by the host; and a filtered vif.
+pub(super) fn domain_xml() -> String {
+    DOMAIN_XML.replace("BRIDGE", network::bridge().as_str())
+}
+
+const DOMAIN_XML: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
   <memory unit='MiB'>256</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
   <metadata><v:volumes xmlns:v='https://vmferry.org/xmlns/volumes/1'><v:volume target='vdd' id='d'>
-    <v:iscsi target='iqn.d' lun='1'><v:portal address='192.0.2.1:3260'/></v:iscsi></v:volume></v:volumes></metadata>
+    <v:iscsi target='iqn.d' lun='1'><v:portal address='192.0.2.1:3260'/></v:iscsi></v:volume></v:volumes>
+    <v:interfaces xmlns:v='https://vmferry.org/xmlns/interfaces/1'><v:interface mac='52:54:00:a0:00:01' network='blue'>
+    <v:policy><v:address>192.0.2.7</v:address><v:rule direction='ingress'>tcp@group=web</v:rule></v:policy>
+    </v:interface></v:interfaces></metadata>
   <devices>
   <disk type='file'><driver cache='none'/><source file='/srv/web.img'/><target dev='vda'/></disk>
   <disk type='file'><driver cache='none'/><source file='/local/web/data.img'/><target dev='vdb'/>
@@ -35,6 +44,7 @@ pub(super) const DOMAIN_XML: &str =
   <disk type='network'><source protocol='rbd' name='vms/c'><host name='192.0.2.1'/><auth username='libvirt'>
     <secret type='ceph' uuid='2a5b08e4-3bf0-4db2-8e5b-7c1c4f2d9a01'/></auth></source><target dev='vdc'/></disk>
   <disk type='block'><driver cache='none'/><source dev='/dev/d'/><target dev='vdd'/></disk>
+  <interface type='bridge'><mac address='52:54:00:a0:00:01'/><source bridge='BRIDGE'/></interface>
   </devices></domain>";
 
 const DATA: &str = "/local/web/data.img";
@@ -59,12 +69,20 @@ pub(super) fn assert_whole(facts: &Facts) {
             for thing in OF_THE_GUEST {
                 assert!(facts.has.contains(&(host, (*thing).to_owned())), "I4: {thing} is not on {host} any more");
             }
+            for thing in network::of_the_guest(host) {
+                assert!(facts.has.contains(&(host, thing.clone())), "the guest runs on {host} without {thing}");
+            }
         }
     }
 }
 
-pub(crate) fn relocation() -> Relocation {
+fn relocation() -> Relocation {
     Relocation { target: "vdd".into(), place: Place::Device { path: "/dev/elsewhere".into() } }
+}
+
+/// What the destination says in its pre.
+pub(crate) fn relocations() -> [Relocation; 2] {
+    [network::relocation(), relocation()]
 }
 
 pub(super) fn shown() -> Shown {

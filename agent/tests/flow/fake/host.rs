@@ -7,17 +7,18 @@ use tokio_util::sync::CancellationToken;
 use vmferry_agent::hypervisor::{Fault, Hypervisor, OnProgress};
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::{DestinationFacts, SourceFacts},
+    compatibility::{DestinationFacts, SourceFacts, VifSight},
     disk::{Sharing, Transfer},
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
     instance::{Instance, InstanceState},
     migration::{Kind, Order, Statistics},
+    network::Carried,
     reason::Reason,
 };
 
 use super::{
-    disks::{self, DOMAIN_XML},
+    disks, network,
     world::{Place, Trouble, World},
 };
 
@@ -90,7 +91,7 @@ impl Hypervisor for Fake {
             Sighting::Shutoff => InstanceState::Shutoff,
             _ => InstanceState::Active,
         };
-        let definition = Definition::parse(DOMAIN_XML).expect("valid");
+        let definition = Definition::parse(&disks::domain_xml()).expect("valid");
         let shown = disks::shown();
         let facts = SourceFacts {
             host: self.host.clone(),
@@ -103,6 +104,7 @@ impl Hypervisor for Fake {
             job: None,
             snapshots: 0,
             definition: definition.clone(),
+            misplaced: vec![],
             shown: shown.clone(),
         };
         let instance = Instance {
@@ -120,17 +122,19 @@ impl Hypervisor for Fake {
         };
         let leaving = Leaving {
             instance,
-            domain_xml: DOMAIN_XML.into(),
+            domain_xml: disks::domain_xml(),
             definition,
             qemu_version: 7_002_000,
             shown,
             autostart: true,
+            members: [("web".parse().expect("valid"), ["192.0.2.9".parse().expect("valid")].into())].into(),
         };
         self.step("reading the guest", || (facts, leaving)).await
     }
 
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let sight = disks::sight(leaving, &self.world);
+        let carried = Carried { mtu: 1450, hindrances: vec![] };
         let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
         let facts = DestinationFacts {
             host: self.host.clone(),
@@ -144,6 +148,8 @@ impl Hypervisor for Fake {
             cpu: None,
             bridges: Vec::new(),
             networks: Vec::new(),
+            vifs: vec![VifSight { network: Some((network::blue(self.name), carried)), ..VifSight::default() }],
+            firewall: None,
             lacks_emulator: false,
             sight,
             qemu_version: 7_002_000,
@@ -152,7 +158,7 @@ impl Hypervisor for Fake {
     }
 
     async fn definition(&self, _: &Order) -> Result<Option<Definition>, Fault> {
-        self.step("reading the disks", || Some(Definition::parse(DOMAIN_XML).expect("valid"))).await
+        self.step("reading the disks", || Some(Definition::parse(&disks::domain_xml()).expect("valid"))).await
     }
 
     async fn sighting(&self, _: InstanceId) -> Result<Sighting, Fault> {
@@ -204,7 +210,7 @@ impl Hypervisor for Fake {
         _: CancellationToken,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
-        assert_eq!(relocations, [disks::relocation()], "what the destination said in its pre");
+        assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
         {
             let facts = self.world.facts();
             assert!(facts.complete.contains(&order.id), "what is sent ahead is there before the guest");

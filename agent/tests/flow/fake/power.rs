@@ -34,7 +34,7 @@ impl Power for Fake {
     }
 
     async fn move_definition(&self, order: &Order, relocations: &[Relocation]) -> Result<(), Fault> {
-        assert_eq!(relocations, [disks::relocation()], "what the destination said in its pre");
+        assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
         assert!(self.world.facts().complete.contains(&order.id), "its disks are there before it");
         assert_ne!(self.world.facts().name, order.instance_name, "nobody starts it here by mistake");
         self.step("moving the definition", || self.world.set("destination", Some((Sighting::Shutoff, true)))).await

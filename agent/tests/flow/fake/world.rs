@@ -14,7 +14,7 @@ use vmferry_core::{
     id::{HostName, MigrationId},
 };
 
-use super::disks;
+use super::{disks, network};
 
 /// The guest's.
 const NAME: &str = "web";
@@ -110,7 +110,12 @@ impl World {
             name: NAME.to_owned(),
             autostart: BTreeMap::from([("source", true)]),
             probes: BTreeMap::new(),
-            has: disks::OF_THE_SOURCE.iter().map(|thing| ("source", (*thing).to_owned())).collect(),
+            has: disks::OF_THE_SOURCE
+                .iter()
+                .map(|thing| (*thing).to_owned())
+                .chain(network::of_the_source())
+                .map(|thing| ("source", thing))
+                .collect(),
             receiving: BTreeSet::new(),
             complete: BTreeSet::new(),
         };

@@ -59,6 +59,7 @@ fn plan() -> Plan {
             qemu_version: 7_002_022,
             shown: Shown::default(),
             autostart: false,
+            members: Default::default(),
         },
         resolved: vec![],
         checks: vec![

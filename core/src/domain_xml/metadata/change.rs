@@ -1,9 +1,13 @@
 //! What becomes of a domain's labels when one is set or taken away.
 
-use super::{LabelError, VolumeLabel, read, write};
+use super::{
+    LabelError, VolumeLabel,
+    interfaces::{InterfaceError, InterfaceLabel, written},
+    read, write,
+};
 use crate::{
     domain_xml::{Definition, DiskDefinition, parse},
-    instance::DiskSource,
+    instance::{DiskSource, Vif, VifAttachment},
     volume::Connection,
 };
 
@@ -45,6 +49,36 @@ pub enum LabellingError {
         /// Why.
         source: LabelError,
     },
+    /// The guest has no such vif.
+    #[error("{guest} has no vif {mac}; it has {known}")]
+    NoVif {
+        /// The guest's name.
+        guest: String,
+        /// The vif that was named.
+        mac: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// What it is plugged into is libvirt's to see to.
+    #[error("vif {mac} of {guest} is on {what}: only of vifs on bridges can be said where they are and what they may")]
+    NoBridge {
+        /// The guest's name.
+        guest: String,
+        /// The vif.
+        mac: String,
+        /// What it is plugged into.
+        what: String,
+    },
+    /// What is said of its vifs already cannot be read, so it cannot be kept.
+    #[error(
+        "what the definition of {guest} says of its vifs cannot be read: {source}; remove it first: vmferry instance policy unset {guest} --all"
+    )]
+    VifsUnreadable {
+        /// The guest's name.
+        guest: String,
+        /// Why.
+        source: InterfaceError,
+    },
     /// There is no label to take away.
     #[error("the definition of {guest} says nothing of a volume {target}")]
     NoLabel {
@@ -84,6 +118,33 @@ pub fn unlabel(definition: &Definition, target: &str) -> Result<Vec<VolumeLabel>
         return Err(LabellingError::NoLabel { guest: definition.name.clone(), target: target.to_owned() });
     }
     Ok(labels)
+}
+
+/// What is said of all the domain's vifs once this is said of one of them. What says nothing takes away what was there.
+pub fn label_vif(definition: &Definition, label: InterfaceLabel) -> Result<Vec<InterfaceLabel>, LabellingError> {
+    let guest = &definition.name;
+    if !definition.vifs.iter().any(|vif| vif.mac.parse() == Ok(label.mac)) {
+        let known: Vec<_> = definition.vifs.iter().map(|vif| vif.mac.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(LabellingError::NoVif { guest: guest.clone(), mac: written(label.mac), known });
+    }
+    let elsewhere =
+        |vif: &&Vif| vif.mac.parse() == Ok(label.mac) && !matches!(vif.attachment, VifAttachment::Bridge { .. });
+    if let Some(vif) = definition.vifs.iter().find(elsewhere).filter(|_| says_something(&label)) {
+        let (guest, mac, what) = (guest.clone(), written(label.mac), vif.attachment.to_string());
+        return Err(LabellingError::NoBridge { guest, mac, what });
+    }
+    let unreadable = |source| LabellingError::VifsUnreadable { guest: guest.clone(), source };
+    let mut labels = definition.interfaces.clone().map_err(unreadable)?;
+    labels.retain(|other| other.mac != label.mac);
+    if says_something(&label) {
+        labels.push(label);
+    }
+    Ok(labels)
+}
+
+fn says_something(label: &InterfaceLabel) -> bool {
+    label.network.is_some() || label.policy.is_some()
 }
 
 fn known(definition: &Definition) -> Result<Vec<VolumeLabel>, LabellingError> {

@@ -26,7 +26,7 @@ fn labels_are_read_as_virsh_writes_them_and_as_we_do() {
     assert_eq!((read[0].id.as_str(), read[0].name.as_str(), read[0].bootable), ("5a27", "a", true));
     let Some(Connection::Iscsi(iscsi)) = &read[0].connection else { panic!("{read:?}") };
     assert_eq!(iscsi.portals, ["192.0.2.1:3260", "[::1]:3261"]);
-    let stored = write_bare(&read).replacen("<volumes", &format!("<v:volumes xmlns:v='{NAMESPACE}'"), 1);
+    let stored = write::write_bare(&read).replacen("<volumes", &format!("<v:volumes xmlns:v='{NAMESPACE}'"), 1);
     assert_eq!(domain(&stored.replace("</volumes>", "</v:volumes>")), Ok(read.clone()));
     assert_eq!(domain(&write(&read)), Ok(read));
 }

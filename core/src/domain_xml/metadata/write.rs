@@ -1,6 +1,6 @@
 use quick_xml::{
     Writer,
-    events::{BytesStart, Event},
+    events::{BytesStart, BytesText, Event},
 };
 
 use super::{NAMESPACE, VolumeLabel};
@@ -8,9 +8,21 @@ use crate::volume::{Connection, Login, SecretName};
 
 type Attributes<'a> = Vec<(&'a str, &'a str)>;
 
-struct Xml {
+pub(super) struct Xml {
     writer: Writer<Vec<u8>>,
     prefix: &'static str,
+}
+
+impl Xml {
+    /// Nothing yet; every element's name gets the prefix.
+    pub(super) fn new(prefix: &'static str) -> Self {
+        Self { writer: Writer::new(Vec::new()), prefix }
+    }
+
+    /// What was written.
+    pub(super) fn finish(self) -> String {
+        String::from_utf8(self.writer.into_inner()).expect("made of strings")
+    }
 }
 
 /// The element that says all this, to be put into `<metadata>`, where it must be the only one of its namespace.
@@ -21,16 +33,16 @@ pub fn write(labels: &[VolumeLabel]) -> String {
 }
 
 /// The same for `virDomainSetMetadata`, which puts the namespace in by itself.
-pub fn write_bare(labels: &[VolumeLabel]) -> String {
+pub(super) fn write_bare(labels: &[VolumeLabel]) -> String {
     volumes("", vec![], labels)
 }
 
 fn volumes(prefix: &'static str, namespace: Attributes<'_>, labels: &[VolumeLabel]) -> String {
-    let mut xml = Xml { writer: Writer::new(Vec::new()), prefix };
+    let mut xml = Xml::new(prefix);
     element(&mut xml, "volumes", namespace, |xml| {
         labels.iter().for_each(|label| volume(xml, label));
     });
-    String::from_utf8(xml.writer.into_inner()).expect("made of strings")
+    xml.finish()
 }
 
 fn volume(xml: &mut Xml, label: &VolumeLabel) {
@@ -73,7 +85,7 @@ fn inside(xml: &mut Xml, name: &str, addresses: &[String], login: Option<&Login>
     }
 }
 
-fn element(xml: &mut Xml, name: &str, attributes: Attributes<'_>, content: impl FnOnce(&mut Xml)) {
+pub(super) fn element(xml: &mut Xml, name: &str, attributes: Attributes<'_>, content: impl FnOnce(&mut Xml)) {
     let name = format!("{}{name}", xml.prefix);
     let mut start = BytesStart::new(&name);
     for (name, value) in attributes {
@@ -82,6 +94,10 @@ fn element(xml: &mut Xml, name: &str, attributes: Attributes<'_>, content: impl 
     put(xml, Event::Start(start.borrow()));
     content(xml);
     put(xml, Event::End(start.to_end()));
+}
+
+pub(super) fn text(xml: &mut Xml, content: &str) {
+    put(xml, Event::Text(BytesText::new(&writable(content))));
 }
 
 fn put(xml: &mut Xml, event: Event<'_>) {

@@ -47,6 +47,8 @@ fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
 fn everything() -> Holdings {
     let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
     Holdings {
+        links: vec![],
+        drift: vec![],
         secrets: vec![HeldSecret { uuid: SECRET, usage: "san".into(), ours: true }],
         sessions: vec![HeldSession { target, portal, disks: vec!["sda".into()], claimed: None, ours: true }],
         records: vec![
@@ -178,4 +180,21 @@ fn probe_files_of_a_check_that_goes_on_are_no_leftover() {
 fn what_could_not_be_looked_at_is_not_called_clean() {
     let unseen = Holdings { unseen: vec![("iSCSI sessions".into(), "no permission".into())], ..Holdings::default() };
     assert_eq!(leftovers(&unseen, &Needs::default(), now())[0].level, Level::Problem);
+}
+
+#[test]
+fn a_link_is_left_when_nobody_here_is_on_its_network_any_more() {
+    let holder: Holder = "network blue".parse().expect("valid");
+    let link = |holder: Option<Holder>, kind| HeldLink { name: "vmfb0123456789".parse().expect("valid"), kind, holder };
+    let holdings = Holdings {
+        links: vec![
+            link(Some(holder.clone()), HeldKind::Link),
+            link(None, HeldKind::Link),
+            link(Some("network red".parse().expect("valid")), HeldKind::OvsPort),
+        ],
+        ..Holdings::default()
+    };
+    let needs = Needs { holders: [holder].into(), ..Needs::default() };
+    let remedies: Vec<_> = leftovers(&holdings, &needs, now()).into_iter().map(|leftover| leftover.remedy).collect();
+    assert_eq!(remedies, ["ip link delete vmfb0123456789", "ovs-vsctl del-port vmfb0123456789"]);
 }

@@ -1,0 +1,462 @@
+//! The host's firewall: what guests send and receive, filtered by one table of nftables that is ours.
+//!
+//! Taps are known by name, so filters are there before them. A change is one transaction of `nft`; what one vif costs does not
+//! depend on how many others there are. What was asked for is `ruleset`, what is there is `read`, both as `part`s of the table.
+
+mod difference;
+mod flows;
+mod frame;
+mod nft;
+mod part;
+mod read;
+mod ruleset;
+mod transaction;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use macaddr::MacAddr6;
+use tokio::sync::Mutex;
+use vmferry_core::{
+    network::LinkName,
+    policy::{Flow, Flows, Guarded, Members},
+    reason::Reason,
+};
+
+use self::{
+    nft::{Failure, failed},
+    part::{Atom, Owner, Part, Parts},
+    watch::Watch,
+};
+use crate::hypervisor::Fault;
+
+/// The host's firewall. Nothing else changes its table while it is there; if something does, [`reconcile`](Self::reconcile) tells
+/// and repairs.
+#[derive(Debug, Default)]
+pub struct Firewall {
+    /// Held while a transaction is made: none is lost between two.
+    applied: Mutex<Applied>,
+    watch: Mutex<Option<Watching>>,
+}
+
+/// How long, in seconds, and how many flows of a guest another host may have remembered: no longer and no more than this one would.
+const LONGEST_FLOW: u32 = 12 * 3600;
+const MOST_FLOWS: usize = 16_384;
+
+/// What this agent knows of the table.
+#[derive(Debug, Default)]
+struct Applied {
+    /// `None`: nothing yet; the table may be there from before.
+    parts: Option<Parts>,
+    transactions: u64,
+}
+
+#[derive(Debug)]
+struct Watching {
+    watch: Watch,
+    /// How many transactions there had been of our own, of those that the watch has heard of.
+    own: u64,
+}
+
+/// What is in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The taps that are filtered.
+    pub guarded: BTreeMap<LinkName, Seen>,
+    /// The taps that nothing passes.
+    pub closed: BTreeSet<LinkName>,
+}
+
+/// A filter as far as the kernel can tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The MAC addresses that the guest may use.
+    pub macs: BTreeSet<MacAddr6>,
+    /// The addresses that it may use, the link-local one among them; none: any.
+    pub addresses: BTreeSet<IpAddr>,
+    mark: Option<String>,
+}
+
+impl Seen {
+    /// Whether this is the filter of that vif with that policy.
+    pub fn is(&self, vif: &Guarded) -> bool {
+        self.mark == Some(ruleset::vif_mark(vif))
+    }
+}
+
+impl Firewall {
+    /// One that knows nothing yet of what the table has.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Filters these vifs, in one transaction; replaces what was there for the same taps, but remembers their flows. The taps need
+    /// not exist yet. `members` replace those of the groups that are named there.
+    ///
+    /// # Errors
+    ///
+    /// `FIREWALL_MISSING`, `FIREWALL_FAILED`: nothing was changed.
+    pub async fn guard(&self, vifs: &[Guarded], members: &Members) -> Result<(), Fault> {
+        vifs.iter().try_for_each(|vif| ruleset::nameable(&vif.tap))?;
+        let mut applied = self.applied.lock().await;
+        let parts = applied.known().await?;
+        let mut wanted = Parts::new();
+        for vif in vifs {
+            wanted.insert(Owner::Tap(vif.tap.clone()), ruleset::filters(vif));
+            for name in ruleset::groups(&vif.policy) {
+                let owner = Owner::Group(ruleset::group_stem(name));
+                if !parts.contains_key(&owner) || members.contains_key(name) {
+                    wanted.insert(owner, ruleset::group(name, members));
+                }
+            }
+        }
+        for name in members.keys() {
+            let owner = Owner::Group(ruleset::group_stem(name));
+            if parts.contains_key(&owner) {
+                wanted.insert(owner, ruleset::group(name, members));
+            }
+        }
+        applied.change(wanted, BTreeSet::new()).await
+    }
+
+    /// Lets go of these taps, filters and closure, in one transaction, and forgets their flows; unknown ones are fine. The table
+    /// goes with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn release(&self, taps: &[LinkName]) -> Result<(), Fault> {
+        let mut applied = self.applied.lock().await;
+        let gone = taps.iter().flat_map(|tap| [Owner::Tap(tap.clone()), Owner::Closed(tap.clone())]).collect();
+        applied.change(Parts::new(), gone).await?;
+        if applied.filters_nobody() { applied.remove().await } else { applied.forget(taps).await }
+    }
+
+    /// Lets nothing pass these taps in either direction, whether or not they are filtered.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn close(&self, taps: &[LinkName]) -> Result<(), Fault> {
+        taps.iter().try_for_each(ruleset::nameable)?;
+        let closed = taps.iter().map(|tap| (Owner::Closed(tap.clone()), ruleset::closure(tap)));
+        self.applied.lock().await.change(closed.collect(), BTreeSet::new()).await
+    }
+
+    /// Lets pass these taps again what their filters let pass.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn open(&self, taps: &[LinkName]) -> Result<(), Fault> {
+        let gone = taps.iter().cloned().map(Owner::Closed).collect();
+        self.applied.lock().await.change(Parts::new(), gone).await
+    }
+
+    /// What is in the kernel; `None`: there is no table of ours.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn look(&self) -> Result<Option<Held>, Fault> {
+        let _quiet = self.applied.lock().await;
+        Ok(nft::parts().await?.map(|parts| held(&parts)))
+    }
+
+    /// Makes the table exactly this, in one transaction, if it differs; flows stay. A table that would filter nobody goes. Returns what differed, a sentence each. Without
+    /// `repair` only says.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn reconcile(
+        &self,
+        wanted: &[Guarded],
+        members: &Members,
+        closed: &[LinkName],
+        repair: bool,
+    ) -> Result<Vec<String>, Fault> {
+        wanted.iter().map(|vif| &vif.tap).chain(closed).try_for_each(ruleset::nameable)?;
+        let mut applied = self.applied.lock().await;
+        let held = nft::parts().await?;
+        if wanted.is_empty() && closed.is_empty() {
+            let Some(_) = held else { return Ok(Vec::new()) };
+            if repair {
+                applied.remove().await?;
+            }
+            return Ok(vec!["the table of the filters is there, and filters nobody".to_owned()]);
+        }
+        let wanted = ruleset::table(wanted, members, closed);
+        let differences = difference::differences(held.as_ref().unwrap_or(&Parts::new()), &wanted);
+        if !repair {
+            return Ok(differences);
+        }
+        if !differences.is_empty() {
+            let gone = released(held.as_ref(), &wanted);
+            applied.replace(held, &wanted).await?;
+            applied.forget(&gone).await?;
+        }
+        applied.parts = Some(wanted);
+        Ok(differences)
+    }
+
+    /// What is remembered of a tap's conversations; nothing where it has no rules.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn flows(&self, tap: &LinkName) -> Result<Flows, Fault> {
+        Ok(Flows(remembered(Some(tap)).await?.into_iter().map(|(_, flow)| flow).collect()))
+    }
+
+    /// Remembers conversations of a tap that were another host's until now. The tap is [filtered](Self::guard), and need not exist
+    /// yet; where it has no rules, none are needed.
+    ///
+    /// # Errors
+    ///
+    /// As [`guard`](Self::guard).
+    pub async fn restore_flows(&self, tap: &LinkName, flows: &Flows) -> Result<(), Fault> {
+        let mut applied = self.applied.lock().await;
+        let parts = applied.known().await?;
+        if !parts.contains_key(&Owner::Tap(tap.clone())) {
+            return Err(failed(format!(
+                "`{tap}` is not filtered, so none of its flows can be remembered; filter it first"
+            )));
+        }
+        let longest = |flow: &Flow| Flow { left: flow.left.min(LONGEST_FLOW), ..flow.clone() };
+        let flows: Vec<_> = flows.0.iter().take(MOST_FLOWS).map(|flow| (tap.clone(), longest(flow))).collect();
+        let text = additions(&flows, parts);
+        // Not counted: flows that are there already make no transaction.
+        if text.is_empty() { Ok(()) } else { Ok(nft::apply(&text).await?) }
+    }
+
+    /// Ends once somebody else has changed nftables since the last time, whatever table: then [`reconcile`](Self::reconcile).
+    ///
+    /// # Errors
+    ///
+    /// `FIREWALL_MISSING`: the kernel does not tell.
+    pub async fn changed(&self) -> Result<(), Fault> {
+        let error = |error| failed(format!("cannot hear of changes of nftables: {error}"));
+        let mut watching = self.watch.lock().await;
+        if watching.is_none() {
+            let applied = self.applied.lock().await;
+            let watch = Watch::new().map_err(error)?;
+            *watching = Some(Watching { watch, own: applied.transactions });
+        }
+        let Some(Watching { watch, own }) = watching.as_mut() else { return Ok(()) };
+        loop {
+            let applied = self.applied.lock().await;
+            // No transaction of our own is under way, so those that were heard of and are not our own are somebody else's.
+            let since = applied.transactions - std::mem::replace(own, applied.transactions);
+            if watch.heard().map_err(error)? != Some(since) {
+                return Ok(());
+            }
+            drop(applied);
+            watch.listen().await.map_err(error)?;
+        }
+    }
+}
+
+impl Applied {
+    /// Forgets what was remembered of taps that are filtered no more: a tap has the same name whenever its guest comes back, and may
+    /// have another policy then.
+    async fn forget(&mut self, taps: &[LinkName]) -> Result<(), Fault> {
+        for tap in taps {
+            let flows = remembered(Some(tap)).await?;
+            self.apply(&removals(&flows)).await?;
+        }
+        Ok(())
+    }
+
+    fn filters_nobody(&self) -> bool {
+        let taps = |owner: &&Owner| matches!(owner, Owner::Tap(_) | Owner::Closed(_));
+        self.parts.iter().flat_map(Parts::keys).find(taps).is_none()
+    }
+
+    /// Takes the whole table away, flows and all.
+    async fn remove(&mut self) -> Result<(), Fault> {
+        self.parts = Some(Parts::new());
+        Ok(self.apply(&format!("table {0} {{}}\ndelete table {0}\n", part::TABLE)).await?)
+    }
+
+    /// What the table has; read once, after the agent's start.
+    async fn known(&mut self) -> Result<&Parts, Fault> {
+        let parts = match self.parts.take() {
+            Some(parts) => parts,
+            None => nft::parts().await?.unwrap_or_default(),
+        };
+        Ok(self.parts.insert(parts))
+    }
+
+    /// Puts parts in place of those of the same owners, and takes away others'.
+    async fn change(&mut self, mut wanted: Parts, mut gone: BTreeSet<Owner>) -> Result<(), Fault> {
+        self.known().await?;
+        let mut parts = self.parts.take().unwrap_or_default();
+        if !parts.contains_key(&Owner::Frame) && !wanted.is_empty() {
+            wanted.insert(Owner::Frame, frame::frame());
+        }
+        gone.extend(wanted.keys().cloned());
+        let mut old: Parts = gone.iter().filter_map(|owner| parts.remove_entry(owner)).collect();
+        for group in unused_groups(&old, &wanted, &parts) {
+            old.extend(parts.remove_entry(&group));
+        }
+        let made: Vec<Owner> = wanted.keys().cloned().collect();
+        let done = self.make(&old, wanted, &mut parts).await;
+        if done.is_err() {
+            parts.retain(|owner, _| !made.contains(owner));
+            parts.extend(old);
+        }
+        self.parts = Some(parts);
+        done
+    }
+
+    /// Makes `wanted` of `old` and adds it to `parts`, the others. If the table is not what it was taken to be, makes all anew.
+    async fn make(&mut self, old: &Parts, wanted: Parts, parts: &mut Parts) -> Result<(), Fault> {
+        let done = match transaction::between(old, &wanted) {
+            // Nothing to do, if the table is still there: what it has can be added again, if only to learn that.
+            Some(text) if text.is_empty() => match transaction::elements(&wanted) {
+                Some(same) if !same.is_empty() => nft::apply(&same).await.map_err(Fault::from),
+                _ => Ok(()),
+            },
+            Some(text) => self.apply(&text).await.map_err(Fault::from),
+            None => Err(unknown_rule()),
+        };
+        parts.extend(wanted);
+        match done {
+            Err(fault) if fault.reason == Reason::FirewallFailed => {
+                let held = nft::parts().await?;
+                self.replace(held, parts).await.map_err(|_| fault)
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the table `wanted`, whatever it is.
+    async fn replace(&mut self, held: Option<Parts>, wanted: &Parts) -> Result<(), Fault> {
+        let mut flows = String::new();
+        if let Some(held) = held {
+            // What others have put there may be in use by what is ours, or be of a kind that is not read.
+            if !held.contains_key(&Owner::Nobody) {
+                let change = transaction::between(&held, wanted).ok_or_else(unknown_rule)?;
+                if self.apply(&change).await.is_ok() {
+                    return Ok(());
+                }
+            }
+            flows = additions(&remembered(None).await?, wanted);
+        }
+        let whole = transaction::whole(wanted).ok_or_else(unknown_rule)?;
+        Ok(self.apply(&(whole + &flows)).await?)
+    }
+
+    async fn apply(&mut self, transaction: &str) -> Result<(), Failure> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        nft::apply(transaction).await?;
+        self.transactions += 1;
+        Ok(())
+    }
+}
+
+/// The groups that only what goes away asks for.
+fn unused_groups(old: &Parts, wanted: &Parts, others: &Parts) -> BTreeSet<Owner> {
+    let asked = |parts: &Parts| parts.values().flat_map(Part::groups).cloned().collect::<BTreeSet<String>>();
+    let mut unused = asked(old);
+    if !unused.is_empty() {
+        let (made, other) = (asked(wanted), asked(others));
+        unused.retain(|group| !made.contains(group) && !other.contains(group));
+    }
+    unused.into_iter().map(Owner::Group).collect()
+}
+
+/// The taps with rules that are filtered, and shall not be.
+fn released(held: Option<&Parts>, wanted: &Parts) -> Vec<LinkName> {
+    let ruled =
+        held.into_iter().flatten().filter(|(owner, part)| !wanted.contains_key(owner) && ruleset::has_rules(part));
+    ruled.filter_map(|(owner, _)| if let Owner::Tap(tap) = owner { Some(tap.clone()) } else { None }).collect()
+}
+
+/// The flows of a tap, or of all.
+async fn remembered(tap: Option<&LinkName>) -> Result<Vec<(LinkName, Flow)>, Fault> {
+    let mut flows = Vec::new();
+    for name in flows::flow_sets(tap) {
+        match nft::set(&name).await {
+            Ok(listing) => flows.extend(listing.flows().map_err(failed)?),
+            // The table, or a set of it, was taken away.
+            Err(Failure::Absent(_)) => {}
+            Err(Failure::Fault(fault)) => return Err(fault),
+        }
+    }
+    flows.retain(|(of, _)| tap.is_none_or(|tap| tap == of));
+    Ok(flows)
+}
+
+/// What remembers these flows, of the taps that have rules.
+fn additions(flows: &[(LinkName, Flow)], parts: &Parts) -> String {
+    let mut sets = BTreeMap::<String, Vec<String>>::new();
+    for (tap, flow) in flows.iter().filter(|(_, flow)| flow.left > 0) {
+        if parts.get(&Owner::Tap(tap.clone())).is_some_and(ruleset::has_rules) {
+            let (set, key) = flows::flow_element(tap, flow);
+            sets.entry(set).or_default().push(format!("{key} timeout {}s", flow.left));
+        }
+    }
+    let line = |(set, elements): (String, Vec<String>)| {
+        format!("add element {} {set} {{ {} }}\n", part::TABLE, elements.join(", "))
+    };
+    sets.into_iter().map(line).collect()
+}
+
+/// What forgets these flows.
+fn removals(flows: &[(LinkName, Flow)]) -> String {
+    let line = |(tap, flow): &(LinkName, Flow)| {
+        let (set, key) = flows::flow_element(tap, flow);
+        // Added first: it may have run out since it was read, and what is not there cannot be deleted.
+        format!("add element {0} {set} {{ {key} timeout 1m }}\ndelete element {0} {set} {{ {key} }}\n", part::TABLE)
+    };
+    flows.iter().map(line).collect()
+}
+
+fn unknown_rule() -> Fault {
+    failed("the table of the filters has rules that this agent did not make and cannot make again; restart it")
+}
+
+fn held(parts: &Parts) -> Held {
+    let mut held = Held::default();
+    for (owner, part) in parts {
+        match owner {
+            Owner::Closed(tap) => {
+                held.closed.insert(tap.clone());
+            }
+            Owner::Tap(tap) => {
+                let seen = seen(part);
+                if seen.mark.is_some() {
+                    held.guarded.insert(tap.clone(), seen);
+                }
+            }
+            Owner::Frame | Owner::Group(_) | Owner::Nobody => {}
+        }
+    }
+    held
+}
+
+fn seen(part: &Part) -> Seen {
+    let mut seen = Seen::default();
+    for (element, with) in &part.elements {
+        match element.key.last() {
+            Some(Atom::Link(_)) if element.set == frame::GUARDED => {
+                seen.mark = with.comment.clone().or(Some(String::new()))
+            }
+            Some(Atom::Mac(mac)) => {
+                seen.macs.insert(MacAddr6::from(*mac));
+            }
+            Some(Atom::Ip(address)) => {
+                seen.addresses.insert(*address);
+            }
+            _ => {}
+        }
+    }
+    seen
+}

@@ -1,0 +1,186 @@
+//! What becomes of the table.
+
+use std::time::Duration;
+
+use vmferry_agent::{firewall::Firewall, storage::tool::Tool};
+use vmferry_core::{
+    network::LinkName,
+    policy::{Direction, Guarded, Members, Peer, Protocol, Rule},
+    reason::Reason,
+};
+
+use crate::lan::{Lan, lan};
+
+fn rule(direction: Direction) -> Rule {
+    Rule { direction, protocol: Protocol::Any, ports: None, peer: Peer::Anyone }
+}
+
+#[test]
+fn what_is_done_is_seen_and_can_be_done_again() {
+    lan(2, |lan| {
+        let taps: Vec<_> = lan.guests.iter().map(|guest| guest.tap.clone()).collect();
+        assert_eq!(lan.wait(lan.firewall.look()), Ok(None));
+        for _ in 0..2 {
+            lan.guard(0, [], &Members::new());
+            lan.guard(1, [rule(Direction::Ingress)], &Members::new());
+            lan.wait(lan.firewall.close(&taps[1..])).expect("closed");
+        }
+        let held = lan.wait(lan.firewall.look()).expect("it can be read").expect("it is there");
+        assert!(held.guarded[&taps[0]].is(&lan.guests[0].guarded([])));
+        assert!(held.guarded[&taps[1]].is(&lan.guests[1].guarded([rule(Direction::Ingress)])));
+        assert_eq!(held.closed.iter().collect::<Vec<_>>(), [&taps[1]]);
+        let wanted = [lan.guests[0].guarded([]), lan.guests[1].guarded([rule(Direction::Ingress)])];
+        let none = Members::new();
+        let same = lan.firewall.reconcile(&wanted, &none, &taps[1..], false);
+        assert_eq!(lan.wait(same), Ok(Vec::new()));
+        for _ in 0..2 {
+            lan.wait(lan.firewall.open(&taps)).expect("opened");
+            lan.wait(lan.firewall.release(&taps)).expect("released");
+        }
+        // Nobody is filtered any more: nothing of it is left.
+        assert_eq!(lan.wait(lan.firewall.look()), Ok(None));
+        assert_eq!(lan.wait(lan.firewall.reconcile(&[], &Members::new(), &[], true)), Ok(Vec::new()));
+    });
+}
+
+/// Two guests as they are filtered in these tests.
+fn two(lan: &Lan) -> [Guarded; 2] {
+    [lan.guests[0].guarded([]), lan.guests[1].guarded([rule(Direction::Ingress)])]
+}
+
+#[test]
+fn a_table_that_somebody_else_took_away_is_missed_and_put_back() {
+    lan(2, |lan| {
+        let (wanted, none) = (two(lan), Members::new());
+        lan.wait(async {
+            let changed = || lan.firewall.changed();
+            lan.firewall.reconcile(&wanted, &none, &[], true).await.expect("made");
+            // Its own doing is not somebody else's.
+            let quiet = async {
+                lan.firewall.close(&[wanted[0].tap.clone()]).await.expect("closed");
+                lan.firewall.open(&[wanted[0].tap.clone()]).await.expect("opened");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            };
+            tokio::select! {
+                biased;
+                heard = changed() => panic!("{heard:?}"),
+                () = quiet => {}
+            }
+            let flush = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Tool::new("nft").args(["flush", "ruleset"]).run().await.expect("flushed");
+            };
+            let limit = Duration::from_secs(5);
+            let (heard, ()) = tokio::join!(tokio::time::timeout(limit, changed()), flush);
+            assert_eq!(heard.expect("in time"), Ok(()));
+            assert_eq!(lan.firewall.look().await, Ok(None));
+            let differs = lan.firewall.reconcile(&wanted, &none, &[], true).await.expect("repaired");
+            assert_eq!(differs.len(), 3, "{differs:?}");
+            assert_eq!(lan.firewall.reconcile(&wanted, &none, &[], false).await, Ok(Vec::new()));
+        });
+    });
+}
+
+#[test]
+fn a_change_after_somebody_took_the_table_away_puts_all_of_it_back() {
+    lan(2, |lan| {
+        let [one, other] = two(lan);
+        let none = Members::new();
+        lan.wait(async {
+            lan.firewall.guard(std::slice::from_ref(&one), &none).await.expect("made");
+            Tool::new("nft").args(["flush", "ruleset"]).run().await.expect("flushed");
+            lan.firewall.guard(std::slice::from_ref(&other), &none).await.expect("made");
+            assert_eq!(lan.firewall.reconcile(&[one, other], &none, &[], false).await, Ok(Vec::new()));
+        });
+    });
+}
+
+#[test]
+fn what_somebody_else_altered_is_told_and_repaired() {
+    lan(2, |lan| {
+        let (wanted, none) = (two(lan), Members::new());
+        lan.wait(lan.firewall.guard(&wanted, &none)).expect("made");
+        let commands = [
+            "add element bridge vmferry macs { \"vmft1\" . 02:00:00:00:00:01 }",
+            "add element bridge vmferry closed { \"vmft7\" }",
+            "delete element bridge vmferry addresses4 { \"vmft1\" . 10.0.0.1 }",
+            "flush chain bridge vmferry spoofing",
+            "insert rule bridge vmferry prerouting accept",
+            "insert rule bridge vmferry ingress-vmft2 accept",
+            "delete element bridge vmferry ingress { \"vmft2\" : jump ingress-vmft2 }",
+            "add chain bridge vmferry strange",
+            "add set bridge vmferry strange { type ipv4_addr; }",
+            "add counter bridge vmferry strange",
+            "add chain bridge vmferry prerouting { policy drop; }",
+            "delete table bridge vmferry",
+        ];
+        for command in commands {
+            lan.nft(command);
+            let reconcile = |repair| lan.wait(lan.firewall.reconcile(&wanted, &none, &[], repair)).expect("it can");
+            let told = reconcile(false);
+            assert!(!told.is_empty(), "{command}");
+            assert_eq!(reconcile(true), told, "{command}");
+            assert_eq!(reconcile(true), Vec::<String>::new(), "{command}");
+        }
+    });
+}
+
+#[test]
+fn an_agent_that_starts_again_takes_over_what_is_there() {
+    lan(2, |lan| {
+        let (wanted, none) = (two(lan), Members::new());
+        lan.wait(lan.firewall.guard(&wanted, &none)).expect("made");
+        lan.nft("add element bridge vmferry tcp4-6 { \"vmft2\" . 10.0.0.2 . 1000 . 10.0.0.1 . 22 timeout 1h }");
+        let again = Firewall::new();
+        lan.wait(again.release(&[wanted[0].tap.clone()])).expect("released");
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], false)).expect("told"), ["`vmft1` is not filtered"]);
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], true)).expect("repaired").len(), 1);
+        lan.nft("add counter bridge vmferry strange");
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], true)).expect("repaired").len(), 1);
+        assert_eq!(lan.wait(again.flows(&wanted[1].tap)).expect("flows").0.len(), 1);
+    });
+}
+
+#[test]
+fn two_changes_at_once_are_both_there() {
+    lan(2, |lan| {
+        let ([one, other], none) = (two(lan), Members::new());
+        lan.wait(async {
+            let (first, second) = tokio::join!(
+                lan.firewall.guard(std::slice::from_ref(&one), &none),
+                lan.firewall.guard(std::slice::from_ref(&other), &none)
+            );
+            assert_eq!((first, second), (Ok(()), Ok(())));
+            assert_eq!(lan.firewall.reconcile(&[one, other], &none, &[], false).await, Ok(Vec::new()));
+        });
+    });
+}
+
+#[test]
+fn a_name_that_nft_would_not_take_as_one_is_refused() {
+    lan(1, |lan| {
+        let tap: LinkName = "tap*".parse().expect("a name for the kernel");
+        let refused = lan.wait(lan.firewall.close(&[tap])).expect_err("refused");
+        assert_eq!(refused.reason, Reason::FirewallFailed);
+    });
+}
+
+#[test]
+fn a_host_without_nft_says_so() {
+    // A program of its own: what is found in its path is everybody's.
+    let tests = std::env::current_exe().expect("these tests").display().to_string();
+    let without =
+        Tool::new(&tests).args(["--ignored", "--exact", "table::without_nft"]).secret_env("PATH", "/none".into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let said = runtime.block_on(without.run()).expect("it passes");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "run by the test above, where there is no nft"]
+fn without_nft() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let missing = runtime.block_on(Firewall::new().look()).expect_err("there is no nft");
+    assert_eq!(missing.reason, Reason::FirewallMissing, "{missing}");
+    assert!(missing.message.contains("install `nftables`"), "{missing}");
+}
