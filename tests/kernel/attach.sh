@@ -36,6 +36,9 @@ for program in iscsiadm rbd; do
     chmod 755 "/run/bin/$program"
 done
 
+/mnt/agent-tests --ignored --test-threads=1 --color=never network::kernel_tests
+network=$?
+
 iscsid
 tgtd
 until tgtadm --op show --mode target >/dev/null 2>&1; do sleep 0.2; done
@@ -61,4 +64,4 @@ fi
 /mnt/agent-tests --ignored --test-threads=1 --color=never storage::by_host::kernel_tests::rbd
 rbd=$?
 trap - EXIT
-finish $((iscsi | rbd))
+finish $((iscsi | rbd | network))

@@ -17,14 +17,7 @@ pub struct Binaries {
 impl Binaries {
     /// In `VMFERRY_BIN_DIR`, or beside the running program (a test's is one directory further down).
     pub fn locate() -> Result<Self> {
-        let directory = match std::env::var_os("VMFERRY_BIN_DIR") {
-            Some(directory) => PathBuf::from(directory),
-            None => {
-                let own = std::env::current_exe().context("cannot find the running program")?;
-                let parent = own.parent().context("a program is in a directory")?;
-                if parent.ends_with("deps") { parent.parent().unwrap_or(parent) } else { parent }.to_owned()
-            }
-        };
+        let directory = directory()?;
         let found = Self { vmferry: directory.join("vmferry"), agent: directory.join("vmferry-agent") };
         for program in [&found.vmferry, &found.agent] {
             if !program.exists() {
@@ -33,4 +26,18 @@ impl Binaries {
         }
         Ok(found)
     }
+}
+
+/// The program that runs inside guests.
+pub(crate) fn guest_tool() -> Result<PathBuf> {
+    Ok(directory()?.join("guest-tool"))
+}
+
+fn directory() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("VMFERRY_BIN_DIR") {
+        return Ok(PathBuf::from(directory));
+    }
+    let own = std::env::current_exe().context("cannot find the running program")?;
+    let parent = own.parent().context("a program is in a directory")?;
+    Ok(if parent.ends_with("deps") { parent.parent().unwrap_or(parent) } else { parent }.to_owned())
 }

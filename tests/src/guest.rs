@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 pub use boot_sector::BootSectorGuest;
 pub use domain_xml::{Domain, Vif};
 pub(crate) use initramfs::{HEARTBEAT, build as initramfs};
-pub use linux::LinuxGuest;
+pub use linux::{LinuxGuest, Tool};
 
 use crate::{console::Console, layout::Layout, network, ping, tree::Tree, wait};
 
@@ -144,6 +144,6 @@ fn mac(name: &str) -> String {
 impl Vif {
     /// On the bridge that every host has.
     pub fn new(name: &str) -> Self {
-        Self { mac: mac(name), bridge: network::GUEST_BRIDGE.to_owned() }
+        Self { mac: mac(name), bridge: network::GUEST_BRIDGE.to_owned(), mtu: None }
     }
 }

@@ -16,9 +16,10 @@ use crate::{
     agent::Agent,
     binaries::Binaries,
     boot,
+    capture::{Capture, Direction},
     layout::{Layout, SHARED},
     leaks::Snapshot,
-    network::{self, Link},
+    network::{self, GUEST_BRIDGE, Link},
     process::{Process, run, run_with_input},
     state::{HostState, State},
     tree::Tree,
@@ -140,6 +141,11 @@ impl Host {
         Snapshot::take(self)
     }
 
+    /// Looks at what passes one of its ports.
+    pub fn capture(&self, port: &str, direction: Direction) -> Result<Capture> {
+        Capture::start(&self.layout.machine(&self.name), port, direction)
+    }
+
     /// Takes a cable out.
     pub fn cut(&self, link: Link) -> Result<()> {
         network::set_link(&self.layout, &self.name, link, false)
@@ -148,6 +154,32 @@ impl Host {
     /// Puts a cable back.
     pub fn mend(&self, link: Link) -> Result<()> {
         network::set_link(&self.layout, &self.name, link, true)
+    }
+
+    /// Forgets links that were made and filters, as a reboot does. Only while it is off.
+    pub fn forget_network(&self) -> Result<()> {
+        ensure!(!self.is_up(), "{} is up", self.name);
+        network::forget(&self.layout, &self.name)
+    }
+
+    /// Gives the bridge that it has for guests another name.
+    pub fn rename_guest_bridge(&self, name: &str) -> Result<()> {
+        self.sh(&format!(
+            "ip link set {GUEST_BRIDGE} down; ip link set {GUEST_BRIDGE} name {name}; ip link set {name} up"
+        ))
+        .map(drop)
+    }
+
+    /// Starts Open vSwitch, with one bridge that forwards in user space, and gives it the guests' link as a port of a VLAN.
+    pub fn start_open_vswitch(&self, bridge: &str, vlan: u16) -> Result<()> {
+        self.sh(&format!(
+            "systemctl start openvswitch-switch
+             ovs-vsctl add-br {bridge} -- set bridge {bridge} datapath_type=netdev
+             ip link set guests0 nomaster
+             ovs-vsctl add-port {bridge} guests0 tag={vlan}
+             ip link set {bridge} up"
+        ))
+        .map(drop)
     }
 
     /// Whether its systemd runs.

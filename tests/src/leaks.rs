@@ -30,11 +30,12 @@ const LOOKS: &[(&str, &str)] = &[
     ("TCP listener", "ss -Hltn | awk '{print $4}'"),
     ("UNIX listener", "ss -Hlx | awk '$5 ~ /vmferry/ {print $5}'"),
     ("TCP connection", "ss -Htn state established | awk '{print $4}'"),
-    // libvirt numbers its taps upwards for ever; they are told apart by their address, which follows from the guest's.
+    // libvirt numbers its taps upwards for ever, VMFerry names those that it filters; they are told apart by their address,
+    // which follows from the guest's.
     (
         "link",
         "ip -o link | awk '{ name = $2; sub(/[:@].*/, \"\", name)
-            if (name ~ /^vnet/ && match($0, /link.ether [^ ]+/)) name = \"tap \" substr($0, RSTART + 11, RLENGTH - 11)
+            if (name ~ /^(vnet|vmft)/ && match($0, /link.ether [^ ]+/)) name = \"tap \" substr($0, RSTART + 11, RLENGTH - 11)
             print name }'",
     ),
     ("firewall rule", "nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*/counter/'"),

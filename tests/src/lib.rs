@@ -44,7 +44,10 @@
 pub mod agent;
 pub mod binaries;
 mod boot;
+pub mod capture;
+pub mod carrier;
 pub mod console;
+pub mod frames;
 pub mod guest;
 pub mod host;
 pub mod kernel_vm;
@@ -58,6 +61,7 @@ pub mod process;
 pub mod signals;
 pub mod state;
 pub mod storage;
+pub mod stream;
 pub mod teardown;
 pub mod testbed;
 pub mod tree;

@@ -1,8 +1,15 @@
 //! The fabric: a network namespace with two bridges, one namespace per host, and veth pairs between them.
 
-use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
+use std::{
+    fs::File, net::Ipv4Addr, path::Path, process::Command, sync::mpsc, thread, thread::JoinHandle, time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns},
+    sys::socket::LinkAddr,
+};
 
 use crate::{
     layout::{Layout, netns},
@@ -40,7 +47,7 @@ pub enum Link {
 
 impl Link {
     /// The fabric's end of the pair.
-    fn port(self, host: &str) -> String {
+    pub fn port(self, host: &str) -> String {
         match self {
             Self::Underlay => format!("u-{host}"),
             Self::Guests => format!("g-{host}"),
@@ -53,6 +60,33 @@ pub fn command_in(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Comm
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", netns(namespace).display())).arg("--").arg(program);
     command
+}
+
+/// Starts a thread that is in the namespace, once it is.
+pub(crate) fn thread_in<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
+    let path = netns(namespace);
+    let target = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let (entered, has_entered) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let result = setns(target, CloneFlags::CLONE_NEWNET);
+        let _ = entered.send(result);
+        if result.is_err() {
+            bail!("not in the namespace");
+        }
+        work()
+    });
+    has_entered.recv()?.with_context(|| format!("cannot enter {namespace}"))?;
+    Ok(thread)
+}
+
+/// The address of a port of the calling thread's namespace, to bind to.
+pub fn port_address(port: &str) -> Result<LinkAddr> {
+    let mut addresses = getifaddrs()?.filter(|address| address.interface_name == port);
+    let found = addresses.find_map(|address| address.address?.as_link_addr().copied());
+    found.with_context(|| format!("there is no port {port}"))
 }
 
 /// Makes the fabric of a testbed and its bridges.
@@ -99,9 +133,44 @@ pub(crate) fn create_host(layout: &Layout, host: &HostState) -> Result<()> {
     batch(&inside, &lines)
 }
 
+/// Joins the guests' network to a VXLAN between the hosts: guests on it are in the fabric's reach. Its packets have 50 bytes
+/// more than the guests' own, and the wire is widened for them.
+pub(crate) fn join_vxlan(layout: &Layout, vni: u32, hosts: &[HostState]) -> Result<()> {
+    const WIDE: u32 = 1600;
+    let fabric = layout.fabric();
+    for host in hosts {
+        batch(&layout.machine(&host.name), &format!("link set underlay0 mtu {WIDE}\n"))?;
+        batch(&fabric, &format!("link set {} mtu {WIDE}\n", Link::Underlay.port(&host.name)))?;
+    }
+    let port = format!("vxlan{vni}");
+    let lines = format!(
+        "link set underlay mtu {WIDE}
+         link add {port} type vxlan id {vni} local {OPERATOR} dstport 4789 dev underlay
+         link set {port} master guests up
+        "
+    );
+    batch(&fabric, &lines)?;
+    for host in hosts {
+        let everybody = ["fdb", "append", "00:00:00:00:00:00", "dev", &port, "dst", &host.address.to_string()];
+        run(command_in(&fabric, "bridge").args(everybody))?;
+    }
+    Ok(())
+}
+
 /// Gives a host one more address on the underlay.
 pub(crate) fn add_address(layout: &Layout, host: &str, address: Ipv4Addr) -> Result<()> {
     batch(&layout.machine(host), &format!("address add {address}/24 dev underlay0\n"))
+}
+
+/// Does to a host's links and filters what a reboot does: the namespace is not the container's, and stays.
+pub(crate) fn forget(layout: &Layout, host: &str) -> Result<()> {
+    let machine = layout.machine(host);
+    let script = "for link in $(ip -o link | awk '{ sub(/[:@].*/, \"\", $2); print $2 }' | grep ^vmf || true); do
+            if ip link show $link >/dev/null 2>&1; then ip link delete $link; fi
+        done
+        nft flush ruleset";
+    run(command_in(&machine, "sh").args(["-ec", script]))?;
+    Ok(())
 }
 
 /// Takes the cable out of a host, or puts it back. The host sees its carrier go.

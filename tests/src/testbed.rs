@@ -33,6 +33,8 @@ use crate::{
     tree::Tree,
 };
 
+mod wire;
+
 /// Guests' addresses begin here; below are the bridge and whatever tests attach by hand.
 const FIRST_GUEST: u8 = 100;
 

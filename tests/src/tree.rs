@@ -37,6 +37,8 @@ const PACKAGES: &[&str] = &[
     "ceph-common",
     "libiscsi-bin",
     "open-iscsi",
+    // Runs only where a test starts it.
+    "openvswitch-switch",
     // What is in a volume, and the libraries of the storage node's daemons: see customize.sh.
     "e2fsprogs",
     "libaio1",

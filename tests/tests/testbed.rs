@@ -11,10 +11,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use vmferry_tests::{
     Options, Testbed,
-    guest::{BootSectorGuest, LinuxGuest},
+    capture::Direction,
+    frames::KINDS,
+    guest::{BootSectorGuest, LinuxGuest, Tool},
     layout::Layout,
     network::Link,
-    teardown,
+    stream, teardown,
     wait::until,
 };
 
@@ -189,4 +191,67 @@ fn a_test_that_panics_leaves_nothing() -> Result<()> {
     ensure!(remains(&layout).is_empty(), "{:?}", remains(&layout));
     ensure!(Path::new("/run/netns").exists());
     Ok(())
+}
+
+#[test]
+fn a_forger_is_heard_where_nothing_filters() -> Result<()> {
+    let testbed = Testbed::up(without_agents())?;
+    let forger = testbed.launch(LinuxGuest::new("forger").with_tool(Tool::Forge), "node-28")?;
+    let fabric = testbed.capture_from("node-28", Link::Guests)?;
+    let neighbour = testbed.host("node-31")?.capture("guests0", Direction::In)?;
+    for kind in KINDS {
+        for capture in [&fabric, &neighbour] {
+            let heard = capture.wait_for(kind, 2, Duration::from_secs(60));
+            heard.with_context(|| forger.console().tail())?;
+        }
+    }
+    testbed.down()
+}
+
+#[test]
+fn a_connection_to_a_guest_that_serves_proves_every_byte() -> Result<()> {
+    let testbed = Testbed::up(without_agents())?;
+    let server = testbed.start(LinuxGuest::new("server").with_tool(Tool::Serve), "node-28")?;
+    for port in stream::PORTS {
+        let reader =
+            until("an open port", Duration::from_secs(20), || Ok(testbed.connect(server.address()?, port).ok()))?;
+        reader.wait_for_more(Duration::from_secs(10))?;
+        reader.wait_for_more(Duration::from_secs(10))?;
+        let flow = reader.stop()?;
+        ensure!(flow.bytes > 0 && flow.longest_wait < Duration::from_secs(5), "{flow:?}");
+    }
+    testbed.down()
+}
+
+/// Whether the fabric reaches a port that was made on a host for the occasion.
+fn assert_reached(testbed: &Testbed, host: &str, port: &str) -> Result<()> {
+    testbed.host(host)?.sh(&format!("ip address add 198.51.100.50/24 dev {port}; ip link set {port} up"))?;
+    until("an answer", Duration::from_secs(10), || Ok(is_reached(testbed)?.then_some(())))
+}
+
+fn is_reached(testbed: &Testbed) -> Result<bool> {
+    Ok(testbed.command("ping").args(["-qnc1", "-W1", "198.51.100.50"]).output()?.status.success())
+}
+
+#[test]
+fn a_host_with_open_vswitch_is_on_the_guests_network_in_one_vlan() -> Result<()> {
+    let testbed = Testbed::up(without_agents())?;
+    let host = testbed.host("node-28")?;
+    host.start_open_vswitch("br-int", 10)?;
+    host.sh("ovs-vsctl add-port br-int own tag=10 -- set interface own type=internal")?;
+    assert_reached(&testbed, "node-28", "own")?;
+    host.sh("ovs-vsctl set port own tag=11")?;
+    until("silence in another VLAN", Duration::from_secs(10), || Ok((!is_reached(&testbed)?).then_some(())))?;
+    testbed.down()
+}
+
+#[test]
+fn a_host_with_a_vxlan_is_on_the_guests_network() -> Result<()> {
+    let testbed = Testbed::up(without_agents())?;
+    testbed.join_vxlan(5001)?;
+    let host = testbed.host("node-28")?;
+    let tunnel = "ip link add own type vxlan id 5001 local 192.0.2.10 remote 192.0.2.1 dstport 4789 dev underlay0";
+    host.sh(tunnel)?;
+    assert_reached(&testbed, "node-28", "own")?;
+    testbed.down()
 }

@@ -1,5 +1,5 @@
-//! Runs the agent's kernel tests (`storage::by_host::kernel_tests`) where there is a kernel for them: in an emulated machine,
-//! which is also its own storage. This machine's kernel may have neither SCSI nor RBD.
+//! Runs the agent's kernel tests (`storage::by_host::kernel_tests`, `network::kernel_tests`) where there is a kernel for them: in an emulated machine,
+//! which is also its own storage. This machine's kernel may have neither SCSI nor RBD nor VLANs.
 
 use std::{
     fs::{self, File},

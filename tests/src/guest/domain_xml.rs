@@ -38,6 +38,8 @@ pub struct Vif {
     pub mac: String,
     /// The bridge on the host.
     pub bridge: String,
+    /// Its largest packet; none: the bridge's.
+    pub mtu: Option<u32>,
 }
 
 impl Domain {
@@ -67,12 +69,14 @@ impl Domain {
     pub(super) fn xml(&self, boot: &str) -> String {
         let Self { name, uuid, memory_mib, vcpus, machine, cpu, disk, console, extra_devices, extra, .. } = self;
         // Without the ROM: iPXE would take a second of every boot.
-        let vif = self.vif.as_ref().map_or_else(String::new, |Vif { mac, bridge }| {
+        let vif = self.vif.as_ref().map_or_else(String::new, |Vif { mac, bridge, mtu }| {
+            let mtu = mtu.map_or_else(String::new, |mtu| format!("<mtu size='{mtu}'/>"));
             format!(
                 "<interface type='bridge'>
       <mac address='{mac}'/>
       <source bridge='{bridge}'/>
       <model type='virtio'/>
+      {mtu}
       <rom enabled='no'/>
     </interface>"
             )

@@ -24,4 +24,7 @@ if [ -b /dev/vda1 ]; then
     done
     exec /bin/busybox switch_root /volume /sbin/init
 fi
+for part in ${tool//,/ }; do
+    /bin/guest-tool $part &
+done
 exec /bin/busybox sh /heartbeat.sh

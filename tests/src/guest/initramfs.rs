@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::tree::Tree;
+use crate::{binaries::guest_tool, tree::Tree};
 
 const INIT: &str = include_str!("init.sh");
 /// Runs from the initramfs, or from a boot volume.
@@ -28,8 +28,37 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
 
+/// What a program of ours needs, where its loader looks for it.
+const LIBRARIES: &[&str] =
+    &["lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6", "lib/x86_64-linux-gnu/libgcc_s.so.1"];
+
+/// The same archive with the guest tool in it.
+pub(crate) fn build_with_tool(tree: &Tree) -> Result<Vec<u8>> {
+    let mut archive = common(tree)?;
+    for name in ["lib", "lib64", "lib/x86_64-linux-gnu"] {
+        archive.add(name, DIRECTORY, (0, 0), &[]);
+    }
+    for library in LIBRARIES {
+        // The loader is an absolute link, which would lead out of the tree.
+        let file = if library.starts_with("lib64") {
+            library.replace("lib64", "lib/x86_64-linux-gnu")
+        } else {
+            (*library).to_owned()
+        };
+        let contents = fs::read(tree.root().join(&file)).with_context(|| format!("the tree has no {file}"))?;
+        archive.add(library, PROGRAM, (0, 0), &contents);
+    }
+    let tool = guest_tool()?;
+    archive.add("bin/guest-tool", PROGRAM, (0, 0), &fs::read(&tool).with_context(|| format!("no {}", tool.display()))?);
+    Ok(archive.finish())
+}
+
 /// Builds the archive. The kernel takes it uncompressed, which is quicker than gzip under TCG.
 pub(crate) fn build(tree: &Tree) -> Result<Vec<u8>> {
+    Ok(common(tree)?.finish())
+}
+
+fn common(tree: &Tree) -> Result<Archive> {
     let mut archive = Archive::default();
     for name in ["bin", "dev", "proc", "sys", "modules", "mnt", "mnt/vol01", "volume"] {
         archive.add(name, DIRECTORY, (0, 0), &[]);
@@ -45,8 +74,7 @@ pub(crate) fn build(tree: &Tree) -> Result<Vec<u8>> {
         let contents = fs::read(tree.for_guests(&file)).with_context(|| format!("the tree has no {file}"))?;
         archive.add(&format!("modules/{file}"), PROGRAM, (0, 0), &contents);
     }
-    archive.add("TRAILER!!!", 0, (0, 0), &[]);
-    Ok(archive.bytes)
+    Ok(archive)
 }
 
 #[derive(Default)]
@@ -70,6 +98,11 @@ impl Archive {
         self.pad();
         self.bytes.extend(contents);
         self.pad();
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.add("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
     }
 
     fn pad(&mut self) {

@@ -23,6 +23,25 @@ pub struct LinuxGuest {
     /// More kernel parameters.
     pub parameters: String,
     kernel: Kernel,
+    tools: Vec<Tool>,
+}
+
+/// What the guest tool does in a guest, beside the heartbeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Sends frames that no guest may send, and honest ones: see [`frames`](crate::frames).
+    Forge,
+    /// Answers on TCP: see [`stream`](crate::stream).
+    Serve,
+}
+
+impl Tool {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Forge => "forge",
+            Self::Serve => "serve",
+        }
+    }
 }
 
 /// Where the kernel is loaded from.
@@ -35,7 +54,7 @@ enum Kernel {
 impl LinuxGuest {
     /// A guest of 128 MiB with one vif on the hosts' bridge and one small read-only disk.
     pub fn new(name: &str) -> Self {
-        Self { domain: Domain::new(name, 128), parameters: String::new(), kernel: Kernel::Shared }
+        Self { domain: Domain::new(name, 128), parameters: String::new(), kernel: Kernel::Shared, tools: Vec::new() }
     }
 
     /// The same, booted from a volume: a `<disk>` element with the target `vda`. What is in it, see
@@ -49,6 +68,12 @@ impl LinuxGuest {
     /// time, and dependent on that directory.
     pub fn rooted_on(mut self, volume: &str) -> Self {
         self.domain.boot_volume = Some(volume.to_owned());
+        self
+    }
+
+    /// The same with a tool that runs from its start on. It must be booted from the shared directory.
+    pub fn with_tool(mut self, tool: Tool) -> Self {
+        self.tools.push(tool);
         self
     }
 
@@ -68,15 +93,22 @@ impl LinuxGuest {
             return domain.xml("<boot dev='hd'/><smbios mode='sysinfo'/>");
         }
         let address = address.map_or_else(String::new, |address| format!(" address={address}/24"));
+        let tools: Vec<_> = self.tools.iter().map(|tool| tool.word()).collect();
+        let tools = if tools.is_empty() { String::new() } else { format!(" tool={}", tools.join(",")) };
+        let initramfs = self.initramfs();
         // A kernel message in the middle of a heartbeat would make it unreadable, so only a panic is printed; and a
         // guest that panicked stays as it is, to be looked at.
         let boot = format!(
             "<kernel>{SHARED}/vmlinuz</kernel>
-    <initrd>{SHARED}/initramfs</initrd>
-    <cmdline>console=ttyS0 quiet loglevel=1 panic=0 nokaslr mitigations=off{address} {}</cmdline>",
+    <initrd>{SHARED}/{initramfs}</initrd>
+    <cmdline>console=ttyS0 quiet loglevel=1 panic=0 nokaslr mitigations=off{address}{tools} {}</cmdline>",
             self.parameters
         );
         self.domain.xml(&boot)
+    }
+
+    fn initramfs(&self) -> &'static str {
+        if self.tools.is_empty() { "initramfs" } else { "initramfs-with-tool" }
     }
 
     pub(super) fn write_files(&self, tree: &Tree, shared: &Path) -> Result<()> {
@@ -86,7 +118,8 @@ impl LinuxGuest {
             return Ok(());
         }
         place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))?;
-        place(&shared.join("initramfs"), || initramfs::build(tree))?;
+        let build = if self.tools.is_empty() { initramfs::build } else { initramfs::build_with_tool };
+        place(&shared.join(self.initramfs()), || build(tree))?;
         if self.domain.boot_volume.is_some() {
             return Ok(());
         }

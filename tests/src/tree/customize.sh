@@ -52,6 +52,9 @@ rm -r "$download"
 # Made from what is excluded, and nobody looks anything up in it.
 rm -f "$root/usr/lib/udev/hwdb.bin" "$root/lib/udev/hwdb.bin"
 
+# Its daemons are for tests that ask: `systemctl start openvswitch-switch`.
+chroot "$root" systemctl disable --quiet openvswitch-switch.service
+
 # Nothing that a hypervisor under test does not need: it should boot in a second and be silent when idle.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer logrotate.timer \
     systemd-tmpfiles-clean.timer libvirt-guests.service console-getty.service getty.target systemd-pstore.service \
