@@ -6,6 +6,7 @@
 mod difference;
 mod flows;
 mod frame;
+mod held;
 mod nft;
 mod part;
 mod read;
@@ -13,12 +14,8 @@ mod ruleset;
 mod transaction;
 mod watch;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use macaddr::MacAddr6;
 use tokio::sync::Mutex;
 use vmferry_core::{
     network::LinkName,
@@ -26,9 +23,10 @@ use vmferry_core::{
     reason::Reason,
 };
 
+pub use self::held::{Held, Seen};
 use self::{
     nft::{Failure, failed},
-    part::{Atom, Owner, Part, Parts},
+    part::{Owner, Part, Parts},
     watch::Watch,
 };
 use crate::hypervisor::Fault;
@@ -59,32 +57,6 @@ struct Watching {
     watch: Watch,
     /// How many transactions there had been of our own, of those that the watch has heard of.
     own: u64,
-}
-
-/// What is in the kernel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
-    /// The taps that are filtered.
-    pub guarded: BTreeMap<LinkName, Seen>,
-    /// The taps that nothing passes.
-    pub closed: BTreeSet<LinkName>,
-}
-
-/// A filter as far as the kernel can tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The MAC addresses that the guest may use.
-    pub macs: BTreeSet<MacAddr6>,
-    /// The addresses that it may use, the link-local one among them; none: any.
-    pub addresses: BTreeSet<IpAddr>,
-    mark: Option<String>,
-}
-
-impl Seen {
-    /// Whether this is the filter of that vif with that policy.
-    pub fn is(&self, vif: &Guarded) -> bool {
-        self.mark == Some(ruleset::vif_mark(vif))
-    }
 }
 
 impl Firewall {
@@ -163,11 +135,11 @@ impl Firewall {
     /// As [`guard`](Self::guard).
     pub async fn look(&self) -> Result<Option<Held>, Fault> {
         let _quiet = self.applied.lock().await;
-        Ok(nft::parts().await?.map(|parts| held(&parts)))
+        Ok(nft::parts().await?.map(|parts| Held::of(&parts)))
     }
 
-    /// Makes the table exactly this, in one transaction, if it differs; flows stay. A table that would filter nobody goes. Returns what differed, a sentence each. Without
-    /// `repair` only says.
+    /// Makes the table exactly this, in one transaction, if it differs; flows stay. A table that would filter nobody goes. Returns
+    /// what differed, a sentence each. Without `repair` only says.
     ///
     /// # Errors
     ///
@@ -421,42 +393,4 @@ fn removals(flows: &[(LinkName, Flow)]) -> String {
 
 fn unknown_rule() -> Fault {
     failed("the table of the filters has rules that this agent did not make and cannot make again; restart it")
-}
-
-fn held(parts: &Parts) -> Held {
-    let mut held = Held::default();
-    for (owner, part) in parts {
-        match owner {
-            Owner::Closed(tap) => {
-                held.closed.insert(tap.clone());
-            }
-            Owner::Tap(tap) => {
-                let seen = seen(part);
-                if seen.mark.is_some() {
-                    held.guarded.insert(tap.clone(), seen);
-                }
-            }
-            Owner::Frame | Owner::Group(_) | Owner::Nobody => {}
-        }
-    }
-    held
-}
-
-fn seen(part: &Part) -> Seen {
-    let mut seen = Seen::default();
-    for (element, with) in &part.elements {
-        match element.key.last() {
-            Some(Atom::Link(_)) if element.set == frame::GUARDED => {
-                seen.mark = with.comment.clone().or(Some(String::new()))
-            }
-            Some(Atom::Mac(mac)) => {
-                seen.macs.insert(MacAddr6::from(*mac));
-            }
-            Some(Atom::Ip(address)) => {
-                seen.addresses.insert(*address);
-            }
-            _ => {}
-        }
-    }
-    seen
 }

@@ -32,34 +32,48 @@ pub struct InvalidId {
     pub text: String,
 }
 
-impl HostName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+/// What every name has: its text, and one rule of what can be one.
+macro_rules! name {
+    ($type:ident, $is_valid:expr, $kind:literal) => {
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::id::InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = $crate::id::InvalidId;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                if $is_valid(&text) { Ok(Self(text)) } else { Err($crate::id::InvalidId { kind: $kind, text }) }
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0
+            }
+        }
+    };
 }
+pub(crate) use name;
 
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for HostName {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into()
-    }
-}
-
-impl TryFrom<String> for HostName {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_label(&text) { Ok(Self(text)) } else { Err(InvalidId { kind: "host name", text }) }
-    }
-}
+name!(HostName, is_label, "host name");
 
 macro_rules! uuid_id {
     ($type:ident, $kind:literal) => {

@@ -4,7 +4,7 @@ mod carried;
 mod holder;
 mod link;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use macaddr::MacAddr6;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub use self::{
     link::LinkName,
 };
 use crate::{
-    id::{InstanceId, InvalidId},
+    id::{InstanceId, name},
     identity::is_label,
 };
 
@@ -25,40 +25,7 @@ use crate::{
 #[serde(try_from = "String", into = "String")]
 pub struct NetworkName(String);
 
-impl NetworkName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for NetworkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for NetworkName {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into()
-    }
-}
-
-impl TryFrom<String> for NetworkName {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_label(&text) { Ok(Self(text)) } else { Err(InvalidId { kind: "network name", text }) }
-    }
-}
-
-impl From<NetworkName> for String {
-    fn from(name: NetworkName) -> Self {
-        name.0
-    }
-}
+name!(NetworkName, is_label, "network name");
 
 /// How one host carries a logical network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

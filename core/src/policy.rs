@@ -5,9 +5,7 @@ mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::{IpAddr, Ipv6Addr},
-    str::FromStr,
 };
 
 use ipnet::IpNet;
@@ -18,7 +16,7 @@ pub use self::{
     flows::{Ends, Flow, Flows, Subject},
     text::InvalidRule,
 };
-use crate::{id::InvalidId, identity::is_label, network::LinkName};
+use crate::{id::name, identity::is_label, network::LinkName};
 
 /// What a vif may send and receive. It may never send with another MAC address than its own, offer addresses by DHCP, or
 /// advertise itself as a router.
@@ -39,40 +37,7 @@ pub struct Policy {
 #[serde(try_from = "String", into = "String")]
 pub struct GroupName(String);
 
-impl GroupName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for GroupName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for GroupName {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into()
-    }
-}
-
-impl TryFrom<String> for GroupName {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_label(&text) { Ok(Self(text)) } else { Err(InvalidId { kind: "security group's name", text }) }
-    }
-}
-
-impl From<GroupName> for String {
-    fn from(name: GroupName) -> Self {
-        name.0
-    }
-}
+name!(GroupName, is_label, "security group's name");
 
 /// Lets something through.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,8 +1,6 @@
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use crate::id::InvalidId;
+use crate::id::name;
 
 /// The name of a network device, as the kernel takes it: 1 to 15 bytes without white space, `/` and `:`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -10,11 +8,6 @@ use crate::id::InvalidId;
 pub struct LinkName(String);
 
 impl LinkName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// One that is known to be one.
     pub(super) fn known(name: String) -> Self {
         debug_assert!(is_link_name(&name), "{name}");
@@ -28,33 +21,7 @@ fn is_link_name(text: &str) -> bool {
     (1..=15).contains(&text.len()) && text.chars().all(good) && !matches!(text, "." | "..")
 }
 
-impl fmt::Display for LinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for LinkName {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into()
-    }
-}
-
-impl TryFrom<String> for LinkName {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_link_name(&text) { Ok(Self(text)) } else { Err(InvalidId { kind: "name of a network device", text }) }
-    }
-}
-
-impl From<LinkName> for String {
-    fn from(name: LinkName) -> Self {
-        name.0
-    }
-}
+name!(LinkName, is_link_name, "name of a network device");
 
 #[cfg(test)]
 mod tests {

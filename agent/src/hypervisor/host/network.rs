@@ -194,7 +194,12 @@ impl LibvirtHost {
         self.vifs.firewall.look().await.err().map(|fault| fault.message)
     }
 
-    /// The port of a bridge that leads away from this host.
+    /// Whether a guest of this host, as it runs or as it starts next, has such a vif.
+    async fn has_vif(&self, is_it: impl Fn(&Vif) -> bool) -> Result<bool, Fault> {
+        Ok(self.libvirt.definitions().await?.iter().flat_map(|definition| &definition.vifs).any(is_it))
+    }
+
+    /// Whether a bridge has a port that leads away from this host.
     async fn leads_away(&self, bridge: &LinkName) -> Result<bool, Fault> {
         let is_guests = |port: &LinkName| {
             let port = port.as_str();
@@ -225,7 +230,7 @@ impl Networking for LibvirtHost {
         let bridge = plug.bridge();
         let is_on_it =
             |vif: &Vif| matches!(&vif.attachment, VifAttachment::Bridge { bridge: other } if other == bridge.as_str());
-        let used = self.libvirt.definitions().await?.iter().flat_map(|definition| &definition.vifs).any(is_on_it);
+        let used = self.has_vif(is_on_it).await?;
         self.vifs.plumber.unplug(Some(migration), plug, used).await
     }
 
@@ -249,7 +254,7 @@ impl Networking for LibvirtHost {
         });
         let has_it = |vif: &Vif| vif.tap.as_deref() == Some(tap.as_str());
         let awaited = self.vifs.awaited().iter().any(|guarded| guarded.tap == *tap);
-        if awaited || self.libvirt.definitions().await?.iter().flat_map(|definition| &definition.vifs).any(has_it) {
+        if awaited || self.has_vif(has_it).await? {
             return Ok(());
         }
         self.vifs.firewall.release(std::slice::from_ref(tap)).await
