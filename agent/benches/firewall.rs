@@ -20,7 +20,11 @@ fn main() {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace can be made by root");
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            for (name, rules) in [("addresses", false), ("addresses and rules", true)] {
+            for (name, rules) in [
+                ("addresses", Rules::None),
+                ("addresses and rules, all the same", Rules::Same),
+                ("addresses and rules, no two the same", Rules::Own),
+            ] {
                 measure(name, rules).await;
             }
         });
@@ -28,17 +32,25 @@ fn main() {
     bench.join().expect("measured");
 }
 
-async fn measure(name: &str, rules: bool) {
+/// What rules the vifs have.
+#[derive(Debug, Clone, Copy)]
+enum Rules {
+    None,
+    Same,
+    Own,
+}
+
+async fn measure(name: &str, rules: Rules) {
     let (firewall, members) = (Firewall::new(), Members::new());
-    firewall.reconcile(&[], &members, &[], true).await.expect("an empty table");
+    firewall.reconcile(&[], &members, true).await.expect("an empty table");
     let vifs: Vec<Guarded> = (0..1000).map(|number| vif(number, rules)).collect();
     firewall.guard(&vifs[..9], &members).await.expect("nine");
     let tenth = one_more(&firewall, rules).await;
     let start = Instant::now();
-    firewall.reconcile(&vifs, &members, &[], true).await.expect("a thousand");
+    firewall.reconcile(&vifs, &members, true).await.expect("a thousand");
     let all = start.elapsed();
     let start = Instant::now();
-    let differences = firewall.reconcile(&vifs, &members, &[], true).await.expect("a thousand");
+    let differences = firewall.reconcile(&vifs, &members, true).await.expect("a thousand");
     let (again, none) = (start.elapsed(), differences.len());
     let last = one_more(&firewall, rules).await;
     println!("{name}: the 10th vif {tenth:.1?}, the 1001st {last:.1?} (added, removed)");
@@ -46,7 +58,7 @@ async fn measure(name: &str, rules: bool) {
 }
 
 /// The middle of the times of adding and of removing a vif.
-async fn one_more(firewall: &Firewall, rules: bool) -> [Duration; 2] {
+async fn one_more(firewall: &Firewall, rules: Rules) -> [Duration; 2] {
     let (mut added, mut removed) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {
         let more = [vif(5000, rules)];
@@ -63,7 +75,7 @@ async fn one_more(firewall: &Firewall, rules: bool) -> [Duration; 2] {
     })
 }
 
-fn vif(number: u16, rules: bool) -> Guarded {
+fn vif(number: u16, rules: Rules) -> Guarded {
     let [high, low] = number.to_be_bytes();
     let rule = |port| Rule {
         direction: Direction::Ingress,
@@ -73,7 +85,11 @@ fn vif(number: u16, rules: bool) -> Guarded {
     };
     let policy = Policy {
         addresses: [[10, 0, high, low].into()].into(),
-        rules: if rules { [22, 80, 443].map(rule).into() } else { [].into() },
+        rules: match rules {
+            Rules::None => [].into(),
+            Rules::Same => [22, 80, 443].map(rule).into(),
+            Rules::Own => [22, 80, 1000 + number].map(rule).into(),
+        },
         ..Policy::default()
     };
     let tap = format!("vmft{number:010x}").parse().expect("valid");

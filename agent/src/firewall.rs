@@ -78,6 +78,7 @@ impl Firewall {
         let mut wanted = Parts::new();
         for vif in vifs {
             wanted.insert(Owner::Tap(vif.tap.clone()), ruleset::filters(vif));
+            wanted.extend(ruleset::rules(&vif.policy));
             for name in ruleset::groups(&vif.policy) {
                 let owner = Owner::Group(ruleset::group_stem(name));
                 if !parts.contains_key(&owner) || members.contains_key(name) {
@@ -94,7 +95,7 @@ impl Firewall {
         applied.change(wanted, BTreeSet::new()).await
     }
 
-    /// Lets go of these taps, filters and closure, in one transaction, and forgets their flows; unknown ones are fine. The table
+    /// Lets go of these taps in one transaction, and forgets their flows; unknown ones are fine. The table
     /// goes with the last of them.
     ///
     /// # Errors
@@ -102,30 +103,12 @@ impl Firewall {
     /// As [`guard`](Self::guard).
     pub async fn release(&self, taps: &[LinkName]) -> Result<(), Fault> {
         let mut applied = self.applied.lock().await;
-        let gone = taps.iter().flat_map(|tap| [Owner::Tap(tap.clone()), Owner::Closed(tap.clone())]).collect();
-        applied.change(Parts::new(), gone).await?;
-        if applied.filters_nobody() { applied.remove().await } else { applied.forget(taps).await }
-    }
-
-    /// Lets nothing pass these taps in either direction, whether or not they are filtered.
-    ///
-    /// # Errors
-    ///
-    /// As [`guard`](Self::guard).
-    pub async fn close(&self, taps: &[LinkName]) -> Result<(), Fault> {
-        taps.iter().try_for_each(ruleset::nameable)?;
-        let closed = taps.iter().map(|tap| (Owner::Closed(tap.clone()), ruleset::closure(tap)));
-        self.applied.lock().await.change(closed.collect(), BTreeSet::new()).await
-    }
-
-    /// Lets pass these taps again what their filters let pass.
-    ///
-    /// # Errors
-    ///
-    /// As [`guard`](Self::guard).
-    pub async fn open(&self, taps: &[LinkName]) -> Result<(), Fault> {
-        let gone = taps.iter().cloned().map(Owner::Closed).collect();
-        self.applied.lock().await.change(Parts::new(), gone).await
+        let parts = applied.known().await?;
+        let owners: BTreeSet<_> = taps.iter().cloned().map(Owner::Tap).collect();
+        let has_rules = |tap: &&LinkName| parts.get(&Owner::Tap((*tap).clone())).is_some_and(ruleset::has_rules);
+        let remembered: Vec<_> = taps.iter().filter(has_rules).cloned().collect();
+        applied.change(Parts::new(), owners).await?;
+        if applied.filters_nobody() { applied.remove().await } else { applied.forget(&remembered).await }
     }
 
     /// What is in the kernel; `None`: there is no table of ours.
@@ -144,24 +127,18 @@ impl Firewall {
     /// # Errors
     ///
     /// As [`guard`](Self::guard).
-    pub async fn reconcile(
-        &self,
-        wanted: &[Guarded],
-        members: &Members,
-        closed: &[LinkName],
-        repair: bool,
-    ) -> Result<Vec<String>, Fault> {
-        wanted.iter().map(|vif| &vif.tap).chain(closed).try_for_each(ruleset::nameable)?;
+    pub async fn reconcile(&self, wanted: &[Guarded], members: &Members, repair: bool) -> Result<Vec<String>, Fault> {
+        wanted.iter().try_for_each(|vif| ruleset::nameable(&vif.tap))?;
         let mut applied = self.applied.lock().await;
         let held = nft::parts().await?;
-        if wanted.is_empty() && closed.is_empty() {
+        if wanted.is_empty() {
             let Some(_) = held else { return Ok(Vec::new()) };
             if repair {
                 applied.remove().await?;
             }
             return Ok(vec!["the table of the filters is there, and filters nobody".to_owned()]);
         }
-        let wanted = ruleset::table(wanted, members, closed);
+        let wanted = ruleset::table(wanted, members);
         let differences = difference::differences(held.as_ref().unwrap_or(&Parts::new()), &wanted);
         if !repair {
             return Ok(differences);
@@ -244,8 +221,7 @@ impl Applied {
     }
 
     fn filters_nobody(&self) -> bool {
-        let taps = |owner: &&Owner| matches!(owner, Owner::Tap(_) | Owner::Closed(_));
-        self.parts.iter().flat_map(Parts::keys).find(taps).is_none()
+        !self.parts.iter().flat_map(Parts::keys).any(|owner| matches!(owner, Owner::Tap(_)))
     }
 
     /// Takes the whole table away, flows and all.
@@ -272,8 +248,8 @@ impl Applied {
         }
         gone.extend(wanted.keys().cloned());
         let mut old: Parts = gone.iter().filter_map(|owner| parts.remove_entry(owner)).collect();
-        for group in unused_groups(&old, &wanted, &parts) {
-            old.extend(parts.remove_entry(&group));
+        while let Some(unused) = unneeded(&old, &wanted, &parts) {
+            old.extend(parts.remove_entry(&unused));
         }
         let made: Vec<Owner> = wanted.keys().cloned().collect();
         let done = self.make(&old, wanted, &mut parts).await;
@@ -333,15 +309,17 @@ impl Applied {
     }
 }
 
-/// The groups that only what goes away asks for.
-fn unused_groups(old: &Parts, wanted: &Parts, others: &Parts) -> BTreeSet<Owner> {
-    let asked = |parts: &Parts| parts.values().flat_map(Part::groups).cloned().collect::<BTreeSet<String>>();
-    let mut unused = asked(old);
-    if !unused.is_empty() {
-        let (made, other) = (asked(wanted), asked(others));
-        unused.retain(|group| !made.contains(group) && !other.contains(group));
+/// A part that only what goes away needs.
+fn unneeded(old: &Parts, wanted: &Parts, others: &Parts) -> Option<Owner> {
+    let mut candidates: BTreeSet<_> = old.values().flat_map(Part::needs).collect();
+    candidates.retain(|owner| others.contains_key(owner));
+    for part in wanted.values().chain(others.values()) {
+        if candidates.is_empty() {
+            break;
+        }
+        part.needs().for_each(|needed| _ = candidates.remove(&needed));
     }
-    unused.into_iter().map(Owner::Group).collect()
+    candidates.pop_first()
 }
 
 /// The taps with rules that are filtered, and shall not be.

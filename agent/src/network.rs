@@ -132,13 +132,6 @@ impl Plumber {
         held.or_else(|fault| if uses_it { Err(fault) } else { Ok(Vec::new()) })
     }
 
-    /// Removes what [`held`](Self::held) has listed, for whom nobody asks any more: its network may no longer be configured.
-    /// A bridge that a guest is plugged into stays, and so does what is VMFerry's no more.
-    pub async fn remove(&self, held: &HeldLink) -> Result<(), Fault> {
-        let _reserved = self.reserved.lock().await;
-        plug::remove(&Netlink::open()?, &self.ovs(), held).await
-    }
-
     /// The largest packet in bytes of a link; none: there is no such link.
     pub async fn mtu(&self, link: &LinkName) -> Result<Option<u32>, Fault> {
         Ok(Netlink::open()?.links().await?.named(link).map(|link| link.mtu))

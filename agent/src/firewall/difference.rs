@@ -7,11 +7,11 @@ use super::part::{Owner, Part, Parts};
 /// A sentence for each owner whose part differs.
 pub(super) fn differences(held: &Parts, wanted: &Parts) -> Vec<String> {
     let owners: BTreeSet<&Owner> = held.keys().chain(wanted.keys()).collect();
-    owners.into_iter().filter_map(|owner| difference(owner, held.get(owner), wanted.get(owner))).collect()
+    owners.into_iter().filter_map(|owner| difference(owner, held, wanted)).collect()
 }
 
-fn difference(owner: &Owner, held: Option<&Part>, wanted: Option<&Part>) -> Option<String> {
-    let (held, wanted) = match (held, wanted) {
+fn difference(owner: &Owner, held: &Parts, wanted_parts: &Parts) -> Option<String> {
+    let (held, wanted) = match (held.get(owner), wanted_parts.get(owner)) {
         (Some(held), Some(wanted)) if held == wanted => return None,
         (None, None) => return None,
         (Some(held), Some(wanted)) => (held, wanted),
@@ -22,11 +22,15 @@ fn difference(owner: &Owner, held: Option<&Part>, wanted: Option<&Part>) -> Opti
                 Owner::Group(stem) => {
                     format!("the members of `{stem}` are {}", if is { "there and not needed" } else { "not there" })
                 }
+                Owner::Rules(name) => {
+                    format!(
+                        "{} are {}",
+                        rules_of(name, wanted_parts),
+                        if is { "there and not needed" } else { "not there" }
+                    )
+                }
                 Owner::Tap(tap) => {
                     format!("`{tap}` is {}", if is { "filtered, and should not be" } else { "not filtered" })
-                }
-                Owner::Closed(tap) => {
-                    format!("`{tap}` is {}", if is { "closed, and should not be" } else { "not closed" })
                 }
                 Owner::Nobody => "the table of the filters has something that VMFerry did not put there".to_owned(),
             });
@@ -35,10 +39,29 @@ fn difference(owner: &Owner, held: Option<&Part>, wanted: Option<&Part>) -> Opti
     let whose = match owner {
         Owner::Frame => "the table of the filters".to_owned(),
         Owner::Group(stem) => format!("the members of `{stem}`"),
-        Owner::Tap(tap) | Owner::Closed(tap) => format!("the filter of `{tap}`"),
+        Owner::Rules(name) => rules_of(name, wanted_parts),
+        Owner::Tap(tap) => format!("the filter of `{tap}`"),
         Owner::Nobody => "what is not VMFerry's".to_owned(),
     };
-    Some(format!("{whose} was altered: {}", details(held, wanted).join(", ")))
+    let were = if matches!(owner, Owner::Rules(_) | Owner::Group(_)) { "were" } else { "was" };
+    Some(format!("{whose} {were} altered: {}", details(held, wanted).join(", ")))
+}
+
+/// Rules, by the taps that have them.
+fn rules_of(name: &str, parts: &Parts) -> String {
+    let owner = Owner::Rules(name.to_owned());
+    let taps: Vec<_> = parts
+        .iter()
+        .filter_map(|(user, part)| match user {
+            Owner::Tap(tap) if part.needs().any(|needed| needed == owner) => Some(format!("`{tap}`")),
+            _ => None,
+        })
+        .collect();
+    match taps.as_slice() {
+        [] => format!("the rules `{name}`"),
+        [one] => format!("the rules of {one}"),
+        [first, others @ ..] => format!("the rules of {first} and {} more", others.len()),
+    }
 }
 
 fn details(held: &Part, wanted: &Part) -> Vec<String> {

@@ -12,8 +12,6 @@ use super::{
     part::{Chain, Hook, Kind, Part, Rule, Set},
 };
 
-/// The taps that nothing passes.
-pub(super) const CLOSED: &str = "closed";
 /// The taps that are filtered, with the [mark](super::part::mark) of what they may as a comment.
 pub(super) const GUARDED: &str = "guarded";
 /// Those of them that may use any address.
@@ -51,7 +49,6 @@ const FRAGMENTS: &str = "10s";
 pub(super) fn frame() -> Part {
     let mut part = Part::default();
     for (name, types) in [
-        (CLOSED, "ifname"),
         (GUARDED, "ifname"),
         (ANY, "ifname"),
         (MAC, "ifname . ether_addr"),
@@ -84,7 +81,6 @@ pub(super) fn frame() -> Part {
             "prerouting",
             -200,
             &[
-                format!("iifname @{CLOSED} drop"),
                 format!("iifname @{GUARDED} jump spoofing"),
                 format!("iifname @{RULED} jump {}", known(EGRESS)),
                 format!("iifname vmap @{EGRESS}"),
@@ -95,7 +91,6 @@ pub(super) fn frame() -> Part {
             "input",
             -200,
             &[
-                format!("iifname @{CLOSED} drop"),
                 // A guest speaks no spanning tree with the host.
                 format!("iifname @{GUARDED} ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop"),
             ],
@@ -104,7 +99,6 @@ pub(super) fn frame() -> Part {
             "postrouting",
             200,
             &[
-                format!("oifname @{CLOSED} drop"),
                 format!("oifname @{RULED} jump {}", known(INGRESS)),
                 format!("oifname vmap @{INGRESS}"),
                 format!("oifname @{RULED} goto {}", remember(INGRESS)),

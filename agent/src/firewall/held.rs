@@ -19,8 +19,6 @@ use super::{
 pub struct Held {
     /// The taps that are filtered.
     pub guarded: BTreeMap<LinkName, Seen>,
-    /// The taps that nothing passes.
-    pub closed: BTreeSet<LinkName>,
 }
 
 /// A filter as far as the kernel can tell.
@@ -46,16 +44,13 @@ impl Held {
         let mut held = Self::default();
         for (owner, part) in parts {
             match owner {
-                Owner::Closed(tap) => {
-                    held.closed.insert(tap.clone());
-                }
                 Owner::Tap(tap) => {
                     let seen = seen(part);
                     if seen.mark.is_some() {
                         held.guarded.insert(tap.clone(), seen);
                     }
                 }
-                Owner::Frame | Owner::Group(_) | Owner::Nobody => {}
+                Owner::Frame | Owner::Group(_) | Owner::Rules(_) | Owner::Nobody => {}
             }
         }
         held

@@ -20,10 +20,10 @@ pub(super) enum Owner {
     Frame,
     /// The members of a group, in a set of this name.
     Group(String),
+    /// The vifs that have these rules, in a chain of this name.
+    Rules(String),
     /// A vif.
     Tap(LinkName),
-    /// A tap that nothing passes.
-    Closed(LinkName),
     /// Nobody: somebody else has put it there.
     Nobody,
 }
@@ -166,9 +166,11 @@ impl Part {
         self.chains.insert(name.to_owned(), Chain { hook: None, rules });
     }
 
-    /// The groups that its rules ask for.
-    pub(super) fn groups(&self) -> impl Iterator<Item = &String> {
-        self.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.groups)
+    /// The parts that it needs beside the frame: rules that its elements lead to, groups that its rules ask for.
+    pub(super) fn needs(&self) -> impl Iterator<Item = Owner> {
+        let rules = self.elements.values().filter_map(|with| with.chain.clone()).map(Owner::Rules);
+        let groups = self.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.groups);
+        rules.chain(groups.cloned().map(Owner::Group))
     }
 }
 
@@ -212,7 +214,16 @@ impl fmt::Display for Kind {
 
 /// The same for the same, short enough for a comment in the kernel.
 pub(super) fn mark(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)[..8].iter().fold(String::new(), |mut text, byte| {
+    hexadecimal(&Sha256::digest(bytes)[..8])
+}
+
+/// The same, so long that nobody finds two that are alike.
+pub(super) fn long_mark(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

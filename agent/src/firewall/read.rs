@@ -14,9 +14,9 @@ use vmferry_core::{
 
 use super::{
     flows::{ECHOES, TCP},
-    frame::{CLOSED, frame},
+    frame::frame,
     part::{Atom, Attached, Chain, Element, Hook, Kind, Owner, Part, Parts, Rule, Set},
-    ruleset::{stem_of, tap_of_chain},
+    ruleset::{has_rules_of_vifs, stem_of},
 };
 
 /// What `nft --json list` says.
@@ -257,7 +257,7 @@ fn chain_owner(frame: &Part, name: &str) -> Owner {
     if frame.chains.contains_key(name) {
         return Owner::Frame;
     }
-    tap_of_chain(name).map_or(Owner::Nobody, Owner::Tap)
+    if has_rules_of_vifs(name) { Owner::Rules(name.to_owned()) } else { Owner::Nobody }
 }
 
 fn element_owner(element: &Element) -> Owner {
@@ -267,7 +267,6 @@ fn element_owner(element: &Element) -> Owner {
     };
     match (link, stem_of(&element.set)) {
         (_, Some(stem)) => Owner::Group(stem.to_owned()),
-        (Some(tap), None) if element.set == CLOSED => Owner::Closed(tap),
         (Some(tap), None) => Owner::Tap(tap),
         (None, None) => Owner::Nobody,
     }

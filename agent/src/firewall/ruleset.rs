@@ -1,6 +1,9 @@
 //! From policies to what the table has for each vif. Pure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use vmferry_core::{
     network::LinkName,
@@ -9,18 +12,18 @@ use vmferry_core::{
 
 use super::{
     flows::{RULED, shard, shard_set},
-    frame::{ANY, CLOSED, EGRESS, GUARDED, INGRESS, IPV4, IPV6, MAC, RAW_IPV6, RAW_MAC, frame},
+    frame::{ANY, EGRESS, GUARDED, INGRESS, IPV4, IPV6, MAC, RAW_IPV6, RAW_MAC, frame},
     nft::failed,
-    part::{Atom, Attached, Chain, Kind, Owner, Part, Parts, Rule, Set, mark},
+    part::{Atom, Attached, Chain, Kind, Owner, Part, Parts, Rule, Set, long_mark, mark},
 };
 use crate::hypervisor::Fault;
 
-/// The table for these vifs, and these taps that nothing passes.
-pub(super) fn table(vifs: &[Guarded], members: &Members, closed: &[LinkName]) -> Parts {
+/// The table for these vifs.
+pub(super) fn table(vifs: &[Guarded], members: &Members) -> Parts {
     let mut parts = Parts::from([(Owner::Frame, frame())]);
     parts.extend(vifs.iter().map(|vif| (Owner::Tap(vif.tap.clone()), filters(vif))));
-    parts.extend(closed.iter().map(|tap| (Owner::Closed(tap.clone()), closure(tap))));
     for vif in vifs {
+        parts.extend(rules(&vif.policy));
         parts.extend(groups(&vif.policy).map(|name| (Owner::Group(group_stem(name)), group(name, members))));
     }
     parts
@@ -40,13 +43,6 @@ pub(super) fn groups(policy: &Policy) -> impl Iterator<Item = &GroupName> {
         Peer::Group(name) => Some(name),
         Peer::Anyone | Peer::Net(_) => None,
     })
-}
-
-/// What closes a tap.
-pub(super) fn closure(tap: &LinkName) -> Part {
-    let mut part = Part::default();
-    part.element(CLOSED, [Atom::from(tap)]);
-    part
 }
 
 /// The sets of a group's members.
@@ -104,7 +100,11 @@ pub(super) fn filters(vif: &Guarded) -> Part {
         }
     }
     if !vif.policy.rules.is_empty() {
-        rules(&mut part, vif);
+        part.element(RULED, [tap()]);
+        part.element(&shard_set(shard(&vif.tap)), [tap()]);
+    }
+    for (map, chain, _) in restrictions(&vif.policy) {
+        part.attach(Kind::Map, map, [tap()], Attached { comment: None, chain: Some(chain) });
     }
     part
 }
@@ -113,50 +113,39 @@ fn widened([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
     [0, 0, a, b, c, d, e, f]
 }
 
-/// A word of nft for a tap, one for each.
-pub(super) fn word(tap: &LinkName) -> String {
-    let escaped = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("_{:02x}", u32::from(c)) };
-    tap.as_str().chars().map(escaped).collect()
-}
-
-/// The tap of a word.
-pub(super) fn tap_of(word: &str) -> Option<LinkName> {
-    let mut pieces = word.split('_');
-    let mut name = pieces.next()?.to_owned();
-    for piece in pieces {
-        name.push(char::from(u8::from_str_radix(piece.get(..2)?, 16).ok()?));
-        name.push_str(&piece[2..]);
-    }
-    name.parse().ok()
-}
-
-/// The tap that a chain of rules is for.
-pub(super) fn tap_of_chain(name: &str) -> Option<LinkName> {
-    let (what, word) = name.split_once('-')?;
-    if [EGRESS, INGRESS].contains(&what) { tap_of(word) } else { None }
-}
-
 /// Whether a vif's part has rules.
 pub(super) fn has_rules(part: &Part) -> bool {
     part.elements.keys().any(|element| element.set == RULED)
 }
 
 /// The chains of security groups, one for each direction that is not open: they return for what a rule lets through. They ask every
-/// packet, not only the first, so that a flow that is lost is there again after the next one.
-fn rules(part: &mut Part, vif: &Guarded) {
-    let tap = || Atom::from(&vif.tap);
-    part.element(RULED, [tap()]);
-    part.element(&shard_set(shard(&vif.tap)), [tap()]);
-    for (direction, map) in [(Direction::Egress, EGRESS), (Direction::Ingress, INGRESS)] {
-        if !vif.policy.restricts(direction) {
-            continue;
-        }
-        let chain = format!("{map}-{}", word(&vif.tap));
-        part.attach(Kind::Map, map, [tap()], Attached { comment: None, chain: Some(chain.clone()) });
-        let allowed = vif.policy.rules.iter().filter(|rule| rule.direction == direction);
-        let rules = allowed.flat_map(matches).chain([Rule::new("drop")]).collect();
-        part.chains.insert(chain, Chain { hook: None, rules });
-    }
+/// packet, not only the first, so that a flow that is lost is there again after the next one. Vifs with the same rules share them:
+/// with each change the kernel looks at every chain that there is.
+pub(super) fn rules(policy: &Policy) -> Parts {
+    let part = |(_, name, rules): (_, String, _)| {
+        let chains = BTreeMap::from([(name.clone(), Chain { hook: None, rules })]);
+        (Owner::Rules(name), Part { chains, ..Part::default() })
+    };
+    restrictions(policy).map(part).collect()
+}
+
+/// The map that leads to the rules of a direction that is not open, the chain that has them, and what it has.
+fn restrictions(policy: &Policy) -> impl Iterator<Item = (&'static str, String, Vec<Rule>)> {
+    let restricted = [(Direction::Egress, EGRESS), (Direction::Ingress, INGRESS)].into_iter();
+    restricted.filter(|(direction, _)| policy.restricts(*direction)).map(|(direction, map)| {
+        let allowed = policy.rules.iter().filter(|rule| rule.direction == direction);
+        let rules: Vec<_> = allowed.flat_map(matches).chain([Rule::new("drop")]).collect();
+        let texts: Vec<_> = rules.iter().filter_map(|rule| rule.text.as_deref()).collect();
+        (map, format!("{RULES}{}", long_mark(texts.join("\n").as_bytes())), rules)
+    })
+}
+
+/// What the names of chains of rules begin with.
+const RULES: &str = "rules-";
+
+/// Whether a chain of this name has rules of vifs.
+pub(super) fn has_rules_of_vifs(chain: &str) -> bool {
+    chain.starts_with(RULES)
 }
 
 /// What a rule lets through, a line for each family.

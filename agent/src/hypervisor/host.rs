@@ -1,5 +1,5 @@
+mod departure;
 mod examine;
-mod flows;
 mod instances;
 mod network;
 mod power;
@@ -344,7 +344,7 @@ impl Hypervisor for LibvirtHost {
         let job = self.libvirt.migrate(&job, move |sample| progress(sample), Arc::clone(&stopped), cancel);
         let moved = tokio::select! {
             moved = job => moved,
-            never = self.tell_of_flows(order, relocations, &stopped) => match never {},
+            never = self.see_it_off(order, relocations, &stopped) => match never {},
         };
         moved.map_err(|error| match error {
             JobError::Aborted => {

@@ -56,13 +56,3 @@ pub(super) fn held(links: &Links) -> impl Iterator<Item = HeldLink> {
 pub(super) fn is_used(links: &Links, bridge: &Link, own: &[&LinkName]) -> bool {
     links.ports(bridge.index).any(|port| !own.contains(&&port.name))
 }
-
-/// Whether a guest is plugged into a bridge of VMFerry's that this is, that this is a port of, or that the other end of this
-/// is a port of.
-pub(super) fn is_needed(links: &Links, link: &Link) -> bool {
-    let controller = |link: &Link| link.controller.and_then(|bridge| links.numbered(bridge));
-    let peer = link.parent.and_then(|peer| links.numbered(peer));
-    let bridges = [Some(link), controller(link), peer.and_then(controller)].into_iter().flatten();
-    let mut bridges = bridges.filter(|bridge| mark(bridge).is_some());
-    bridges.any(|bridge| links.ports(bridge.index).any(|port| mark(port).is_none()))
-}

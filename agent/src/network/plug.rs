@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use vmferry_core::{
-    network::{Carrier, Down, HeldKind, HeldLink, Hindrance, LinkName, Network, Plug, Remotes},
+    network::{Carrier, Down, Hindrance, LinkName, Network, Plug, Remotes},
     reason::Reason,
 };
 
@@ -110,20 +110,4 @@ pub(super) async fn take_away(netlink: &Netlink, ovs: &Ovs<'_>, plug: &Plug, use
         netlink.remove(&link.name, link.index).await?;
     }
     Ok(())
-}
-
-/// Removes what is as it was listed, and what no guest needs.
-pub(super) async fn remove(netlink: &Netlink, ovs: &Ovs<'_>, held: &HeldLink) -> Result<(), Fault> {
-    let links = netlink.links().await?;
-    let link = links.named(&held.name);
-    if link.is_some_and(|link| made::is_needed(&links, link)) {
-        return Ok(());
-    }
-    match (held.kind, &held.holder, link) {
-        (HeldKind::OvsPort, Some(holder), _) => ovs.remove(&held.name, holder).await,
-        (HeldKind::Link, holder, Some(link)) if made::mark(link).as_ref() == Some(holder) => {
-            Ok(netlink.remove(&link.name, link.index).await?)
-        }
-        _ => Ok(()),
-    }
 }

@@ -80,6 +80,13 @@ impl Lan {
         self.wait(Tool::new("nft").args(command.split(' ')).run()).expect("nft runs")
     }
 
+    /// The names of the chains that have rules of guests.
+    pub(crate) fn chains_of_rules(&self) -> Vec<String> {
+        let table = self.nft("list table bridge vmferry");
+        let names = table.lines().filter_map(|line| line.trim().strip_prefix("chain rules-")?.strip_suffix(" {"));
+        names.map(|mark| format!("rules-{mark}")).collect()
+    }
+
     /// Filters a guest that has its own addresses with these rules.
     pub(crate) fn guard(&self, guest: usize, rules: impl IntoIterator<Item = Rule>, members: &Members) {
         self.wait(self.firewall.guard(&[self.guests[guest].guarded(rules)], members)).expect("it is filtered");
@@ -161,15 +168,6 @@ impl Guest {
     /// Does something inside.
     pub(crate) fn inside<T: Send>(&self, does: impl FnOnce() -> T + Send) -> T {
         enter(&self.namespace, does)
-    }
-
-    /// Whether a frame gets to another guest while nothing can be sent after it.
-    pub(crate) fn leaves(&self, to: &Self, frame: &[u8]) -> bool {
-        setsockopt(&to.socket, ReceiveTimeout, &TimeVal::new(0, 300_000)).expect("a timeout");
-        self.send(frame);
-        let arrived = std::iter::from_fn(|| to.receive().ok()).any(|received| received == frame);
-        setsockopt(&to.socket, ReceiveTimeout, &TimeVal::new(5, 0)).expect("a timeout");
-        arrived
     }
 
     fn send(&self, frame: &[u8]) {

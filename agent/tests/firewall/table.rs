@@ -9,7 +9,10 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use crate::lan::{Lan, lan};
+use crate::{
+    frames,
+    lan::{Lan, lan},
+};
 
 fn rule(direction: Direction) -> Rule {
     Rule { direction, protocol: Protocol::Any, ports: None, peer: Peer::Anyone }
@@ -23,23 +26,20 @@ fn what_is_done_is_seen_and_can_be_done_again() {
         for _ in 0..2 {
             lan.guard(0, [], &Members::new());
             lan.guard(1, [rule(Direction::Ingress)], &Members::new());
-            lan.wait(lan.firewall.close(&taps[1..])).expect("closed");
         }
         let held = lan.wait(lan.firewall.look()).expect("it can be read").expect("it is there");
         assert!(held.guarded[&taps[0]].is(&lan.guests[0].guarded([])));
         assert!(held.guarded[&taps[1]].is(&lan.guests[1].guarded([rule(Direction::Ingress)])));
-        assert_eq!(held.closed.iter().collect::<Vec<_>>(), [&taps[1]]);
         let wanted = [lan.guests[0].guarded([]), lan.guests[1].guarded([rule(Direction::Ingress)])];
         let none = Members::new();
-        let same = lan.firewall.reconcile(&wanted, &none, &taps[1..], false);
+        let same = lan.firewall.reconcile(&wanted, &none, false);
         assert_eq!(lan.wait(same), Ok(Vec::new()));
         for _ in 0..2 {
-            lan.wait(lan.firewall.open(&taps)).expect("opened");
             lan.wait(lan.firewall.release(&taps)).expect("released");
         }
         // Nobody is filtered any more: nothing of it is left.
         assert_eq!(lan.wait(lan.firewall.look()), Ok(None));
-        assert_eq!(lan.wait(lan.firewall.reconcile(&[], &Members::new(), &[], true)), Ok(Vec::new()));
+        assert_eq!(lan.wait(lan.firewall.reconcile(&[], &Members::new(), true)), Ok(Vec::new()));
     });
 }
 
@@ -54,11 +54,11 @@ fn a_table_that_somebody_else_took_away_is_missed_and_put_back() {
         let (wanted, none) = (two(lan), Members::new());
         lan.wait(async {
             let changed = || lan.firewall.changed();
-            lan.firewall.reconcile(&wanted, &none, &[], true).await.expect("made");
+            lan.firewall.reconcile(&wanted, &none, true).await.expect("made");
             // Its own doing is not somebody else's.
             let quiet = async {
-                lan.firewall.close(&[wanted[0].tap.clone()]).await.expect("closed");
-                lan.firewall.open(&[wanted[0].tap.clone()]).await.expect("opened");
+                lan.firewall.release(&[wanted[0].tap.clone()]).await.expect("released");
+                lan.firewall.guard(&wanted[..1], &none).await.expect("made again");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             };
             tokio::select! {
@@ -74,9 +74,9 @@ fn a_table_that_somebody_else_took_away_is_missed_and_put_back() {
             let (heard, ()) = tokio::join!(tokio::time::timeout(limit, changed()), flush);
             assert_eq!(heard.expect("in time"), Ok(()));
             assert_eq!(lan.firewall.look().await, Ok(None));
-            let differs = lan.firewall.reconcile(&wanted, &none, &[], true).await.expect("repaired");
-            assert_eq!(differs.len(), 3, "{differs:?}");
-            assert_eq!(lan.firewall.reconcile(&wanted, &none, &[], false).await, Ok(Vec::new()));
+            let differs = lan.firewall.reconcile(&wanted, &none, true).await.expect("repaired");
+            assert_eq!(differs.len(), 4, "{differs:?}");
+            assert_eq!(lan.firewall.reconcile(&wanted, &none, false).await, Ok(Vec::new()));
         });
     });
 }
@@ -90,7 +90,7 @@ fn a_change_after_somebody_took_the_table_away_puts_all_of_it_back() {
             lan.firewall.guard(std::slice::from_ref(&one), &none).await.expect("made");
             Tool::new("nft").args(["flush", "ruleset"]).run().await.expect("flushed");
             lan.firewall.guard(std::slice::from_ref(&other), &none).await.expect("made");
-            assert_eq!(lan.firewall.reconcile(&[one, other], &none, &[], false).await, Ok(Vec::new()));
+            assert_eq!(lan.firewall.reconcile(&[one, other], &none, false).await, Ok(Vec::new()));
         });
     });
 }
@@ -100,14 +100,15 @@ fn what_somebody_else_altered_is_told_and_repaired() {
     lan(2, |lan| {
         let (wanted, none) = (two(lan), Members::new());
         lan.wait(lan.firewall.guard(&wanted, &none)).expect("made");
+        let rules = lan.chains_of_rules().pop().expect("one");
         let commands = [
             "add element bridge vmferry macs { \"vmft1\" . 02:00:00:00:00:01 }",
-            "add element bridge vmferry closed { \"vmft7\" }",
             "delete element bridge vmferry addresses4 { \"vmft1\" . 10.0.0.1 }",
             "flush chain bridge vmferry spoofing",
             "insert rule bridge vmferry prerouting accept",
-            "insert rule bridge vmferry ingress-vmft2 accept",
-            "delete element bridge vmferry ingress { \"vmft2\" : jump ingress-vmft2 }",
+            &format!("insert rule bridge vmferry {rules} accept"),
+            &format!("delete element bridge vmferry ingress {{ \"vmft2\" : jump {rules} }}"),
+            "add chain bridge vmferry rules-0",
             "add chain bridge vmferry strange",
             "add set bridge vmferry strange { type ipv4_addr; }",
             "add counter bridge vmferry strange",
@@ -116,12 +117,35 @@ fn what_somebody_else_altered_is_told_and_repaired() {
         ];
         for command in commands {
             lan.nft(command);
-            let reconcile = |repair| lan.wait(lan.firewall.reconcile(&wanted, &none, &[], repair)).expect("it can");
+            let reconcile = |repair| lan.wait(lan.firewall.reconcile(&wanted, &none, repair)).expect("it can");
             let told = reconcile(false);
             assert!(!told.is_empty(), "{command}");
             assert_eq!(reconcile(true), told, "{command}");
             assert_eq!(reconcile(true), Vec::<String>::new(), "{command}");
         }
+    });
+}
+
+#[test]
+fn the_same_rules_are_there_once_for_as_long_as_a_vif_has_them() {
+    lan(3, |lan| {
+        let web = Rule { peer: Peer::Group("web".parse().expect("valid")), ..rule(Direction::Ingress) };
+        let none = Members::new();
+        lan.guard(0, [web.clone()], &none);
+        lan.guard(1, [web.clone()], &none);
+        assert_eq!(lan.chains_of_rules().len(), 1);
+        lan.guard(2, [rule(Direction::Ingress)], &none);
+        assert_eq!(lan.chains_of_rules().len(), 2);
+
+        lan.wait(lan.firewall.release(&[lan.guests[0].tap.clone()])).expect("released");
+        assert_eq!(lan.chains_of_rules().len(), 2);
+        assert!(!lan.passes(0, 1, &frames::udp4(lan.guests[0].mac, lan.guests[0].ipv4(), [255; 4], [1, 2])));
+        // Other rules in their place: the group goes with the last rule that names it.
+        lan.guard(1, [rule(Direction::Ingress)], &none);
+        assert_eq!(lan.chains_of_rules().len(), 1);
+        assert!(!lan.nft("list table bridge vmferry").contains("web"));
+        let wanted = [1, 2].map(|guest| lan.guests[guest].guarded([rule(Direction::Ingress)]));
+        assert_eq!(lan.wait(lan.firewall.reconcile(&wanted, &none, false)), Ok(Vec::new()));
     });
 }
 
@@ -133,10 +157,10 @@ fn an_agent_that_starts_again_takes_over_what_is_there() {
         lan.nft("add element bridge vmferry tcp4-6 { \"vmft2\" . 10.0.0.2 . 1000 . 10.0.0.1 . 22 timeout 1h }");
         let again = Firewall::new();
         lan.wait(again.release(&[wanted[0].tap.clone()])).expect("released");
-        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], false)).expect("told"), ["`vmft1` is not filtered"]);
-        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], true)).expect("repaired").len(), 1);
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, false)).expect("told"), ["`vmft1` is not filtered"]);
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, true)).expect("repaired").len(), 1);
         lan.nft("add counter bridge vmferry strange");
-        assert_eq!(lan.wait(again.reconcile(&wanted, &none, &[], true)).expect("repaired").len(), 1);
+        assert_eq!(lan.wait(again.reconcile(&wanted, &none, true)).expect("repaired").len(), 1);
         assert_eq!(lan.wait(again.flows(&wanted[1].tap)).expect("flows").0.len(), 1);
     });
 }
@@ -151,7 +175,7 @@ fn two_changes_at_once_are_both_there() {
                 lan.firewall.guard(std::slice::from_ref(&other), &none)
             );
             assert_eq!((first, second), (Ok(()), Ok(())));
-            assert_eq!(lan.firewall.reconcile(&[one, other], &none, &[], false).await, Ok(Vec::new()));
+            assert_eq!(lan.firewall.reconcile(&[one, other], &none, false).await, Ok(Vec::new()));
         });
     });
 }
@@ -160,7 +184,9 @@ fn two_changes_at_once_are_both_there() {
 fn a_name_that_nft_would_not_take_as_one_is_refused() {
     lan(1, |lan| {
         let tap: LinkName = "tap*".parse().expect("a name for the kernel");
-        let refused = lan.wait(lan.firewall.close(&[tap])).expect_err("refused");
+        let refused = lan
+            .wait(lan.firewall.guard(&[Guarded { tap, ..lan.guests[0].guarded([]) }], &Members::new()))
+            .expect_err("refused");
         assert_eq!(refused.reason, Reason::FirewallFailed);
     });
 }

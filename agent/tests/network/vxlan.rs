@@ -105,29 +105,6 @@ fn peers_that_are_configured_anew_are_taken_over() {
 }
 
 #[test]
-fn what_nobody_asks_for_any_more_can_be_removed_by_its_mark() {
-    let [host, _other] = hosts();
-    let (plumber, [network, _]) = (plumber(), green());
-    let plug = plug(&network, 1);
-    plugged(&host, &plumber, &plug).expect("plugged");
-    let remove_all = || {
-        host.run(async || {
-            for held in plumber.held().await.expect("listed") {
-                plumber.remove(&held).await.expect("removed, or kept");
-                plumber.remove(&held).await.expect("the same again");
-            }
-        });
-    };
-    let guest = host.guest(plug.bridge().as_str(), "tap1", "52:54:00:00:00:01", "10.0.0.1/24");
-    remove_all();
-    assert_eq!(host.links().len(), 5, "a guest is plugged in");
-    drop(guest);
-    host.sh("ip link del tap1 2>/dev/null || true");
-    remove_all();
-    assert_eq!(host.links(), ["lo", "eth0"]);
-}
-
-#[test]
 fn what_is_shared_stays_for_others() {
     let [host, _other] = hosts();
     let (plumber, [network, _]) = (plumber(), green());

@@ -124,7 +124,7 @@ impl LibvirtHost {
     /// A host that filters nobody needs nothing to filter with.
     async fn see_to_filters(&self, wanted: &Wanted, repair: bool) -> Result<Vec<String>, Fault> {
         let Wanted { guarded, members, .. } = wanted;
-        match self.vifs.firewall.reconcile(guarded, members, &[], repair).await {
+        match self.vifs.firewall.reconcile(guarded, members, repair).await {
             Err(fault) if fault.reason == Reason::FirewallMissing && guarded.is_empty() => Ok(Vec::new()),
             seen => seen,
         }
