@@ -4,6 +4,7 @@
 //! faults that a real host cannot be made to have.
 
 mod files;
+mod filter;
 mod host;
 mod network;
 mod power;
@@ -23,6 +24,7 @@ use vmferry_core::{
 };
 
 pub use self::{
+    filter::Filtering,
     host::LibvirtHost,
     network::Networking,
     power::Power,
@@ -55,11 +57,11 @@ impl From<Refusal> for Fault {
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, guests
-/// that are off [`Power`]'s.
+/// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
+/// own filters [`Filtering`]'s, guests that are off [`Power`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Networking + Power {
+pub trait Hypervisor: Storage + Networking + Filtering + Power {
     /// The host's name.
     fn name(&self) -> &HostName;
 

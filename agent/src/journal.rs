@@ -62,6 +62,8 @@ pub enum Entry {
     Relocated(Vec<Relocation>),
     /// How its vifs are plugged in here.
     Placed(Vec<Placement>),
+    /// Which of libvirt's filters were made here and are needed by the guest.
+    Filters(Vec<String>),
     /// Whether this host shall start the guest with itself.
     Autostart(bool),
     /// The job finished.
@@ -99,6 +101,8 @@ pub struct State {
     pub relocations: Vec<Relocation>,
     /// How the guest's vifs are plugged in here; once pre has begun.
     pub placed: Vec<Placement>,
+    /// libvirt's filters that were made here and are needed by the guest; the source has them, once pre has begun.
+    pub filters: Vec<String>,
     /// Whether this host shall start the guest with itself; the destination has it, once pre has begun.
     pub autostart: bool,
 }
@@ -125,6 +129,7 @@ impl State {
             resolved: Vec::new(),
             relocations: Vec::new(),
             placed: Vec::new(),
+            filters: Vec::new(),
             autostart: false,
         })
     }
@@ -144,6 +149,7 @@ impl State {
             Entry::Resolved(resolved) => self.resolved = resolved,
             Entry::Relocated(relocations) => self.relocations = relocations,
             Entry::Placed(placed) => self.placed = placed,
+            Entry::Filters(filters) => self.filters = filters,
             Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.

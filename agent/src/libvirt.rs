@@ -1,7 +1,7 @@
 //! The thin edge to libvirt: questions and single steps, in our words. What to do is decided elsewhere.
 //!
-//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job`, `power`, `secret` and
-//! `volume` say what is asked;
+//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job`, `nwfilter`, `power`,
+//! `secret` and `volume` say what is asked;
 //! `event` runs libvirt's event loop; `ffi` has the C calls that `virt` lacks or gets wrong, and all the `unsafe`.
 
 mod connection;
@@ -10,6 +10,7 @@ mod event;
 mod ffi;
 mod host;
 mod job;
+mod nwfilter;
 mod power;
 mod reading;
 mod secret;

@@ -78,6 +78,16 @@ impl<'a> Steps<'a> {
         &self.journal.state().placed
     }
 
+    /// Journals which of libvirt's filters were made here and are needed by the guest.
+    fn remember_filters(&mut self, made: &[String]) -> Result<(), Fault> {
+        write(self.journal, Entry::Filters(made.to_vec()))
+    }
+
+    /// Which of libvirt's filters were made here and are needed by the guest.
+    fn filters(&self) -> &[String] {
+        &self.journal.state().filters
+    }
+
     /// How each disk gets to the destination.
     fn disks(&self) -> &[Resolved] {
         &self.journal.state().resolved
@@ -161,6 +171,10 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         Undo::DropFilters { tap } => {
             is_gone(host, order).await?;
             host.release_filters(order.id, tap).await
+        }
+        Undo::UndefineFilter { name } => {
+            is_gone(host, order).await?;
+            host.undefine_filter(order.id, name).await
         }
         // libvirt refuses it for a guest that runs.
         Undo::ForgetDefinition { instance } => host.undefine(*instance).await,

@@ -103,6 +103,9 @@ impl Exit {
             | R::AddressInUse
             | R::VifLabelInvalid
             | R::FirewallMissing
+            | R::FilterMissing
+            | R::FilterDriverMissing
+            | R::FilterDiffers
             | R::DiskSpaceShort
             | R::VolumeLabelInvalid
             | R::VolumeUnreachable

@@ -96,7 +96,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Network::Set(args) => vif::set_network(session, args).await,
             Network::Unset(args) => vif::unset_network(session, args).await,
         },
-        Command::Migrate(args) => migrate::run(session, &args).await,
+        Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,
             Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,

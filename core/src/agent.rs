@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use crate::{
     compatibility::Check,
     disk::{Resolved, Shown},
-    domain_xml::{Definition, rewrite::Relocation},
+    domain_xml::{Definition, FilterDefinition, rewrite::Relocation},
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
@@ -145,6 +145,8 @@ pub struct Leaving {
     pub autostart: bool,
     /// The members, as far as the source knows them, of the groups that rules of its policies name.
     pub members: Members,
+    /// libvirt's filters that its vifs name, and those that these name in turn, which come first.
+    pub filters: Vec<FilterDefinition>,
 }
 
 /// What a host sees of an instance.

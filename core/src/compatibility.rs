@@ -2,10 +2,11 @@
 //!
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
+mod filter;
 mod network;
 mod power;
 
-pub use self::{network::VifSight, power::until_it_stops};
+pub use self::{filter::differs as filter_differs, network::VifSight, power::until_it_stops};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Leaving,
     disk::{Disks, Shown, Sight, space},
-    domain_xml::{Definition, HostCapabilities, Obstacle},
+    domain_xml::{Definition, FilterDefinition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
     instance::InstanceState,
     migration::Kind,
+    nwfilter::Missing,
     reason::Reason,
 };
 
@@ -91,6 +93,8 @@ pub struct SourceFacts {
     pub definition: Definition,
     /// Vifs that are plugged into something else than their metadata say: MAC address, and what is wrong.
     pub misplaced: Vec<(String, String)>,
+    /// libvirt's filters that its vifs name and that are not here; or why none can be here.
+    pub filters_missing: Result<Vec<Missing>, String>,
     /// What this host shows of its disks.
     pub shown: Shown,
 }
@@ -197,6 +201,8 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
         );
     }
 
+    filter::leaving(&mut checks, facts);
+
     let shown = &facts.shown;
     let sight = Sight::default();
     let kind = facts.kind;
@@ -236,6 +242,8 @@ pub struct DestinationFacts {
     pub vifs: Vec<VifSight>,
     /// Why it cannot filter; none: it can.
     pub firewall: Option<String>,
+    /// What its libvirt has under the names of the filters that the guest brings; or why it can have none.
+    pub filters: Result<Vec<FilterDefinition>, String>,
     /// Whether the host does not have the emulator that the definition names.
     pub lacks_emulator: bool,
     /// What the host sees of the guest's disks.
@@ -354,6 +362,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     });
 
     network::arriving(&mut checks, facts, definition);
+    filter::arriving(&mut checks, facts, leaving);
 
     let disks = facts.disks(leaving);
     for disk in &definition.disks {

@@ -3,14 +3,16 @@
 mod capabilities;
 mod definition;
 mod disk;
+mod filter;
 pub mod metadata;
 pub mod rewrite;
 mod secret;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
-pub use definition::{Definition, HostState, Obstacle};
+pub use definition::{Definition, HostState, Obstacle, VifFilter};
 pub use disk::{DiskDefinition, Layer};
+pub use filter::FilterDefinition;
 pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 pub use self::judge::leftovers;
 use crate::{
+    domain_xml::FilterDefinition,
     id::MigrationId,
     migration::{Order, Outcome},
     network::{HeldLink, Holder},
@@ -39,6 +40,8 @@ pub struct Holdings {
     pub receivers: Vec<HeldReceiver>,
     /// Links, and ports of Open vSwitch, that carry VMFerry's mark.
     pub links: Vec<HeldLink>,
+    /// libvirt's filters, whoever made them.
+    pub filters: Vec<FilterDefinition>,
     /// How filters and networks differ from what the host's guests need, a sentence each.
     pub drift: Vec<String>,
     /// What could not be looked at, and why.
@@ -135,6 +138,8 @@ pub struct Needs {
     pub devices: BTreeSet<String>,
     /// Whom links of VMFerry's are for: its domains' networks and vifs.
     pub holders: BTreeSet<Holder>,
+    /// libvirt's filters that vifs of its domains name, as they run and as they will start.
+    pub filters: BTreeSet<String>,
     /// Its halves of migrations.
     pub halves: Vec<Half>,
     /// The same before the holdings were looked at: what ended meanwhile may have been seen still.
@@ -203,6 +208,8 @@ pub enum Kind {
     Receiver,
     /// A link that VMFerry has made, or a port of Open vSwitch.
     Link,
+    /// A filter of libvirt's.
+    Filter,
     /// Filters or networks that are not what the guests need.
     Drift,
     /// Something that could not be looked at.
@@ -222,6 +229,7 @@ impl fmt::Display for Kind {
             Self::Probes => "probe files",
             Self::Receiver => "receiver of images",
             Self::Link => "network link",
+            Self::Filter => "libvirt filter",
             Self::Drift => "network drift",
             Self::Unseen => "not looked at",
         })

@@ -16,6 +16,7 @@ pub mod instance;
 pub mod leftovers;
 pub mod migration;
 pub mod network;
+pub mod nwfilter;
 pub mod policy;
 pub mod reason;
 pub mod undo;

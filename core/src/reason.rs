@@ -71,6 +71,10 @@ reasons! {
     StorageToolMissing = "STORAGE_TOOL_MISSING",
     /// Two disks of the guest are one file or one volume, and write to it.
     DiskUsedTwice = "DISK_USED_TWICE",
+    /// A vif names a filter that libvirt on its host does not have.
+    FilterMissing = "FILTER_MISSING",
+    /// libvirt on the host has no driver for network filters.
+    FilterDriverMissing = "FILTER_DRIVER_MISSING",
     /// The source's agent cannot look at a disk's file.
     ProbeFailed = "PROBE_FAILED",
     /// Source and destination are the same host.
@@ -99,6 +103,8 @@ reasons! {
     MacInUse = "MAC_IN_USE",
     /// Another guest's policy gives it the address there.
     AddressInUse = "ADDRESS_IN_USE",
+    /// A filter of libvirt's is another there.
+    FilterDiffers = "FILTER_DIFFERS",
     /// A disk that is written to is not the same file there.
     DiskNotShared = "DISK_NOT_SHARED",
     /// An image that nobody writes to is another there.

@@ -84,6 +84,11 @@ pub enum Undo {
         /// The tap.
         tap: LinkName,
     },
+    /// Lets go of a filter of libvirt's: if VMFerry has made it and nobody on this host needs it any more, it is taken away.
+    UndefineFilter {
+        /// Its name.
+        name: String,
+    },
     /// Forgets the definition of a guest that does not run here: one that has moved, or one that came while it was off.
     ForgetDefinition {
         /// The guest.
@@ -102,6 +107,7 @@ impl Undo {
                 | Self::RemoveDirectory { .. }
                 | Self::Unplug { .. }
                 | Self::DropFilters { .. }
+                | Self::UndefineFilter { .. }
                 | Self::ForgetDefinition { .. }
         )
     }
@@ -142,6 +148,7 @@ impl fmt::Display for Undo {
             Self::RestoreName { instance, name } => write!(f, "name guest {instance} {name} again"),
             Self::Unplug { plug } => write!(f, "take away what was made for {} on {}", plug.vif, plug.network.carrier),
             Self::DropFilters { tap } => write!(f, "let go of tap {tap}"),
+            Self::UndefineFilter { name } => write!(f, "let go of libvirt's filter {name}"),
             Self::ForgetDefinition { instance } => {
                 write!(f, "forget the definition of guest {instance}")
             }

@@ -1,5 +1,6 @@
 mod departure;
 mod examine;
+mod filters;
 mod instances;
 mod network;
 mod power;
@@ -36,7 +37,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use self::{network::Vifs, volumes::Volumes};
+use self::{filters::Filters, network::Vifs, volumes::Volumes};
 use super::{Fault, Hypervisor, OnProgress};
 use crate::{
     config::Config,
@@ -61,6 +62,7 @@ pub struct LibvirtHost {
     receivers: Arc<Receivers>,
     volumes: Volumes,
     vifs: Vifs,
+    filters: Filters,
     digests: Arc<Digests>,
     overcommit: bool,
 }
@@ -80,6 +82,7 @@ impl LibvirtHost {
             qemu_group: config.qemu_group.clone(),
             volumes: Volumes::new(config, libvirt.clone()),
             vifs: Vifs::new(config.networks.clone(), firewall),
+            filters: Filters::default(),
             libvirt,
             listeners,
             grants,
@@ -210,6 +213,15 @@ impl Hypervisor for LibvirtHost {
         };
         let saved = order.kind.is_cold() && self.libvirt.has_saved_memory(order.instance).await?;
         let autostart = domain.persistent && self.libvirt.autostart(order.instance).await?;
+        // A guest that runs takes both of its definitions along.
+        let next = match order.kind {
+            Kind::Live if domain.persistent => {
+                let xml = self.libvirt.persistent_migratable_xml(order.instance).await?;
+                Some(Definition::parse(&xml).map_err(unreadable)?)
+            }
+            Kind::Live | Kind::Cold { .. } => None,
+        };
+        let gathered = self.gather_filters([&definition].into_iter().chain(&next)).await?;
         let shown = self.show(&definition.disks).await;
         let misplaced = self.complete(order.instance, &mut definition.vifs).await?;
         let members = self.members_for(&definition.vifs).await?;
@@ -225,17 +237,19 @@ impl Hypervisor for LibvirtHost {
             snapshots: domain.snapshots,
             definition: definition.clone(),
             misplaced,
+            filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
         };
         let instance = self.instance_of(domain);
         let qemu_version = host.qemu_version;
-        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version, shown, autostart, members }))
+        let filters = gathered.unwrap_or_default().filters;
+        Ok((facts, Leaving { instance, domain_xml, definition, qemu_version, shown, autostart, members, filters }))
     }
 
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs, filters) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
@@ -249,6 +263,7 @@ impl Hypervisor for LibvirtHost {
                 })
             },
             self.see_vifs(definition),
+            self.see_filters(leaving),
         )?;
         Ok(DestinationFacts {
             host: self.name.clone(),
@@ -264,6 +279,7 @@ impl Hypervisor for LibvirtHost {
             networks,
             vifs,
             firewall: self.filters(definition).await,
+            filters,
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
             sight,
             qemu_version: host.qemu_version,

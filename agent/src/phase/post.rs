@@ -49,6 +49,7 @@ pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Step
     // The guest ran here: from now on neither its copy here nor its disks may be taken back.
     steps.keep_what_the_guest_has()?;
     host.settle(order.id, steps.vifs()).await;
+    host.settle_filters(order.id);
     if let Err(fault) = host.make_persistent(order.instance).await {
         let name = &order.instance_name;
         warnings.push(format!("{}: {name} runs but its definition is not kept: {fault}", host.name()));
@@ -74,6 +75,9 @@ pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>
     // What must go, journaled as a step is: whatever cannot be done now is tried again until it can.
     for undo in disk::left_behind(steps.disks()) {
         steps.promise(undo)?;
+    }
+    for name in steps.filters().to_vec() {
+        steps.promise(Undo::UndefineFilter { name })?;
     }
     let placed = steps.vifs().to_vec();
     for undo in placed.iter().flat_map(Placement::undos) {

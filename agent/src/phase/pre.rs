@@ -25,6 +25,7 @@ pub async fn source(
 ) -> Result<(), Fault> {
     steps.remember_disks(resolved)?;
     steps.remember_vifs(&host.plugged(order).await?)?;
+    steps.remember_filters(&host.made_filters(order).await?)?;
     let (name, here, there) = (&order.instance_name, host.name(), &order.destination.host);
     compare(host, resolved, |path| {
         format!(
@@ -66,6 +67,10 @@ pub async fn destination(
     let memory = needed_memory(&leaving.definition, order.kind);
     steps.take(Undo::ReleaseMemory { memory }, async { Ok(()) }).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
+    for filter in &leaving.filters {
+        let undo = Undo::UndefineFilter { name: filter.name.clone() };
+        steps.take(undo, host.make_filter(order, filter)).await?;
+    }
     let mut relocations = vifs(host, order, leaving, steps).await?;
     relocations.extend(volumes(host, order, resolved, steps).await?);
     // It may have been exchanged since the checks.

@@ -1,6 +1,7 @@
 //! Two hosts in memory, below the edge: domains, disks, sockets and grants as plain values, and one fault at a chosen place.
 
 mod disks;
+mod filter;
 mod host;
 mod local;
 mod network;

@@ -344,6 +344,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             qemu_version: 7_002_022,
             shown: Shown::default(),
             members: Default::default(),
+            filters: vec![],
             autostart: false,
         });
         Ok(Response::new(v1::CheckResponse {

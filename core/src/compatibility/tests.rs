@@ -19,7 +19,7 @@ fn definition() -> Definition {
     Definition::parse(DOMAIN).expect("valid")
 }
 
-fn source() -> SourceFacts {
+pub(super) fn source() -> SourceFacts {
     SourceFacts {
         host: host("node-28"),
         kind: Kind::Live,
@@ -32,6 +32,7 @@ fn source() -> SourceFacts {
         snapshots: 0,
         definition: definition(),
         misplaced: vec![],
+        filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
     }
 }
@@ -71,6 +72,7 @@ pub(super) fn leaving_guest() -> Leaving {
         shown,
         autostart: true,
         members: Default::default(),
+        filters: vec![],
     }
 }
 
@@ -94,6 +96,7 @@ pub(super) fn destination() -> DestinationFacts {
         networks: Vec::new(),
         vifs: Vec::new(),
         firewall: None,
+        filters: Ok(vec![]),
         lacks_emulator: false,
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,

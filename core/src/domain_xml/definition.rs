@@ -6,6 +6,7 @@ use roxmltree::Node;
 use super::{
     Error, child,
     disk::{DiskDefinition, disk},
+    filter::filter_named,
     metadata::{
         self, LabelError, VolumeLabel,
         interfaces::{self, InterfaceError, InterfaceLabel},
@@ -43,6 +44,8 @@ pub struct Definition {
     pub disks: Vec<DiskDefinition>,
     /// Its vifs.
     pub vifs: Vec<Vif>,
+    /// libvirt's filters that its vifs name.
+    pub filters: Vec<VifFilter>,
     /// What the metadata say of its volumes. An error hides no domain, but lets no disk be a volume by its label.
     pub labels: Result<Vec<VolumeLabel>, LabelError>,
     /// What the metadata say of its vifs. An error hides no domain, but lets no vif be filtered.
@@ -74,6 +77,15 @@ impl fmt::Display for HostState {
             Self::Tpm => f.write_str("an emulated TPM"),
         }
     }
+}
+
+/// A filter of libvirt's that a vif names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VifFilter {
+    /// The vif's MAC address.
+    pub mac: String,
+    /// The filter's name.
+    pub filter: String,
 }
 
 /// A device or setting that cannot leave the host.
@@ -138,6 +150,7 @@ impl Definition {
             cpu: child(domain, "cpu").map(|cpu| xml[cpu.range()].to_owned()),
             disks,
             vifs,
+            filters: elements(devices, "interface").filter_map(vif_filter).collect(),
             labels,
             interfaces,
             obstacles: obstacles(domain, devices),
@@ -187,6 +200,12 @@ fn vif(node: Node<'_, '_>) -> Vif {
         vlan: vlan(node),
         mtu: of("mtu", "size").parse().ok(),
     }
+}
+
+fn vif_filter(node: Node<'_, '_>) -> Option<VifFilter> {
+    let filter = node.children().find_map(filter_named)?;
+    let mac = child(node, "mac").and_then(|mac| mac.attribute("address")).unwrap_or_default();
+    Some(VifFilter { mac: mac.to_owned(), filter })
 }
 
 /// Whether it is in several networks at once.
@@ -279,7 +298,8 @@ mod tests {
     <disk type='file' device='disk'><source file='/srv/web.img'/><target dev='vda' bus='virtio'/><readonly/></disk>
     <disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
     <disk type='network' device='disk'><source protocol='rbd' name='vms/web'/><target dev='vdb'/></disk>
-    <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><model type='virtio'/></interface>
+    <interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><model type='virtio'/>
+      <filterref filter='clean-traffic'><parameter name='IP' value='192.0.2.7'/></filterref></interface>
     <hostdev mode='subsystem' type='pci'>
       <source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/></source>
     </hostdev>
@@ -300,6 +320,8 @@ mod tests {
         assert_eq!(definition.disks[1].disk.source, DiskSource::Empty);
         assert_eq!(definition.disks[2].disk.source.to_string(), "rbd:vms/web");
         assert_eq!(definition.vifs[0].attachment, VifAttachment::Bridge { bridge: "br0".into() });
+        let filtered = VifFilter { mac: "52:54:00:00:00:01".into(), filter: "clean-traffic".into() };
+        assert_eq!(definition.filters, [filtered]);
         assert_eq!(
             definition.obstacles,
             [

@@ -7,8 +7,10 @@ use super::{
     LONG_PROBED, Leftover, Level, Needs,
 };
 use crate::{
+    domain_xml::FilterDefinition,
     id::MigrationId,
     network::{HeldKind, HeldLink, Holder},
+    nwfilter,
     undo::Undo,
     volume::{Connection, SecretName},
 };
@@ -26,6 +28,7 @@ pub fn leftovers(holdings: &Holdings, needs: &Needs, now: Timestamp) -> Vec<Left
     found.extend(holdings.probes.iter().filter_map(|held| probes(held, now)));
     found.extend(holdings.receivers.iter().filter_map(|held| receiver(held, &wanted)));
     found.extend(holdings.links.iter().filter_map(|held| link(held, &wanted)));
+    found.extend(nwfilter::unneeded(&holdings.filters, &wanted.filters).into_iter().map(filter));
     found.extend(holdings.drift.iter().map(|drift| {
         let remedy = "the agent repairs it by itself; if it comes again, see who changes it (nft monitor, ip monitor)";
         problem(Kind::Drift, "networks", drift.clone(), remedy.into())
@@ -43,6 +46,7 @@ struct Wanted<'a> {
     volumes: Vec<&'a Connection>,
     devices: &'a BTreeSet<String>,
     holders: BTreeSet<Holder>,
+    filters: BTreeSet<String>,
     going_on: BTreeSet<MigrationId>,
 }
 
@@ -62,12 +66,17 @@ impl<'a> Wanted<'a> {
             Undo::Unplug { plug } => Some(plug.holder()),
             _ => None,
         });
+        let filters = halves().flat_map(|half| &half.pending).filter_map(|undo| match undo {
+            Undo::UndefineFilter { name } => Some(name),
+            _ => None,
+        });
         let has_work = |half: &&Half| half.outcome.is_none() || !half.pending.is_empty();
         Self {
             secrets: needs.secrets.iter().chain(their_secrets).collect(),
             volumes: needs.volumes.iter().chain(in_hand.iter().copied()).collect(),
             devices: &needs.devices,
             holders: needs.holders.iter().cloned().chain(plugged).collect(),
+            filters: needs.filters.iter().chain(filters).cloned().collect(),
             going_on: halves().filter(has_work).map(|half| half.order.id).collect(),
         }
     }
@@ -217,6 +226,12 @@ fn link(held: &HeldLink, wanted: &Wanted<'_>) -> Option<Leftover> {
         HeldKind::OvsPort => format!("ovs-vsctl del-port {name}"),
     };
     Some(problem(Kind::Link, name, what, remedy))
+}
+
+fn filter(held: &FilterDefinition) -> Leftover {
+    let name = &held.name;
+    let what = "made by VMFerry; no domain and no other filter needs it".to_owned();
+    problem(Kind::Filter, name, what, format!("virsh nwfilter-undefine {name}"))
 }
 
 fn is_older(since: Timestamp, age: std::time::Duration, now: Timestamp) -> bool {

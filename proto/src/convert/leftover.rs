@@ -4,7 +4,7 @@ use super::Invalid;
 use crate::v1;
 
 /// Every kind and its wire value.
-const KINDS: [(Kind, v1::LeftoverKind); 12] = [
+const KINDS: [(Kind, v1::LeftoverKind); 13] = [
     (Kind::Migration, v1::LeftoverKind::Migration),
     (Kind::Steps, v1::LeftoverKind::Steps),
     (Kind::Secret, v1::LeftoverKind::Secret),
@@ -15,6 +15,7 @@ const KINDS: [(Kind, v1::LeftoverKind); 12] = [
     (Kind::Probes, v1::LeftoverKind::Probes),
     (Kind::Receiver, v1::LeftoverKind::Receiver),
     (Kind::Link, v1::LeftoverKind::Link),
+    (Kind::Filter, v1::LeftoverKind::Filter),
     (Kind::Drift, v1::LeftoverKind::Drift),
     (Kind::Unseen, v1::LeftoverKind::Unseen),
 ];

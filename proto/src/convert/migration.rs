@@ -111,6 +111,7 @@ impl From<Leaving> for v1::Leaving {
             backing: disk::backing(&leaving.definition.disks),
             vifs: leaving.definition.vifs.into_iter().map(Into::into).collect(),
             groups: network::wire_members(leaving.members),
+            libvirt_filters: network::wire_filters(&leaving.filters),
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
@@ -137,6 +138,7 @@ impl TryFrom<v1::Leaving> for Leaving {
             qemu_version: leaving.qemu_version,
             autostart: leaving.autostart,
             members: network::members(leaving.groups)?,
+            filters: network::filters(&leaving.libvirt_filters)?,
             shown,
         })
     }

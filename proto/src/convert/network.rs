@@ -1,5 +1,8 @@
 use vmferry_core::{
-    domain_xml::metadata::interfaces::{InterfaceLabel, written},
+    domain_xml::{
+        FilterDefinition,
+        metadata::interfaces::{InterfaceLabel, written},
+    },
     instance::{Vif, VifAttachment},
     network::VlanId,
     policy::{Direction, Members, Peer, Policy, Ports, Protocol, Rule},
@@ -166,6 +169,14 @@ pub(super) fn members(groups: Vec<v1::GroupMembers>) -> Result<Members, Invalid>
     groups.into_iter().map(group).collect()
 }
 
+pub(super) fn wire_filters(filters: &[FilterDefinition]) -> Vec<String> {
+    filters.iter().map(|filter| filter.xml().to_owned()).collect()
+}
+
+pub(super) fn filters(filters: &[String]) -> Result<Vec<FilterDefinition>, Invalid> {
+    filters.iter().map(|xml| FilterDefinition::parse(xml).map_err(invalid("leaving.libvirt_filters"))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +200,13 @@ mod tests {
         assert!(InterfaceLabel::try_from(wire).is_err());
         let members: Members = [("web".parse().expect("valid"), ["2001:db8::7".parse().expect("valid")].into())].into();
         assert_eq!(super::members(wire_members(members.clone())), Ok(members));
+    }
+
+    #[test]
+    fn a_filter_arrives_without_its_uuid_and_what_is_none_does_not() {
+        let xml = |uuid| format!("<filter name='web'>{uuid}<filterref filter='base'/></filter>");
+        let sent = FilterDefinition::parse(&xml("<uuid>2a5b08e4-3bf0-4db2-8e5b-7c1c4f2d9a01</uuid>")).expect("valid");
+        assert_eq!(filters(&wire_filters(&[sent])), Ok(vec![FilterDefinition::parse(&xml("")).expect("valid")]));
+        assert_eq!(filters(&["<domain/>".into()]), Err(Invalid { field: "leaving.libvirt_filters" }));
     }
 }

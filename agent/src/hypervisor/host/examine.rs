@@ -9,7 +9,7 @@ use vmferry_core::{
     leftovers::{HeldDirectory, HeldReceiver, Holdings, Needs},
 };
 
-use super::LibvirtHost;
+use super::{LibvirtHost, filters};
 use crate::{
     hypervisor::{Fault, files},
     storage::by_host,
@@ -30,6 +30,8 @@ impl LibvirtHost {
         let told = |fault: Fault| io::Error::other(fault.message);
         held.links = seen("network links", self.vifs.plumber.held().await.map_err(told), &mut unseen);
         held.links.extend(seen("Open vSwitch", self.vifs.plumber.held_ports().await.map_err(told), &mut unseen));
+        let filters = self.libvirt.filters().await.map_err(io::Error::other);
+        held.filters = seen("libvirt filters", filters, &mut unseen);
         held.drift = seen("filters", self.reconcile(false).await.map_err(told), &mut unseen);
         held.unseen = unseen;
         Ok(held)
@@ -55,6 +57,7 @@ impl LibvirtHost {
             volumes: volumes.collect(),
             devices,
             holders: self.holders(&definitions),
+            filters: filters::named(&definitions),
             ..Needs::default()
         })
     }

@@ -16,6 +16,7 @@ use vmferry_core::{
 };
 
 use super::{
+    filter,
     host::Fake,
     network,
     world::{Facts, World},
@@ -25,7 +26,7 @@ pub(crate) const INSTANCE: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 
 pub(super) const MAC: &str = "52:54:00:a0:00:01";
 
-/// Shared, local on a local base, opened by QEMU, attached by the host; and a filtered vif.
+/// Shared, local on a local base, opened by QEMU, attached by the host; and a vif that is filtered twice.
 pub(super) fn domain_xml() -> String {
     DOMAIN_XML.replace("BRIDGE", network::bridge().as_str())
 }
@@ -44,7 +45,8 @@ const DOMAIN_XML: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d5
   <disk type='network'><source protocol='rbd' name='vms/c'><host name='192.0.2.1'/><auth username='libvirt'>
     <secret type='ceph' uuid='2a5b08e4-3bf0-4db2-8e5b-7c1c4f2d9a01'/></auth></source><target dev='vdc'/></disk>
   <disk type='block'><driver cache='none'/><source dev='/dev/d'/><target dev='vdd'/></disk>
-  <interface type='bridge'><mac address='52:54:00:a0:00:01'/><source bridge='BRIDGE'/></interface>
+  <interface type='bridge'><mac address='52:54:00:a0:00:01'/><source bridge='BRIDGE'/>
+    <filterref filter='web'/></interface>
   </devices></domain>";
 
 const DATA: &str = "/local/web/data.img";
@@ -69,7 +71,7 @@ pub(super) fn assert_whole(facts: &Facts) {
             for thing in OF_THE_GUEST {
                 assert!(facts.has.contains(&(host, (*thing).to_owned())), "I4: {thing} is not on {host} any more");
             }
-            for thing in network::of_the_guest(host) {
+            for thing in network::of_the_guest(host).into_iter().chain(filter::of_the_guest()) {
                 assert!(facts.has.contains(&(host, thing.clone())), "the guest runs on {host} without {thing}");
             }
         }

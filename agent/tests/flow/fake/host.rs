@@ -18,7 +18,7 @@ use vmferry_core::{
 };
 
 use super::{
-    disks, network,
+    disks, filter, network,
     world::{Place, Trouble, World},
 };
 
@@ -105,6 +105,7 @@ impl Hypervisor for Fake {
             snapshots: 0,
             definition: definition.clone(),
             misplaced: vec![],
+            filters_missing: Ok(vec![]),
             shown: shown.clone(),
         };
         let instance = Instance {
@@ -128,6 +129,7 @@ impl Hypervisor for Fake {
             shown,
             autostart: true,
             members: [("web".parse().expect("valid"), ["192.0.2.9".parse().expect("valid")].into())].into(),
+            filters: filter::filters(),
         };
         self.step("reading the guest", || (facts, leaving)).await
     }
@@ -150,6 +152,7 @@ impl Hypervisor for Fake {
             networks: Vec::new(),
             vifs: vec![VifSight { network: Some((network::blue(self.name), carried)), ..VifSight::default() }],
             firewall: None,
+            filters: Ok(self.filters_here()),
             lacks_emulator: false,
             sight,
             qemu_version: 7_002_000,

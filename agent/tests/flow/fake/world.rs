@@ -14,7 +14,7 @@ use vmferry_core::{
     id::{HostName, MigrationId},
 };
 
-use super::{disks, network};
+use super::{disks, filter, network};
 
 /// The guest's.
 const NAME: &str = "web";
@@ -114,6 +114,7 @@ impl World {
                 .iter()
                 .map(|thing| (*thing).to_owned())
                 .chain(network::of_the_source())
+                .chain(filter::of_the_guest())
                 .map(|thing| ("source", thing))
                 .collect(),
             receiving: BTreeSet::new(),

@@ -60,6 +60,7 @@ fn plan() -> Plan {
             shown: Shown::default(),
             autostart: false,
             members: Default::default(),
+            filters: vec![],
         },
         resolved: vec![],
         checks: vec![

@@ -43,11 +43,17 @@ fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
     Half { order, started: started.parse().expect("valid"), outcome, pending }
 }
 
-/// One of each, all VMFerry's.
+fn ours(name: &str) -> FilterDefinition {
+    let uuid = nwfilter::uuid_of(name);
+    FilterDefinition::parse(&format!("<filter name='{name}'><uuid>{uuid}</uuid></filter>")).expect("valid")
+}
+
+/// One of each, all VMFerry's but a filter.
 fn everything() -> Holdings {
     let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
     Holdings {
         links: vec![],
+        filters: vec![ours("web"), FilterDefinition::parse("<filter name='clean-traffic'/>").expect("valid")],
         drift: vec![],
         secrets: vec![HeldSecret { uuid: SECRET, usage: "san".into(), ours: true }],
         sessions: vec![HeldSession { target, portal, disks: vec!["sda".into()], claimed: None, ours: true }],
@@ -94,6 +100,7 @@ fn what_nobody_needs_is_named_with_the_command_that_removes_it() {
             of(Kind::Directory, "rm -r /run/vmferry/migrations/0197a000-0000-7000-8000-000000000001"),
             of(Kind::Probes, "rm -f /srv/.vmferry-probe-a-0"),
             of(Kind::Receiver, "kill 4711"),
+            of(Kind::Filter, "virsh nwfilter-undefine web"),
             // Who mapped it cannot be told.
             (Kind::RbdImage, Level::Note, "if nobody needs it: rbd unmap /dev/rbd0".into()),
         ]
@@ -105,6 +112,7 @@ fn what_a_domain_uses_is_no_leftover() {
     let needs = Needs {
         secrets: BTreeSet::from([SecretName::Usage("san".into())]),
         volumes: vec![lun(), rbd()],
+        filters: ["web".into()].into(),
         ..Needs::default()
     };
     assert_eq!(kinds(&everything(), &needs), [Kind::Directory, Kind::Probes, Kind::Receiver]);
@@ -116,7 +124,11 @@ fn what_a_domain_uses_is_no_leftover() {
 
 #[test]
 fn what_a_migration_has_in_hand_is_no_leftover() {
-    let pending = vec![Undo::DisconnectVolume { connection: lun() }, Undo::DisconnectVolume { connection: rbd() }];
+    let pending = vec![
+        Undo::DisconnectVolume { connection: lun() },
+        Undo::DisconnectVolume { connection: rbd() },
+        Undo::UndefineFilter { name: "web".into() },
+    ];
     let open = half("2026-11-22T11:59:00Z", None, pending);
     let needs = Needs { halves: vec![open.clone()], ..Needs::default() };
     assert_eq!(kinds(&everything(), &needs), [Kind::Probes]);
