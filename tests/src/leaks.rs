@@ -13,6 +13,7 @@ use crate::host::Host;
 const LOOKS: &[(&str, &str)] = &[
     ("domain", "virsh -q -c qemu:///system list --all --name | grep . || true"),
     ("secret", "virsh -q -c qemu:///system secret-list | awk '{print $1}'"),
+    ("libvirt filter", "virsh -q -c qemu:///system nwfilter-list | awk '{print $2}'"),
     ("qemu process", "pgrep -a qemu-system | grep -o 'guest=[^,]*' || true"),
     // The directory of directories stays; one of a migration does not.
     ("file", "find /run/vmferry -mindepth 1 ! -path /run/vmferry/migrations -printf '%p %y\\n' 2>/dev/null || true"),

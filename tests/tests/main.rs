@@ -9,6 +9,7 @@ mod faults;
 mod filters;
 mod interrupts;
 mod intruders;
+mod libvirt_filters;
 mod moves;
 mod network_faults;
 mod network_refusals;
