@@ -18,4 +18,5 @@ pub mod phase;
 pub mod probes;
 pub mod serve;
 pub mod storage;
+pub mod told;
 pub mod tunnel;

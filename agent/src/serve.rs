@@ -1,6 +1,7 @@
 //! The one port: TLS with client certificates, then gRPC or the tunnel, as ALPN says.
 
 mod authorize;
+mod group;
 mod host;
 mod instance;
 mod migration;
@@ -18,8 +19,8 @@ use tracing::{debug, info, warn};
 use vmferry_proto::{
     DESCRIPTORS,
     v1::{
-        host_service_server::HostServiceServer, instance_service_server::InstanceServiceServer,
-        migration_service_server::MigrationServiceServer,
+        group_service_server::GroupServiceServer, host_service_server::HostServiceServer,
+        instance_service_server::InstanceServiceServer, migration_service_server::MigrationServiceServer,
     },
 };
 use vmferry_transport::{Accepted, Credentials, Protocol, accept};
@@ -33,7 +34,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// nobody out, so there may be many: but far fewer than the agent may have open files.
 const HANDSHAKES: usize = 8192;
 
-/// Definitions of large guests are below 1 MiB; nothing else is larger than a few KiB.
+/// Definitions of large guests are below 1 MiB, and so is what is told of groups unless tens of thousands of guests are in some;
+/// nothing else is larger than a few KiB.
 const MESSAGE_LIMIT: usize = 8 << 20;
 
 /// What the port serves.
@@ -67,6 +69,8 @@ impl Port {
         let service = migration::Service::new(Arc::clone(&self.migrations));
         let migrations = MigrationServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
+        let service = group::Service::new(Arc::clone(&self.migrations));
+        let groups = GroupServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
         let hosts = HostServiceServer::new(host::Service::new(self.migrations, self.zone, self.credentials));
         Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
@@ -75,6 +79,7 @@ impl Port {
             .add_service(health_service)
             .add_service(reflection().build_v1().expect(well_formed))
             .add_service(reflection().build_v1alpha().expect(well_formed))
+            .add_service(groups)
             .add_service(hosts)
             .add_service(instances)
             .add_service(migrations)

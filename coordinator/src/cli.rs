@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
 mod cold;
+mod groups;
 mod instance;
 mod volumes;
 
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
 pub(crate) use cold::Cold;
+pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
@@ -25,6 +27,7 @@ Examples:
   vmferry migrations resolve                   ends what was left behind
   vmferry volumes                              the volumes, and whose disks they are
   vmferry instance policy show web             what its interfaces may send and receive
+  vmferry groups                               who is in which security group
   vmferry doctor                               what failures have left on the hosts
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
@@ -99,6 +102,8 @@ pub(crate) enum Command {
     Abort(Abort),
     /// Lists the volumes of all instances, or says what a disk is as a volume
     Volumes(Volumes),
+    /// Lists who is in which security group, or tells all hosts of it
+    Groups(Groups),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
     #[command(subcommand)]

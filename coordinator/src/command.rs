@@ -3,6 +3,7 @@
 pub(crate) mod abort;
 pub(crate) mod doctor;
 mod drive;
+pub(crate) mod groups;
 pub(crate) mod hypervisors;
 pub(crate) mod instance;
 pub(crate) mod instances;

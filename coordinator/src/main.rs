@@ -20,9 +20,9 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use chain::chain;
-use cli::{Cli, Command, Global, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
+use cli::{Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
 use command::{
-    Session, abort, doctor, hypervisors, instance, instances, migrate, migrations, resolve, vif, volumes, zones,
+    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, resolve, vif, volumes, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -107,6 +107,10 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             None => volumes::run(session, &args).await,
             Some(VolumesCommand::Set(args)) => volumes::set(session, args).await,
             Some(VolumesCommand::Unset(args)) => volumes::unset(session, args).await,
+        },
+        Command::Groups(args) => match &args.command {
+            None => groups::run(session).await,
+            Some(GroupsCommand::Sync(args)) => groups::sync(session, args).await,
         },
         Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Pki(_) | Command::Version => Ok(Exit::Done),

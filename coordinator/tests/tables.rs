@@ -56,6 +56,7 @@ fn the_help_teaches() {
       migrations   Lists migrations, shows one, or ends what was left behind
       abort        Ends a migration that goes on; the guest stays on its source
       volumes      Lists the volumes of all instances, or says what a disk is as a volume
+      groups       Lists who is in which security group, or tells all hosts of it
       doctor       Looks for what migrations have left on the hosts
       pki          Makes the certificates that hosts and users prove themselves with
       version      Prints the version
@@ -81,6 +82,7 @@ fn the_help_teaches() {
       vmferry migrations resolve                   ends what was left behind
       vmferry volumes                              the volumes, and whose disks they are
       vmferry instance policy show web             what its interfaces may send and receive
+      vmferry groups                               who is in which security group
       vmferry doctor                               what failures have left on the hosts
 
     Inventory: the first of --inventory, $VMFERRY_INVENTORY,

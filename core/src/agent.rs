@@ -9,7 +9,7 @@ use crate::{
     id::HostName,
     instance::Instance,
     migration::{Cause, Order, Progress, Record, Side, Statistics},
-    policy::Members,
+    policy::Told,
     reason::Reason,
 };
 
@@ -143,8 +143,8 @@ pub struct Leaving {
     pub shown: Shown,
     /// Whether its host starts it with itself.
     pub autostart: bool,
-    /// The members, as far as the source knows them, of the groups that rules of its policies name.
-    pub members: Members,
+    /// Who is in the groups that rules of its policies name, as far as the source knows: its own guests, and those of other hosts.
+    pub members: Told,
     /// libvirt's filters that its vifs name, and those that these name in turn, which come first.
     pub filters: Vec<FilterDefinition>,
 }

@@ -1,6 +1,7 @@
 //! What a vif may send and receive: its addresses, and the rules of its security groups.
 
 mod flows;
+mod groups;
 mod text;
 
 use std::{
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     flows::{Ends, Flow, Flows, Subject},
+    groups::{GroupReport, Member, Memberships, Told, gather, member_of_placed, memberships, named},
     text::InvalidRule,
 };
 use crate::{id::name, identity::is_label, network::LinkName};
@@ -119,6 +121,11 @@ impl Policy {
     /// Whether a rule speaks of this direction, so that it is not open.
     pub fn restricts(&self, direction: Direction) -> bool {
         self.rules.iter().any(|rule| rule.direction == direction)
+    }
+
+    /// Whether groups have to do with it: the guest is in one, or a rule names one.
+    pub fn concerns_groups(&self) -> bool {
+        !self.groups.is_empty() || self.rules.iter().any(|rule| matches!(rule.peer, Peer::Group(_)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! From wire types to core's and back. Core never sees prost; an unknown or missing value is an error, not a default.
 
 mod disk;
+mod group;
 mod host;
 mod instance;
 mod label;

@@ -65,6 +65,11 @@ impl Console {
         Ok(lines(&self.text()?).filter_map(|line| line.strip_prefix("ACK ")?.parse().ok()).collect())
     }
 
+    /// Whether each ping of a Linux guest was answered, within 2 s.
+    pub fn pings(&self) -> Result<Vec<bool>> {
+        Ok(lines(&self.text()?).filter_map(|line| Some(line.strip_prefix("PING ")? == "yes")).collect())
+    }
+
     /// All heartbeats of a boot-sector guest.
     pub fn ticks(&self) -> Result<Vec<Tick>> {
         Ok(lines(&self.text()?).filter_map(tick).collect())

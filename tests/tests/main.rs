@@ -7,6 +7,7 @@ mod block_rig;
 mod cold;
 mod faults;
 mod filters;
+mod groups;
 mod interrupts;
 mod intruders;
 mod libvirt_filters;

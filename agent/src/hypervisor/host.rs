@@ -1,6 +1,7 @@
 mod departure;
 mod examine;
 mod filters;
+mod groups;
 mod instances;
 mod network;
 mod power;
@@ -45,6 +46,7 @@ use crate::{
     libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
     network::bridges,
     storage::{digest::Digests, receivers::Receivers, with_causes},
+    told::Remembered,
     tunnel::{self, Grants, Listeners},
 };
 
@@ -81,7 +83,7 @@ impl LibvirtHost {
             name: config.name.clone(),
             qemu_group: config.qemu_group.clone(),
             volumes: Volumes::new(config, libvirt.clone()),
-            vifs: Vifs::new(config.networks.clone(), firewall),
+            vifs: Vifs::new(config.networks.clone(), firewall, Remembered::load(&config.state_directory)),
             filters: Filters::default(),
             libvirt,
             listeners,
@@ -357,11 +359,15 @@ impl Hypervisor for LibvirtHost {
         let name = &order.instance_name;
         let to = &order.destination.host;
         let stopped = Arc::new(Notify::new());
+        self.expect_departure(order).await;
         let job = self.libvirt.migrate(&job, move |sample| progress(sample), Arc::clone(&stopped), cancel);
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
         };
+        if moved.is_err() {
+            self.forget_departure(order).await;
+        }
         moved.map_err(|error| match error {
             JobError::Aborted => {
                 Fault::new(Reason::MigrationAborted, format!("the migration of {name} to {to} was aborted"))

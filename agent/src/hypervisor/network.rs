@@ -8,7 +8,7 @@ use vmferry_core::{
     id::MigrationId,
     migration::Order,
     network::{LinkName, Plug},
-    policy::{Guarded, Members},
+    policy::{Guarded, Told},
     vif::Placement,
 };
 
@@ -30,17 +30,22 @@ pub trait Networking: Send + Sync + 'static {
     /// Either: takes that away, as far as no domain here, and none that is arriving, needs it.
     fn unplug(&self, migration: MigrationId, plug: &Plug) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Destination: filters taps that are not there yet, in one go. `members`: of the groups that their rules name.
+    /// Destination: filters taps that are not there yet, in one go. `members`: of the groups that their rules name, as the source
+    /// knows them.
     fn guard(
         &self,
         migration: MigrationId,
         vifs: &[Guarded],
-        members: &Members,
+        members: &Told,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Either: lets go of a tap, unless a domain here has it, or one that is arriving.
     fn release_filters(&self, migration: MigrationId, tap: &LinkName)
     -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Source: the guest is in the same groups on its destination as here; this host's other guests must still know it when its
+    /// definition is gone.
+    fn note_departure(&self, order: &Order, placed: &[Placement]) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: the guest is here. From now on what was made stays for its sake, not for the migration's.
     fn settle(&self, migration: MigrationId, placed: &[Placement]) -> impl Future<Output = ()> + Send;

@@ -83,6 +83,8 @@ pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>
     for undo in placed.iter().flat_map(Placement::undos) {
         steps.promise(undo)?;
     }
+    // Before its definition goes: while that is there, the guest's groups are known by it.
+    let noted = host.note_departure(order, &placed).await;
     // The first to go: while the guest is defined here its disks are its own.
     steps.promise(Undo::ForgetDefinition { instance: order.instance })?;
     let heard = match order.kind {
@@ -91,8 +93,14 @@ pub async fn source(host: &impl Hypervisor, order: &Order, steps: &mut Steps<'_>
         Kind::Cold { .. } => Ok(Vec::new()),
     };
     let mut warnings = unheard(host, order, heard);
+    warnings.extend(noted.err().map(|fault| unnoted(host, order, &fault)));
     warnings.extend(steps.unwind(host).await);
     Ok(warnings)
+}
+
+fn unnoted(host: &impl Hypervisor, order: &Order, fault: &Fault) -> String {
+    let (name, here) = (&order.instance_name, host.name());
+    format!("{here} may not know any more which groups {name} is in: {fault}; run `vmferry groups sync`")
 }
 
 fn unheard(host: &impl Hypervisor, order: &Order, heard: Result<Vec<String>, Fault>) -> Vec<String> {

@@ -29,6 +29,8 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/grpc.health.v1.Health/Watch", EVERYBODY),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", EVERYBODY),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", EVERYBODY),
+    ("/vmferry.agent.v1.GroupService/GetGroups", READERS),
+    ("/vmferry.agent.v1.GroupService/TellGroups", COORDINATORS),
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
     ("/vmferry.agent.v1.HostService/Examine", READERS),
     ("/vmferry.agent.v1.InstanceService/ListInstances", READERS),
@@ -129,6 +131,11 @@ mod tests {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
         }
+        let tell = "/vmferry.agent.v1.GroupService/TellGroups";
+        assert!(
+            is_allowed(Role::Coordinator, tell) && !is_allowed(Role::Viewer, tell) && !is_allowed(Role::Agent, tell)
+        );
+        assert!(is_allowed(Role::Viewer, "/vmferry.agent.v1.GroupService/GetGroups"));
         for call in ["GetHost", "Examine"] {
             assert!(is_allowed(Role::Viewer, &format!("/vmferry.agent.v1.HostService/{call}")), "{call}");
         }

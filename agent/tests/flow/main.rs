@@ -150,7 +150,11 @@ impl Rig {
         if is_on_destination {
             assert_eq!(self.world.sees("source"), Sighting::Absent, "I2, {case}: no definition stays behind");
             assert!(self.world.is_persistent("destination"), "I4, {case}: the definition is kept");
+            let told = self.source.records(false)[0].warnings.iter().any(|warning| warning.contains("groups sync"));
+            let is_noted = self.world.noted().as_ref() == Some(&self.order.destination.host);
+            assert!(is_noted || told, "{case}: the source knows whose guest it is now, or says that it does not");
         } else {
+            assert_eq!(self.world.noted(), None, "{case}: it is the source's");
             assert_eq!(self.world.sees("destination"), Sighting::Absent, "I2, {case}");
         }
     }

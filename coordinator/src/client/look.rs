@@ -1,4 +1,4 @@
-//! What a host has, and what is said of its guests' volumes and vifs: calls that are no phase.
+//! What a host has, and what is said of its guests' volumes, vifs and groups: calls that are no phase.
 
 use std::time::Duration;
 
@@ -9,13 +9,17 @@ use vmferry_core::{
     id::InstanceId,
     instance::Instance,
     leftovers::Leftover,
+    policy::{GroupReport, Told},
 };
-use vmferry_proto::v1::{
-    self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient,
-    set_vif_label_request::What, unset_volume_label_request::Which,
+use vmferry_proto::{
+    convert::Invalid,
+    v1::{
+        self, group_service_client::GroupServiceClient, host_service_client::HostServiceClient,
+        instance_service_client::InstanceServiceClient, set_vif_label_request::What, unset_volume_label_request::Which,
+    },
 };
 
-use super::{LOOK, MESSAGE_LIMIT, RemoteAgent};
+use super::{LOOK, MESSAGE_LIMIT, RemoteAgent, error};
 
 /// A look at everything that a host holds: devices that hang are waited for, each for a while.
 const EXAMINE: Duration = Duration::from_secs(30);
@@ -70,5 +74,22 @@ impl RemoteAgent {
         let mut client = HostServiceClient::new(self.channel.clone());
         let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
         answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
+    }
+    /// Which of the host's guests are in security groups, and what it remembers of other hosts'.
+    pub(crate) async fn groups(&self) -> Result<GroupReport, CallError> {
+        let mut client = GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        let answer = self.within(LOOK, client.get_groups(v1::GetGroupsRequest {})).await?;
+        let report: GroupReport = self.read(Some(answer))?;
+        if report.host == self.endpoint.host {
+            return Ok(report);
+        }
+        // Nobody speaks for another's guests.
+        Err(error::nonsense(&self.endpoint, &Invalid { field: "own.host" }))
+    }
+
+    /// Tells the host which guests of others are in security groups: all that there is to know of exactly these hosts.
+    pub(crate) async fn tell_groups(&self, hosts: Told) -> Result<(), CallError> {
+        let mut client = GroupServiceClient::new(self.channel.clone());
+        self.within(LOOK, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
     }
 }

@@ -6,7 +6,7 @@ use vmferry_core::{
     policy::Policy,
 };
 
-use super::Session;
+use super::{Session, groups};
 use crate::{
     cli::{self, SetNetwork, SetPolicy, UnsetPolicy, WhichVif},
     exit::{Exit, Failed},
@@ -43,7 +43,13 @@ pub(crate) async fn unset_policy(session: &Session, args: &UnsetPolicy) -> Resul
     session.may_coordinate()?;
     let cli::Which { instance, from } = &args.vif.instance;
     let (guest, zones, _) = session.instance(instance, from.as_ref()).await?;
+    // What cannot be read may have been about groups.
+    let concerned = !guest.problems.is_empty()
+        || guest.vifs.iter().filter_map(|vif| vif.policy.as_ref()).any(Policy::concerns_groups);
     let guest = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, None).await?;
+    if concerned {
+        groups::spread_change(session).await;
+    }
     tell(session, &guest, &zones)
 }
 
@@ -66,8 +72,13 @@ async fn change(
     let cli::Which { instance, from } = &wanted.instance;
     let (guest, zones, _) = session.instance(instance, from.as_ref()).await?;
     let mut label = said(&guest, wanted.mac.as_deref())?;
+    let before = label.policy.clone();
     change(&mut label);
+    let concerned = [&before, &label.policy].into_iter().flatten().any(Policy::concerns_groups);
     let guest = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, Some(label)).await?;
+    if concerned {
+        groups::spread_change(session).await;
+    }
     tell(session, &guest, &zones)
 }
 

@@ -27,6 +27,7 @@ use vmferry_core::{
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
+    policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
     volume::Attachment,
 };
@@ -66,6 +67,14 @@ pub(crate) struct World {
     pub(crate) label: Option<VolumeLabel>,
     /// What was said of its one vif.
     pub(crate) vif: Option<InterfaceLabel>,
+    /// The guests of node-31 that are in groups.
+    pub(crate) others: Memberships,
+    /// What each host remembers of others' groups.
+    pub(crate) told: BTreeMap<String, Told>,
+    /// How often hosts were told.
+    pub(crate) tellings: usize,
+    /// What somebody else says of the guest's vif as soon as a host is told of groups.
+    pub(crate) meanwhile: Option<InterfaceLabel>,
     /// What node-28 has of former migrations.
     pub(crate) leftovers: Vec<Leftover>,
     /// What libvirt's edge says instead of the hosts' facts.
@@ -94,6 +103,7 @@ pub(super) async fn serve(
         }
     });
     let server = Server::builder()
+        .add_service(v1::group_service_server::GroupServiceServer::new(agent.clone()))
         .add_service(v1::host_service_server::HostServiceServer::new(agent.clone()))
         .add_service(v1::instance_service_server::InstanceServiceServer::new(agent.clone()))
         .add_service(v1::migration_service_server::MigrationServiceServer::new(agent))
@@ -263,6 +273,44 @@ impl v1::host_service_server::HostService for Agent {
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
         let found = if self.name == "node-28" { self.world().leftovers.clone() } else { vec![] };
         Ok(Response::new(v1::ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
+    }
+}
+
+#[async_trait]
+impl v1::group_service_server::GroupService for Agent {
+    async fn get_groups(&self, _: Request<v1::GetGroupsRequest>) -> Result<Response<v1::GetGroupsResponse>, Status> {
+        let mut report = GroupReport {
+            host: self.name.parse().expect("valid"),
+            here: Default::default(),
+            own: if self.name == "node-31" { self.world().others.clone() } else { Memberships::new() },
+            told: self.world().told.get(self.name).cloned().unwrap_or_default(),
+        };
+        report.here.extend(report.own.keys());
+        if self.has_guest() {
+            let guest = self.instance();
+            let policy = guest.vifs.into_iter().find_map(|vif| vif.policy).unwrap_or_default();
+            let groups: BTreeMap<_, _> =
+                policy.groups.into_iter().map(|group| (group, policy.addresses.clone())).collect();
+            report.here.insert(guest.id);
+            if !groups.is_empty() {
+                report.own.insert(guest.id, Member { name: guest.name, groups });
+            }
+        }
+        Ok(Response::new(report.into()))
+    }
+
+    async fn tell_groups(
+        &self,
+        request: Request<v1::TellGroupsRequest>,
+    ) -> Result<Response<v1::TellGroupsResponse>, Status> {
+        let hosts = Told::try_from(request.into_inner()).expect("a coordinator of ours tells");
+        let mut world = self.world();
+        world.tellings += 1;
+        world.told.entry(self.name.to_owned()).or_default().replace(hosts);
+        if let Some(label) = world.meanwhile.take() {
+            world.vif = Some(label);
+        }
+        Ok(Response::new(v1::TellGroupsResponse {}))
     }
 }
 

@@ -9,7 +9,9 @@ use vmferry_core::{
     },
 };
 
-use super::{Invalid, all, disk, duration, invalid, network, required, timestamp, wire_duration, wire_timestamp};
+use super::{
+    Invalid, all, disk, duration, group, invalid, network, required, timestamp, wire_duration, wire_timestamp,
+};
 use crate::v1::{self, check, order, progress, shutdown};
 
 impl From<Order> for v1::Order {
@@ -110,7 +112,7 @@ impl From<Leaving> for v1::Leaving {
         let mut wire = Self {
             backing: disk::backing(&leaving.definition.disks),
             vifs: leaving.definition.vifs.into_iter().map(Into::into).collect(),
-            groups: network::wire_members(leaving.members),
+            groups: group::wire_told(leaving.members),
             libvirt_filters: network::wire_filters(&leaving.filters),
             instance: Some(leaving.instance.into()),
             domain_xml: leaving.domain_xml,
@@ -137,7 +139,7 @@ impl TryFrom<v1::Leaving> for Leaving {
             domain_xml: leaving.domain_xml,
             qemu_version: leaving.qemu_version,
             autostart: leaving.autostart,
-            members: network::members(leaving.groups)?,
+            members: group::told(leaving.groups)?,
             filters: network::filters(&leaving.libvirt_filters)?,
             shown,
         })

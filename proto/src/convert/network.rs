@@ -5,7 +5,7 @@ use vmferry_core::{
     },
     instance::{Vif, VifAttachment},
     network::VlanId,
-    policy::{Direction, Members, Peer, Policy, Ports, Protocol, Rule},
+    policy::{Direction, Peer, Policy, Ports, Protocol, Rule},
 };
 
 use super::{Invalid, invalid};
@@ -152,23 +152,6 @@ impl TryFrom<v1::PolicyRule> for Rule {
     }
 }
 
-pub(super) fn wire_members(members: Members) -> Vec<v1::GroupMembers> {
-    let group = |(group, addresses): (_, std::collections::BTreeSet<std::net::IpAddr>)| v1::GroupMembers {
-        group: String::from(group),
-        addresses: addresses.into_iter().map(|address| address.to_string()).collect(),
-    };
-    members.into_iter().map(group).collect()
-}
-
-pub(super) fn members(groups: Vec<v1::GroupMembers>) -> Result<Members, Invalid> {
-    let group = |v1::GroupMembers { group, addresses }| {
-        let addresses = addresses.iter().map(|text: &String| text.parse().map_err(invalid("groups.addresses")));
-        let group = String::try_into(group).map_err(invalid("groups.group"))?;
-        Ok((group, addresses.collect::<Result<_, Invalid>>()?))
-    };
-    groups.into_iter().map(group).collect()
-}
-
 pub(super) fn wire_filters(filters: &[FilterDefinition]) -> Vec<String> {
     filters.iter().map(|filter| filter.xml().to_owned()).collect()
 }
@@ -198,8 +181,6 @@ mod tests {
         let mut wire = v1::VifLabel::from(label);
         wire.policy.as_mut().expect("there").rules[0].ports = Some(policy_rule::Ports { first: 2, last: 1 });
         assert!(InterfaceLabel::try_from(wire).is_err());
-        let members: Members = [("web".parse().expect("valid"), ["2001:db8::7".parse().expect("valid")].into())].into();
-        assert_eq!(super::members(wire_members(members.clone())), Ok(members));
     }
 
     #[test]

@@ -27,4 +27,10 @@ fi
 for part in ${tool//,/ }; do
     /bin/guest-tool $part &
 done
+if [ -n "$ping" ]; then
+    while true; do
+        if /bin/busybox ping -c 1 -W 2 "$ping" >/dev/null 2>&1; then echo "PING yes"; else echo "PING no"; fi
+        /bin/busybox usleep 200000
+    done &
+fi
 exec /bin/busybox sh /heartbeat.sh

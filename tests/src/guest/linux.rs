@@ -77,6 +77,12 @@ impl LinuxGuest {
         self
     }
 
+    /// The same, asking this address for an answer again and again: see [`Console::pings`](crate::console::Console::pings).
+    pub fn pinging(mut self, address: Ipv4Addr) -> Self {
+        self.parameters += &format!(" ping={address}");
+        self
+    }
+
     /// The same with one more disk, a `<disk>` element.
     pub fn with_disk(mut self, disk: &str) -> Self {
         self.domain.extra_devices += disk;

@@ -16,7 +16,7 @@ use vmferry_core::{
     instance::{Vif, VifAttachment},
     migration::Order,
     network::{Carrier, LinkName, Network, NetworkName, Plug, is_made},
-    policy::{GroupName, Guarded, Members, Peer, Policy},
+    policy::{Guarded, Told, member_of_placed, named},
     vif::{self, Placement},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     hypervisor::{Fault, Networking},
     libvirt::DomainReading,
     network::{Networks, Plumber},
+    told::Remembered,
 };
 
 /// How often a bridge is asked whether it has heard of a guest from elsewhere.
@@ -39,18 +40,18 @@ pub(super) struct Vifs {
     /// Held from the look at what guests need to the change that follows from it: another change in between would be undone.
     pub(super) changing: tokio::sync::Mutex<()>,
     arriving: Mutex<BTreeMap<MigrationId, Vec<Guarded>>>,
-    /// Members of groups that other hosts have told of.
-    told: Mutex<Members>,
+    /// Which guests of other hosts are in groups.
+    pub(super) remembered: Remembered,
 }
 
 impl Vifs {
-    pub(super) fn new(networks: Networks, firewall: Arc<Firewall>) -> Self {
+    pub(super) fn new(networks: Networks, firewall: Arc<Firewall>, remembered: Remembered) -> Self {
         Self {
             plumber: Plumber::new(networks),
             firewall,
             changing: tokio::sync::Mutex::default(),
             arriving: Mutex::default(),
-            told: Mutex::default(),
+            remembered,
         }
     }
 
@@ -87,17 +88,6 @@ impl Vifs {
         let network = self.network(vif).or_else(|| self.network_of_bridge(vif, instance));
         vif::here(vif, instance, network)
     }
-
-    /// The members of groups, as far as they are known here: of this host's domains, and those that others have told of.
-    pub(super) fn members(&self, definitions: &[Definition]) -> Members {
-        let mut members = lock(&self.told).clone();
-        for policy in definitions.iter().flat_map(|definition| &definition.vifs).filter_map(|vif| vif.policy.as_ref()) {
-            for group in &policy.groups {
-                members.entry(group.clone()).or_default().extend(&policy.addresses);
-            }
-        }
-        members
-    }
 }
 
 impl LibvirtHost {
@@ -131,17 +121,6 @@ impl LibvirtHost {
             }
         }
         Ok(misplaced)
-    }
-
-    /// Members of the groups that rules of these vifs name.
-    pub(super) async fn members_for(&self, vifs: &[Vif]) -> Result<Members, Fault> {
-        let named = named_groups(vifs.iter().filter_map(|vif| vif.policy.as_ref()));
-        if named.is_empty() {
-            return Ok(Members::new());
-        }
-        let mut members = self.vifs.members(&self.libvirt.definitions().await?);
-        members.retain(|group, _| named.contains(group));
-        Ok(members)
     }
 
     /// What this host knows of the vifs of a guest that wants to come, in their order.
@@ -234,14 +213,13 @@ impl Networking for LibvirtHost {
         self.vifs.plumber.unplug(Some(migration), plug, used).await
     }
 
-    async fn guard(&self, migration: MigrationId, vifs: &[Guarded], members: &Members) -> Result<(), Fault> {
+    async fn guard(&self, migration: MigrationId, vifs: &[Guarded], members: &Told) -> Result<(), Fault> {
         let _changing = self.vifs.changing.lock().await;
         lock(&self.vifs.arriving).insert(migration, vifs.to_vec());
         // Of no others: what a host says of them is not this guest's business.
-        let named = named_groups(vifs.iter().map(|guarded| &guarded.policy));
-        for (group, addresses) in members.iter().filter(|(group, _)| named.contains(group)) {
-            lock(&self.vifs.told).entry(group.clone()).or_default().extend(addresses);
-        }
+        let named = named(vifs.iter().map(|guarded| &guarded.policy));
+        let brought = members.clone().without(&self.name).only(&named);
+        self.vifs.remembered.change(|told| told.learn(&brought))?;
         let members = self.vifs.members(&self.libvirt.definitions().await?);
         self.vifs.firewall.guard(vifs, &members).await
     }
@@ -258,6 +236,10 @@ impl Networking for LibvirtHost {
             return Ok(());
         }
         self.vifs.firewall.release(std::slice::from_ref(tap)).await
+    }
+
+    async fn note_departure(&self, order: &Order, placed: &[Placement]) -> Result<(), Fault> {
+        self.count_elsewhere(order, member_of_placed(&order.instance_name, placed)).await
     }
 
     async fn settle(&self, migration: MigrationId, placed: &[Placement]) {
@@ -297,12 +279,6 @@ impl Networking for LibvirtHost {
         }
         Ok(unheard)
     }
-}
-
-/// The groups that rules of these policies name.
-fn named_groups<'a>(policies: impl Iterator<Item = &'a Policy>) -> BTreeSet<&'a GroupName> {
-    let rules = policies.flat_map(|policy| &policy.rules);
-    rules.filter_map(|rule| if let Peer::Group(group) = &rule.peer { Some(group) } else { None }).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,6 +14,7 @@ use vmferry_core::{
     instance::{Instance, InstanceState},
     migration::{Kind, Order, Statistics},
     network::Carried,
+    policy::{Memberships, Told},
     reason::Reason,
 };
 
@@ -128,7 +129,7 @@ impl Hypervisor for Fake {
             qemu_version: 7_002_000,
             shown,
             autostart: true,
-            members: [("web".parse().expect("valid"), ["192.0.2.9".parse().expect("valid")].into())].into(),
+            members: Told([(self.host.clone(), Memberships::new())].into()),
             filters: filter::filters(),
         };
         self.step("reading the guest", || (facts, leaving)).await

@@ -9,7 +9,7 @@ use vmferry_core::{
     id::MigrationId,
     migration::Order,
     network::{Carrier, LinkName, Network, Plug, Remotes, VXLAN_PORT},
-    policy::{Guarded, Members},
+    policy::{Guarded, Told},
     vif::{self, Placement},
 };
 
@@ -111,9 +111,9 @@ impl Networking for Fake {
         .await
     }
 
-    async fn guard(&self, _: MigrationId, vifs: &[Guarded], members: &Members) -> Result<(), Fault> {
+    async fn guard(&self, _: MigrationId, vifs: &[Guarded], members: &Told) -> Result<(), Fault> {
         self.assert_journaled("drop_filters");
-        assert_eq!(members.len(), 1, "what the source knows of its groups has come along");
+        assert_eq!(members.0.len(), 1, "what the source knows of its groups has come along");
         self.step("filtering", || {
             let mut facts = self.world.facts();
             facts.has.extend(vifs.iter().map(|guarded| (self.name, filtered(&guarded.tap))));
@@ -129,6 +129,12 @@ impl Networking for Fake {
             }
         })
         .await
+    }
+
+    async fn note_departure(&self, order: &Order, placed: &[Placement]) -> Result<(), Fault> {
+        assert_eq!((self.name, placed.len()), ("source", 1));
+        let to = order.destination.host.clone();
+        self.step("noting where its groups are", || self.world.facts().noted = Some(to)).await
     }
 
     async fn settle(&self, _: MigrationId, _: &[Placement]) {

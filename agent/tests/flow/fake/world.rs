@@ -68,6 +68,8 @@ pub(super) struct Facts {
     pub(super) directories: BTreeSet<(&'static str, MigrationId)>,
     pub(super) listening: BTreeSet<(&'static str, MigrationId)>,
     pub(super) granted: BTreeMap<MigrationId, HostName>,
+    /// Where the source says that the groups of the guest are.
+    pub(super) noted: Option<HostName>,
     /// The host whose agent nobody hears.
     pub(super) silent: &'static str,
     /// Where the guest has run.
@@ -105,6 +107,7 @@ impl World {
             directories: BTreeSet::new(),
             listening: BTreeSet::new(),
             granted: BTreeMap::new(),
+            noted: None,
             silent: "nobody",
             has_run: BTreeSet::new(),
             name: NAME.to_owned(),
@@ -146,6 +149,11 @@ impl World {
 
     pub(crate) fn is_persistent(&self, host: &str) -> bool {
         self.facts().domains.get(host).is_some_and(|(_, persistent)| *persistent)
+    }
+
+    /// Where the source says that the groups of the guest are.
+    pub(crate) fn noted(&self) -> Option<HostName> {
+        self.facts().noted.clone()
     }
 
     pub(crate) fn leftovers(&self) -> Vec<String> {
