@@ -1,5 +1,6 @@
 //! Runs the agent's kernel tests (`storage::by_host::kernel_tests`, `network::kernel_tests`) where there is a kernel for them: in an emulated machine,
-//! which is also its own storage. This machine's kernel may have neither SCSI nor RBD nor VLANs.
+//! which is also its own storage. This machine's kernel may have neither SCSI nor RBD nor VLANs. Of the firewall's tests
+//! (`agent/tests/firewall`) all are run there once more: its rules must hold on the kernel that hypervisors have.
 
 use std::{
     fs::{self, File},
@@ -28,7 +29,7 @@ fn main() -> Result<ExitCode> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
-    let tests = agent_tests()?;
+    let tests = Tests::build()?;
     let image = Image::ensure()?;
     let directory = tempfile::Builder::new().prefix("vmferry-kernel-").tempdir()?;
     let started = Instant::now();
@@ -49,31 +50,46 @@ fn main() -> Result<ExitCode> {
     Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the agent's unit tests and returns the program.
-fn agent_tests() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["test", "--package", "vmferry-agent", "--lib", "--no-run", "--message-format", "json"]);
-    // What cargo says to the programs that it runs would make some crates build again, ring above all.
-    for (name, _) in std::env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            command.env_remove(name);
+/// The agent's test programs.
+struct Tests {
+    unit: PathBuf,
+    firewall: PathBuf,
+}
+
+impl Tests {
+    /// Builds them.
+    fn build() -> Result<Self> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["test", "--package", "vmferry-agent", "--lib", "--test", "firewall"]);
+        command.args(["--no-run", "--message-format", "json"]);
+        // What cargo says to the programs that it runs would make some crates build again, ring above all.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
         }
+        let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+        ensure!(output.status.success(), "cargo: {}", output.status);
+        let messages = String::from_utf8(output.stdout)?;
+        let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let programs: Vec<_> = messages.filter(|message| message["profile"]["test"] == true).collect();
+        let program = |kind: &str| {
+            let built = programs.iter().find(|message| message["target"]["kind"][0] == kind);
+            let path = built.and_then(|message| message["executable"].as_str());
+            path.map(PathBuf::from).with_context(|| format!("cargo has built no test program, {kind}"))
+        };
+        Ok(Self { unit: program("lib")?, firewall: program("test")? })
     }
-    let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "cargo: {}", output.status);
-    let messages = String::from_utf8(output.stdout)?;
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut programs = messages.filter(|message| message["profile"]["test"] == true);
-    let program = programs.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    program.context("cargo has built no test program")
 }
 
 /// The machine, with the tests on a disk of their own.
-fn boot(image: &Image, tests: &Path, directory: &Path) -> Result<Child> {
+fn boot(image: &Image, tests: &Tests, directory: &Path) -> Result<Child> {
     let contents = directory.join("contents");
     fs::create_dir(&contents)?;
-    fs::copy(tests, contents.join("agent-tests")).with_context(|| format!("cannot copy {}", tests.display()))?;
+    for (program, name) in [(&tests.unit, "agent-tests"), (&tests.firewall, "firewall-tests")] {
+        fs::copy(program, contents.join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
+    }
     write_program(&contents.join("init.sh"), INIT)?;
     write_program(&contents.join("ceph.sh"), CEPH)?;
     File::create(directory.join("log"))?;
