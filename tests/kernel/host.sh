@@ -13,4 +13,7 @@ ip link set lo up
 ip address add "$(cat /mnt/address)/24" dev eth0
 ip link set eth0 up
 ln -s /mnt/vmferry-agent /usr/sbin/vmferry-agent
+ln -s /mnt/guest-tool /usr/bin/guest-tool
+# libvirt changes the owner of what a guest boots from.
+cp -r /mnt/shared /srv/shared
 exec /lib/systemd/systemd

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, mem,
     os::fd::AsRawFd as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -51,10 +51,17 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Its sender as `ip link` has it.
+    pub fn mac(&self) -> String {
+        self.source.map(|byte| format!("{byte:02x}")).join(":")
+    }
+
     fn is_of(&self, mac: &str) -> bool {
-        self.source.map(|byte| format!("{byte:02x}")).join(":") == mac
+        self.mac() == mac
     }
 }
+
+type Look = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// Looks at a port until dropped.
 pub struct Capture {
@@ -72,13 +79,28 @@ impl fmt::Debug for Capture {
 impl Capture {
     /// Sees every frame from now on that passes the port of a namespace in this direction.
     pub(crate) fn start(namespace: &str, port: &str, direction: Direction) -> Result<Self> {
+        Self::by(port, direction, |look| network::thread_in(namespace, look))
+    }
+
+    /// The same of a port of the namespace that this process is in.
+    pub fn here(port: &str, direction: Direction) -> Result<Self> {
+        Self::by(port, direction, |look| Ok(thread::spawn(look)))
+    }
+
+    fn by(
+        port: &str,
+        direction: Direction,
+        spawn: impl FnOnce(Look) -> Result<JoinHandle<Result<()>>>,
+    ) -> Result<Self> {
         let (seen, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (ready, is_ready) = mpsc::channel();
         let (records, until, port) = (Arc::clone(&seen), Arc::clone(&ended), port.to_owned());
-        let thread = network::thread_in(namespace, move || {
+        let thread = spawn(Box::new(move || {
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
             bind(socket.as_raw_fd(), &network::port_address(&port)?)?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 50_000))?;
+            // On a busy machine this thread may not run for seconds.
+            setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
             // Nobody waits any more if this fails.
             let _ = ready.send(());
             let mut frame = vec![0; 65536];
@@ -99,7 +121,7 @@ impl Capture {
                 records.lock().unwrap_or_else(PoisonError::into_inner).push(new);
             }
             Ok(())
-        })?;
+        }))?;
         if is_ready.recv().is_err() {
             // It has ended without a word: its result has one.
             let ended = thread.join().unwrap_or_else(|_| Err(anyhow!("the capture panicked")));
@@ -111,6 +133,11 @@ impl Capture {
     /// All frames so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All frames since the last call of this.
+    pub fn take(&self) -> Vec<Seen> {
+        mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many of each kind of a forger's frames have passed.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 pub use boot_sector::BootSectorGuest;
 pub use domain_xml::{Domain, Vif};
-pub(crate) use initramfs::{HEARTBEAT, build as initramfs};
+pub(crate) use initramfs::{HEARTBEAT, build as initramfs, tool};
 pub use linux::{LinuxGuest, Tool};
 
 use crate::{console::Console, layout::Layout, network, ping, tree::Tree, wait};

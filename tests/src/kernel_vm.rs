@@ -77,7 +77,7 @@ impl Image {
             .args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .args(["-kernel", "/srv/shared/vmlinuz", "-initrd", "/srv/shared/initramfs"])
-            .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
+            .args(["-append", "console=ttyS0 panic=-1 mitigations=off net.ifnames=0"])
             .args(["-drive", "file=/srv/shared/root.img,format=raw,if=virtio,cache=unsafe,snapshot=on"])
             .args(["-drive", "file=/srv/local/contents.img,format=raw,if=virtio,readonly=on"])
             .args(["-serial", "file:/srv/local/console"])

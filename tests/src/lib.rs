@@ -64,6 +64,7 @@ pub mod storage;
 pub mod stream;
 pub mod teardown;
 pub mod testbed;
+pub mod told;
 pub mod tree;
 pub mod wait;
 

@@ -26,6 +26,8 @@ const CHUNK: u64 = 2048;
 const PAUSE: Duration = Duration::from_millis(20);
 /// A guest that is let through answers at once; twice, if the first packet is lost.
 const CONNECTED: Duration = Duration::from_secs(3);
+/// For a guest in an emulated machine, to which each packet is work.
+const LONG_PAUSE: Duration = Duration::from_millis(300);
 /// Longer than any move: TCP itself would try for many minutes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -75,6 +77,8 @@ fn answer(mut connection: TcpStream) -> Result<()> {
 pub enum Pace {
     /// The reader: it asks for each piece.
     Asked,
+    /// The reader, three times a second.
+    Seldom,
     /// The guest: asked once, it sends for ever, and hears nothing but acknowledgements.
     Told,
 }
@@ -99,16 +103,22 @@ pub struct Flow {
 impl Reader {
     /// Connects from the fabric to a guest's port.
     pub(crate) fn connect(layout: &Layout, address: Ipv4Addr, port: u16, pace: Pace) -> Result<Self> {
-        let (bytes, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let connecting = network::thread_in(&layout.fabric(), move || {
-            TcpStream::connect_timeout(&SocketAddr::from((address, port)), CONNECTED)
-                .with_context(|| format!("cannot connect to {address}:{port}"))
-        })?;
+        let connecting = network::thread_in(&layout.fabric(), move || connected(address, port))?;
         // A connection belongs to the namespace it was made in, whoever has it.
         let connection = connecting.join().map_err(|_| anyhow!("the connecting thread panicked"))??;
+        Ok(Self::of(connection, pace))
+    }
+
+    /// The same from the namespace that this process is in.
+    pub fn here(address: Ipv4Addr, port: u16, pace: Pace) -> Result<Self> {
+        Ok(Self::of(connected(address, port)?, pace))
+    }
+
+    fn of(connection: TcpStream, pace: Pace) -> Self {
+        let (bytes, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, until) = (Arc::clone(&bytes), Arc::clone(&ended));
         let thread = thread::spawn(move || read(connection, pace, &count, &until));
-        Ok(Self { bytes, ended, thread: Some(thread) })
+        Self { bytes, ended, thread: Some(thread) }
     }
 
     /// Waits until more has been read: the connection is alive.
@@ -129,6 +139,11 @@ impl Reader {
     }
 }
 
+fn connected(address: Ipv4Addr, port: u16) -> Result<TcpStream> {
+    TcpStream::connect_timeout(&SocketAddr::from((address, port)), CONNECTED)
+        .with_context(|| format!("cannot connect to {address}:{port}"))
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
@@ -145,8 +160,8 @@ fn read(mut connection: TcpStream, pace: Pace, bytes: &AtomicU64, ended: &Atomic
             break;
         }
         let asked = Instant::now();
-        let wanted = if pace == Pace::Asked { CHUNK } else { u64::MAX / 2 };
-        if pace == Pace::Asked || number == 0 {
+        let wanted = if pace == Pace::Told { u64::MAX / 2 } else { CHUNK };
+        if pace != Pace::Told || number == 0 {
             let request = [number.to_be_bytes(), wanted.to_be_bytes()].concat();
             connection.write_all(&request).with_context(|| format!("at request {number}"))?;
         }
@@ -157,8 +172,10 @@ fn read(mut connection: TcpStream, pace: Pace, bytes: &AtomicU64, ended: &Atomic
             position += 1;
         }
         bytes.store(position, Ordering::Relaxed);
-        if pace == Pace::Asked {
-            thread::sleep(PAUSE);
+        match pace {
+            Pace::Asked => thread::sleep(PAUSE),
+            Pace::Seldom => thread::sleep(LONG_PAUSE),
+            Pace::Told => {}
         }
     }
     Ok(Flow { bytes: position, longest_wait })

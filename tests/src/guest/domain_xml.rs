@@ -9,6 +9,8 @@ pub struct Domain {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
+    /// What runs it, as libvirt has it: `qemu` emulates, `kvm` needs a kernel that can.
+    pub hypervisor: String,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// Virtual CPUs.
@@ -51,6 +53,7 @@ impl Domain {
             uuid: fs::read_to_string("/proc/sys/kernel/random/uuid")
                 .map(|uuid| uuid.trim().to_owned())
                 .unwrap_or_default(),
+            hypervisor: "qemu".to_owned(),
             memory_mib,
             vcpus: 1,
             machine: "q35".to_owned(),
@@ -67,7 +70,9 @@ impl Domain {
 
     /// The XML. `boot` goes into `<os>`: a kernel, or a boot device.
     pub(super) fn xml(&self, boot: &str) -> String {
-        let Self { name, uuid, memory_mib, vcpus, machine, cpu, disk, console, extra_devices, extra, .. } = self;
+        let Self {
+            name, uuid, hypervisor, memory_mib, vcpus, machine, cpu, disk, console, extra_devices, extra, ..
+        } = self;
         // Without the ROM: iPXE would take a second of every boot.
         let vif = self.vif.as_ref().map_or_else(String::new, |Vif { mac, bridge, mtu }| {
             let mtu = mtu.map_or_else(String::new, |mtu| format!("<mtu size='{mtu}'/>"));
@@ -93,7 +98,7 @@ impl Domain {
         };
         let vda = self.boot_volume.clone().unwrap_or_else(image);
         format!(
-            "<domain type='qemu'>
+            "<domain type='{hypervisor}'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory_mib}</memory>

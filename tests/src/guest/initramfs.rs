@@ -1,10 +1,10 @@
 //! The initramfs of a Linux guest: busybox, a few modules and two scripts, packed as cpio (newc) without further programs.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{binaries::guest_tool, tree::Tree};
+use crate::{binaries::guest_tool, process::run, tree::Tree};
 
 const INIT: &str = include_str!("init.sh");
 /// Runs from the initramfs, or from a boot volume.
@@ -48,9 +48,16 @@ pub(crate) fn build_with_tool(tree: &Tree) -> Result<Vec<u8>> {
         let contents = fs::read(tree.root().join(&file)).with_context(|| format!("the tree has no {file}"))?;
         archive.add(library, PROGRAM, (0, 0), &contents);
     }
-    let tool = guest_tool()?;
-    archive.add("bin/guest-tool", PROGRAM, (0, 0), &fs::read(&tool).with_context(|| format!("no {}", tool.display()))?);
+    archive.add("bin/guest-tool", PROGRAM, (0, 0), &tool()?);
     Ok(archive.finish())
+}
+
+/// The guest tool without its symbols: they are twenty times what is left, and all of it is unpacked by each guest, and moves
+/// with it.
+pub(crate) fn tool() -> Result<Vec<u8>> {
+    let stripped = tempfile::NamedTempFile::new()?;
+    run(Command::new("strip").arg("-o").arg(stripped.path()).arg(guest_tool()?))?;
+    Ok(fs::read(stripped.path())?)
 }
 
 /// Builds the archive. The kernel takes it uncompressed, which is quicker than gzip under TCG.

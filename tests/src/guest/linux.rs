@@ -15,6 +15,8 @@ use anyhow::{Context, Result};
 use super::{Domain, initramfs};
 use crate::{layout::SHARED, tree::Tree};
 
+const WITH_TOOL: &str = "initramfs-with-tool";
+
 /// A Linux guest.
 #[derive(Debug, Clone)]
 pub struct LinuxGuest {
@@ -33,6 +35,8 @@ pub enum Tool {
     Forge,
     /// Answers on TCP: see [`stream`](crate::stream).
     Serve,
+    /// Asks the address that the kernel parameter `peer=` names: see [`told`](crate::told).
+    Ask,
 }
 
 impl Tool {
@@ -40,6 +44,7 @@ impl Tool {
         match self {
             Self::Forge => "forge",
             Self::Serve => "serve",
+            Self::Ask => "ask",
         }
     }
 }
@@ -114,7 +119,13 @@ impl LinuxGuest {
     }
 
     fn initramfs(&self) -> &'static str {
-        if self.tools.is_empty() { "initramfs" } else { "initramfs-with-tool" }
+        if self.tools.is_empty() { "initramfs" } else { WITH_TOOL }
+    }
+
+    /// What guests with tools boot from, for a host that has no part in the shared directory.
+    pub(crate) fn write_boot_files(tree: &Tree, shared: &Path) -> Result<()> {
+        place_kernel(tree, shared)?;
+        place(&shared.join(WITH_TOOL), || initramfs::build_with_tool(tree))
     }
 
     pub(super) fn write_files(&self, tree: &Tree, shared: &Path) -> Result<()> {
@@ -123,7 +134,7 @@ impl LinuxGuest {
         if self.kernel == Kernel::BootVolume {
             return Ok(());
         }
-        place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))?;
+        place_kernel(tree, shared)?;
         let build = if self.tools.is_empty() { initramfs::build } else { initramfs::build_with_tool };
         place(&shared.join(self.initramfs()), || build(tree))?;
         if self.domain.boot_volume.is_some() {
@@ -134,6 +145,10 @@ impl LinuxGuest {
         disk.set_len(8 << 20)?;
         Ok(())
     }
+}
+
+fn place_kernel(tree: &Tree, shared: &Path) -> Result<()> {
+    place(&shared.join("vmlinuz"), || Ok(fs::read(tree.for_guests("vmlinuz"))?))
 }
 
 /// Writes a file that guests have in common, once, and never half.

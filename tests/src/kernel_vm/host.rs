@@ -20,6 +20,7 @@ use super::{Image, console_end, write_program};
 use crate::{
     Testbed,
     binaries::Binaries,
+    guest::{self, LinuxGuest},
     process::{run, run_with_input},
     storage::Secret,
     wait,
@@ -29,6 +30,8 @@ const INIT: &str = include_str!("../../kernel/host.sh");
 const SHELL: &str = include_str!("../../kernel/shell.sh");
 const SHELL_UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sh /mnt/shell.sh\n";
 const UNIT: &str = include_str!("../../../packaging/systemd/vmferry-agent.service");
+/// `eth1` and up, all on the guests' network of the testbed.
+const GUEST_LINKS: u8 = 3;
 /// Two boot in less than a minute where nothing else runs.
 const BOOT: Duration = Duration::from_secs(480);
 /// The longest that a script may take.
@@ -57,7 +60,7 @@ impl Drop for Machine {
 }
 
 impl KernelHost {
-    /// Starts one; [`KernelHost::wait_until_up`] is for later, so that several boot at once. Its address on the underlay must
+    /// Starts one; [`KernelHost::wait_until_up`] is for later, so that several boot at once. Its address on the underlay, by `eth0`, must
     /// be nobody's, and its last number below 256. Its agent has this configuration besides what every agent needs, and these secrets.
     pub fn start(
         testbed: &Testbed,
@@ -74,23 +77,30 @@ impl KernelHost {
         write_program(&contents.join("shell.sh"), SHELL)?;
         fs::write(contents.join("address"), address.to_string())?;
         fs::copy(Binaries::locate()?.agent, contents.join("vmferry-agent"))?;
+        write_program(&contents.join("guest-tool"), guest::tool()?)?;
+        fs::create_dir_all(contents.join("shared"))?;
+        LinuxGuest::write_boot_files(&image.tree, &contents.join("shared"))?;
         write_system(&contents.join("etc"), name)?;
         let configuration =
             format!("name = \"{name}\"\nzone = \"kernel\"\nlisten = \"{address}:7443\"\n{configuration}");
         write_agent(testbed, &contents.join("etc/vmferry"), name, address, configuration, secrets)?;
 
-        let tap = format!("k-{name}");
-        let lines = format!("tuntap add dev {tap} mode tap\nlink set {tap} master underlay up\n");
-        run_with_input(testbed.command("ip").args(["-batch", "-"]), &lines)?;
         let last = address.octets()[3];
+        let (mut lines, mut cards) = (String::new(), Vec::new());
+        for number in 0..=GUEST_LINKS {
+            let (tap, bridge) = (format!("k{number}-{name}"), if number == 0 { "underlay" } else { "guests" });
+            lines += &format!("tuntap add dev {tap} mode tap\nlink set {tap} master {bridge} up\n");
+            cards.push(format!("-netdev tap,id=eth{number},ifname={tap},script=no,downscript=no"));
+            let mac = format!("52:54:00:00:{number:02x}:{last:02x}");
+            cards.push(format!("-device virtio-net-pci,netdev=eth{number},romfile=,mac={mac}"));
+        }
+        run_with_input(testbed.command("ip").args(["-batch", "-"]), &lines)?;
         let arguments = [
-            "-m 1024 -device virtio-serial-pci -device virtserialport,chardev=shell,nr=1".to_owned(),
+            "-m 1536 -device virtio-serial-pci -device virtserialport,chardev=shell,nr=1".to_owned(),
             "-chardev socket,id=shell,path=/srv/local/shell,server=on,wait=off".to_owned(),
             format!("-uuid 00000000-0000-4000-8000-0000000000{last:02x}"),
-            format!("-netdev tap,id=underlay,ifname={tap},script=no,downscript=no"),
-            format!("-device virtio-net-pci,netdev=underlay,romfile=,mac=52:54:00:00:00:{last:02x}"),
         ];
-        let arguments = arguments.iter().flat_map(|arguments| arguments.split(' '));
+        let arguments = arguments.iter().chain(&cards).flat_map(|arguments| arguments.split(' '));
         let mut command = image.machine(testbed.command("setsid"), &directory, &contents, arguments)?;
         let mut machine = Machine(command.spawn().with_context(|| format!("cannot start {name}"))?);
         let socket = wait::until("the shell's port", Duration::from_secs(20), || {
@@ -108,7 +118,7 @@ impl KernelHost {
         let up = self.sh("systemctl is-system-running --wait || systemctl --failed --no-legend
             systemctl is-active vmferry-agent || { journalctl --no-pager -u vmferry-agent; exit 1; }
             virsh -q -c qemu:///system capabilities >/dev/null");
-        let up = up.map(drop).with_context(|| format!("its console ends:\n{}", console_end(&self.directory)));
+        let up = up.map(drop).with_context(|| format!("its console ends:\n{}", self.console()));
         self.lock().get_ref().set_read_timeout(Some(PATIENCE))?;
         up
     }
@@ -148,6 +158,11 @@ impl KernelHost {
     /// Writes a file on it.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         self.sh(&format!("cat >{path} <<'END'\n{text}\nEND")).map(drop)
+    }
+
+    /// The end of its console: a machine that is gone has nothing else to say.
+    pub fn console(&self) -> String {
+        console_end(&self.directory)
     }
 
     /// What its agent has logged since it booted.

@@ -1,4 +1,5 @@
-//! Guests whose volumes are attached by their hosts, moved between two hosts with kernels of their own: `make test-kernel`.
+//! Guests whose volumes are attached by their hosts, and guests on VLANs, moved between two hosts with kernels of their own:
+//! `make test-kernel`.
 //!
 //! Each host is an emulated machine; the guest is KVM's in there. The storage is in a container beside them, and the CLI too.
 
@@ -10,7 +11,9 @@ use rig::{Answer, Rig, alone, holdings, timed};
 use vmferry_tests::kernel_vm::KernelHost;
 
 mod guest;
+mod outside;
 mod rig;
+mod vlans;
 
 /// Moves the guest. Fails unless it has moved with all that it wrote, by the devices' stable names, and nothing of it is
 /// where it was but what was there before VMFerry.

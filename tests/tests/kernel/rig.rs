@@ -22,7 +22,7 @@ use vmferry_tests::{
     storage::{Backend, Target},
 };
 
-use crate::guest::Guest;
+use crate::{guest::Guest, vlans::NETWORKS};
 
 /// How long a thing may take that takes seconds.
 pub(crate) const SOON: Duration = Duration::from_secs(180);
@@ -81,7 +81,7 @@ pub(crate) fn alone(test: impl FnOnce(&Rig) -> Result<()>) -> Result<()> {
     if result.is_err() {
         BROKEN.store(true, Ordering::Relaxed);
         for host in &rig.hosts {
-            let log = host.agent_log().unwrap_or_else(|error| format!("{error:#}"));
+            let log = host.agent_log().unwrap_or_else(|error| format!("{error:#}\nits console:\n{}", host.console()));
             let lines: Vec<_> = log.lines().collect();
             eprintln!("--- the agent's log on {}\n{}", host.name(), lines[lines.len().saturating_sub(40)..].join("\n"));
             let held = host.sh(HOLDINGS).unwrap_or_else(|error| format!("{error:#}"));
@@ -99,12 +99,12 @@ impl Rig {
         let target = testbed.storage()?.iscsi()?.create_target("san")?;
         let secrets = [&target.secret, &testbed.storage()?.ceph()?.secret()?];
         // A device that does not come should not take up half of the test.
-        let configuration = "[storage]\nmultipath = \"off\"\ndevice_timeout = \"15s\"\n";
+        let configuration = format!("[storage]\nmultipath = \"off\"\ndevice_timeout = \"15s\"\n{NETWORKS}");
         let mut inventory = fs::read_to_string(testbed.layout().inventory())?;
         let mut start = |name: &str, last: u8| {
             let address = Ipv4Addr::new(192, 0, 2, last);
             write!(inventory, "\n[[host]]\nname = \"{name}\"\naddress = \"{address}:7443\"\n")?;
-            KernelHost::start(&testbed, &image, name, address, configuration, &secrets)
+            KernelHost::start(&testbed, &image, name, address, &configuration, &secrets)
         };
         let hosts = [start("node-a", 20)?, start("node-b", 21)?];
         fs::write(testbed.layout().inventory(), inventory)?;
