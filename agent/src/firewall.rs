@@ -1,7 +1,7 @@
 //! The host's firewall: what guests send and receive, filtered by one table of nftables that is ours.
 //!
-//! Taps are known by name, so filters are there before them. A change is one transaction of `nft`; what one vif costs does not
-//! depend on how many others there are. What was asked for is `ruleset`, what is there is `read`, both as `part`s of the table.
+//! Taps are known by name, so filters are there before them. A change is one transaction of `nft`, which costs the same among few
+//! vifs and among many, unless they all have different rules. What was asked for is `ruleset`, what is there is `read`, both as `part`s of the table.
 
 mod difference;
 mod flows;
@@ -103,12 +103,9 @@ impl Firewall {
     /// As [`guard`](Self::guard).
     pub async fn release(&self, taps: &[LinkName]) -> Result<(), Fault> {
         let mut applied = self.applied.lock().await;
-        let parts = applied.known().await?;
-        let owners: BTreeSet<_> = taps.iter().cloned().map(Owner::Tap).collect();
-        let has_rules = |tap: &&LinkName| parts.get(&Owner::Tap((*tap).clone())).is_some_and(ruleset::has_rules);
-        let remembered: Vec<_> = taps.iter().filter(has_rules).cloned().collect();
-        applied.change(Parts::new(), owners).await?;
-        if applied.filters_nobody() { applied.remove().await } else { applied.forget(&remembered).await }
+        applied.change(Parts::new(), taps.iter().cloned().map(Owner::Tap).collect()).await?;
+        // Whatever rules they have: there may have been others before, and this may be the second attempt.
+        if applied.filters_nobody() { applied.remove().await } else { applied.forget(taps).await }
     }
 
     /// What is in the kernel; `None`: there is no table of ours.
@@ -322,10 +319,10 @@ fn unneeded(old: &Parts, wanted: &Parts, others: &Parts) -> Option<Owner> {
     candidates.pop_first()
 }
 
-/// The taps with rules that are filtered, and shall not be.
+/// The taps that have rules, and shall have none.
 fn released(held: Option<&Parts>, wanted: &Parts) -> Vec<LinkName> {
-    let ruled =
-        held.into_iter().flatten().filter(|(owner, part)| !wanted.contains_key(owner) && ruleset::has_rules(part));
+    let shall = |owner| wanted.get(owner).is_some_and(ruleset::has_rules);
+    let ruled = held.into_iter().flatten().filter(|(owner, part)| ruleset::has_rules(part) && !shall(owner));
     ruled.filter_map(|(owner, _)| if let Owner::Tap(tap) = owner { Some(tap.clone()) } else { None }).collect()
 }
 

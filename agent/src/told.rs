@@ -18,6 +18,9 @@ use crate::hypervisor::Fault;
 /// The version of the file that this agent writes, and the only one it reads.
 const FORMAT: u32 = 1;
 
+/// How many bytes the file may have: what is in it fits into one answer, and one word.
+const MOST: usize = 3 << 20;
+
 /// What is remembered of other hosts, in memory as on disk.
 #[derive(Debug)]
 pub struct Remembered {
@@ -53,7 +56,7 @@ impl Remembered {
     ///
     /// # Errors
     ///
-    /// `JOURNAL_FAILED`: it could not be written, and nothing was changed.
+    /// `JOURNAL_FAILED`: it could not be written; `INVALID_REQUEST`: it would be too much. Nothing was changed.
     pub fn change(&self, change: impl FnOnce(&mut Told)) -> Result<bool, Fault> {
         let mut told = self.lock();
         let mut changed = told.clone();
@@ -61,10 +64,17 @@ impl Remembered {
         if changed == *told {
             return Ok(false);
         }
-        block_in_place(|| write(&self.path, &changed)).map_err(|error| {
+        let failed = |error: io::Error| {
             let message = format!("cannot write {}: {error}; see to the disk that it is on", self.path.display());
             Fault::new(Reason::JournalFailed, message)
-        })?;
+        };
+        let text = contents(&changed).map_err(failed)?;
+        if text.len() > MOST {
+            let message =
+                format!("no host remembers more than {MOST} bytes of other hosts' groups; put fewer guests in groups");
+            return Err(Fault::new(Reason::InvalidRequest, message));
+        }
+        block_in_place(|| write(&self.path, &text)).map_err(failed)?;
         *told = changed;
         Ok(true)
     }
@@ -86,11 +96,15 @@ fn read(path: &Path) -> io::Result<Told> {
     Ok(hosts)
 }
 
+fn contents(told: &Told) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Contents { format: FORMAT, hosts: told.clone() })?)
+}
+
 /// On disk when this returns, all of it or nothing.
-fn write(path: &Path, told: &Told) -> io::Result<()> {
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = File::create(&draft)?;
-    file.write_all(&serde_json::to_vec(&Contents { format: FORMAT, hosts: told.clone() })?)?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())

@@ -39,7 +39,7 @@ async fn a_policy_that_concerns_groups_is_known_on_all_hosts_at_once() {
     ");
 
     cluster.vmferry("instance policy unset web").await.success();
-    assert_eq!(cluster.world().told["node-31"], Told::default());
+    assert_eq!(cluster.world().told["node-31"], told("node-28", Memberships::new()));
     // A rule that names a group needs its members.
     cluster.world().told.clear();
     cluster.vmferry("instance policy set web --ingress any@group=web").await.success();
@@ -55,7 +55,7 @@ async fn a_host_that_cannot_be_told_is_named_and_told_later() {
     let output =
         cluster.vmferry("instance policy set web --address 192.0.2.7 --group web").await.success().get_output().clone();
     let said_then = said(&output);
-    assert!(said_then.contains("warning: node-31 has not been told who is in which group"), "{said_then}");
+    assert!(said_then.contains("warning: node-31 may not go by who is in which group now"), "{said_then}");
     assert!(said_then.contains("run `vmferry groups sync`"), "{said_then}");
     assert_eq!(cluster.world().told["node-28"], told("node-31", one(OTHER, "db", "web", "192.0.2.8")));
 
@@ -66,7 +66,7 @@ async fn a_host_that_cannot_be_told_is_named_and_told_later() {
     let hosts: Vec<_> = document["members"].as_array().expect("a list").iter().map(|row| &row["host"]).collect();
     assert_eq!(hosts, ["node-31", "node-28"], "what others remember of a silent host is shown");
     cluster.vmferry("groups sync --forget node-31").await.code(9);
-    assert_eq!(cluster.world().told["node-28"], Told::default());
+    assert_eq!(cluster.world().told["node-28"], told("node-31", Memberships::new()));
 
     cluster.stop(0).await;
     cluster.vmferry("groups sync").await.code(7);
@@ -92,9 +92,13 @@ async fn what_hosts_remember_wrongly_is_told_and_repaired() {
     let output = cluster.vmferry("groups sync --forget node-28").await.code(2).get_output().clone();
     assert!(said(&output).contains("node-28 answers"), "{}", said(&output));
 
+    let output = cluster.vmferry("groups sync --forget node-99").await.code(2).get_output().clone();
+    assert!(said(&output).contains("no host remembers anything of node-99"), "{}", said(&output));
     let (code, document) = cluster.json("groups sync --forget node-9").await;
-    assert_eq!((code, &document["told"]), (0, &serde_json::json!(["node-31"])));
-    assert_eq!(cluster.world().told["node-31"], told("node-28", one(INSTANCE, "web", "web", "192.0.2.7")));
+    assert_eq!((code, &document["told"]), (0, &serde_json::json!(["node-28", "node-31"])));
+    let mut expected = told("node-28", one(INSTANCE, "web", "web", "192.0.2.7"));
+    expected.replace(told("node-9", Memberships::new()));
+    assert_eq!(cluster.world().told["node-31"], expected);
     let (_, document) = cluster.json("groups sync").await;
     assert_eq!(document["known"], serde_json::json!(["node-28", "node-31"]), "nobody is told twice");
 }

@@ -1,7 +1,10 @@
 //! libvirt's network filters (`<filterref>`): which of them a guest needs, which of them VMFerry has made, and which of those nobody
 //! needs any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use uuid::Uuid;
 
@@ -18,6 +21,11 @@ pub fn uuid_of(name: &str) -> Uuid {
 /// Whether VMFerry has made it.
 pub fn is_ours(filter: &FilterDefinition) -> bool {
     filter.uuid == Some(uuid_of(&filter.name))
+}
+
+/// A filter's name as a word of a shell: another host's libvirt may have said it.
+pub fn quoted(name: &str) -> Cow<'_, str> {
+    shlex::try_quote(name).unwrap_or(Cow::Borrowed(name))
 }
 
 /// A filter that is named and not there.

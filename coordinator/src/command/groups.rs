@@ -63,8 +63,7 @@ pub(super) async fn spread_change(session: &Session) {
     for error in answers.iter().filter_map(|answer| answer.result.as_ref().err()) {
         let (host, why) = (&error.host, unnamed(error));
         session.terminal.warn(&format!(
-            "{host} has not been told who is in which group, and goes by what it knew: {why}; \
-             once it answers, run `vmferry groups sync`"
+            "{host} may not go by who is in which group now: {why}; once that is mended, run `vmferry groups sync`"
         ));
     }
     warn_of_strangers(session, &known);
@@ -150,7 +149,11 @@ fn known_but(reports: &[GroupReport], forget: &[HostName]) -> Result<Told, Faile
             let message = format!("{host} answers, and is believed about its own guests; leave out `--forget {host}`");
             return Err(Failed::usage(message));
         }
-        known.0.insert(host.clone(), Memberships::new());
+        if known.0.insert(host.clone(), Memberships::new()).is_none() {
+            return Err(Failed::usage(format!(
+                "no host remembers anything of {host}; `vmferry groups` lists what they do"
+            )));
+        }
     }
     Ok(known)
 }

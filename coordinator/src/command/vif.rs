@@ -46,11 +46,11 @@ pub(crate) async fn unset_policy(session: &Session, args: &UnsetPolicy) -> Resul
     // What cannot be read may have been about groups.
     let concerned = !guest.problems.is_empty()
         || guest.vifs.iter().filter_map(|vif| vif.policy.as_ref()).any(Policy::concerns_groups);
-    let guest = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, None).await?;
+    let changed = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, None).await;
     if concerned {
         groups::spread_change(session).await;
     }
-    tell(session, &guest, &zones)
+    tell(session, &changed?, &zones)
 }
 
 /// Says which logical network a vif is on.
@@ -75,11 +75,12 @@ async fn change(
     let before = label.policy.clone();
     change(&mut label);
     let concerned = [&before, &label.policy].into_iter().flatten().any(Policy::concerns_groups);
-    let guest = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, Some(label)).await?;
+    let changed = session.fleet.agent(&guest.host)?.set_vif_label(guest.id, Some(label)).await;
+    // Also after an error: it may have been changed all the same.
     if concerned {
         groups::spread_change(session).await;
     }
-    tell(session, &guest, &zones)
+    tell(session, &changed?, &zones)
 }
 
 /// What is said of the vif that is meant.

@@ -1,7 +1,13 @@
 //! Do libvirt's filters that the guest's vifs name say the same on both hosts?
 
 use super::{Checks, DestinationFacts, Refusal, SourceFacts};
-use crate::{agent::Leaving, domain_xml::Definition, id::HostName, nwfilter::Missing, reason::Reason};
+use crate::{
+    agent::Leaving,
+    domain_xml::Definition,
+    id::HostName,
+    nwfilter::{Missing, quoted},
+    reason::Reason,
+};
 
 const SUBJECT: &str = "libvirt filters";
 
@@ -61,11 +67,12 @@ pub(super) fn arriving(checks: &mut Checks<'_>, facts: &DestinationFacts, leavin
 
 /// A host has another filter of this name than the one that a guest brings.
 pub fn differs(name: &str, guest: &str, source: &HostName, host: &HostName) -> Refusal {
+    let quoted = quoted(name);
     Refusal {
         reason: Reason::FilterDiffers,
         message: format!("filter {name}, which {guest} needs, says something else on {host} than on {source}"),
         remedy: format!(
-            "compare them (virsh nwfilter-dumpxml {name}), and make them the same on both hosts (virsh nwfilter-edit {name})"
+            "compare them (virsh nwfilter-dumpxml {quoted}), and make them the same on both hosts (virsh nwfilter-edit {quoted})"
         ),
     }
 }

@@ -231,7 +231,7 @@ fn link(held: &HeldLink, wanted: &Wanted<'_>) -> Option<Leftover> {
 fn filter(held: &FilterDefinition) -> Leftover {
     let name = &held.name;
     let what = "made by VMFerry; no domain and no other filter needs it".to_owned();
-    problem(Kind::Filter, name, what, format!("virsh nwfilter-undefine {name}"))
+    problem(Kind::Filter, name, what, format!("virsh nwfilter-undefine {}", nwfilter::quoted(name)))
 }
 
 fn is_older(since: Timestamp, age: std::time::Duration, now: Timestamp) -> bool {

@@ -23,7 +23,7 @@ pub struct Member {
 /// The guests of one host that are in groups.
 pub type Memberships = BTreeMap<InstanceId, Member>;
 
-/// Guests that are in groups, by the host that has them.
+/// Guests that are in groups, by the host that has them. Of a host that is not named, nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Told(pub BTreeMap<HostName, Memberships>);
@@ -88,11 +88,12 @@ impl Told {
         self.tidy();
     }
 
-    /// Adds what another host knows, and takes nothing away.
-    pub fn learn(&mut self, more: &Self) {
-        for (host, memberships) in &more.0 {
-            let known = self.0.entry(host.clone()).or_default();
-            memberships.iter().for_each(|(id, member)| join(known, *id, member));
+    /// Adds what another host knows, of hosts and guests of which nothing is known yet: it may have been told less lately.
+    pub fn learn(&mut self, more: Self) {
+        let known: BTreeSet<_> = self.0.values().flat_map(BTreeMap::keys).copied().collect();
+        for (host, mut memberships) in more.0 {
+            memberships.retain(|id, _| !known.contains(id));
+            self.0.entry(host).or_insert(memberships);
         }
         self.tidy();
     }
@@ -119,6 +120,7 @@ impl Told {
         let members = self.0.values_mut().flat_map(BTreeMap::values_mut);
         members.for_each(|member| member.groups.retain(|group, _| groups.contains(group)));
         self.tidy();
+        self.0.retain(|_, memberships| !memberships.is_empty());
         self
     }
 
@@ -133,9 +135,9 @@ impl Told {
         members
     }
 
+    /// A host that nobody is in a group on stays: that is known of it.
     fn tidy(&mut self) {
         self.0.values_mut().for_each(|memberships| memberships.retain(|_, member| !member.groups.is_empty()));
-        self.0.retain(|_, memberships| !memberships.is_empty());
     }
 }
 

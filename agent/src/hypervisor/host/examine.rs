@@ -30,8 +30,14 @@ impl LibvirtHost {
         let told = |fault: Fault| io::Error::other(fault.message);
         held.links = seen("network links", self.vifs.plumber.held().await.map_err(told), &mut unseen);
         held.links.extend(seen("Open vSwitch", self.vifs.plumber.held_ports().await.map_err(told), &mut unseen));
-        let filters = self.libvirt.filters().await.map_err(io::Error::other);
-        held.filters = seen("libvirt filters", filters, &mut unseen);
+        held.filters = match self.libvirt.filters().await.map_err(io::Error::other) {
+            // A host whose guests have none needs nothing that keeps them.
+            Ok(Err(_)) if filters::named(&self.libvirt.definitions().await?).is_empty() => Vec::new(),
+            filters => {
+                let filters = filters.and_then(|filters| filters.map_err(io::Error::other));
+                seen("libvirt filters", filters, &mut unseen)
+            }
+        };
         held.drift = seen("filters", self.reconcile(false).await.map_err(told), &mut unseen);
         held.unseen = unseen;
         Ok(held)

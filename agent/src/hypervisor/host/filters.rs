@@ -12,6 +12,7 @@ use vmferry_core::{
     id::MigrationId,
     migration::Order,
     nwfilter::{Gathered, is_ours, unneeded},
+    reason::Reason,
 };
 
 use super::LibvirtHost;
@@ -60,11 +61,19 @@ pub(super) fn named(definitions: &[Definition]) -> BTreeSet<String> {
     definitions.iter().flat_map(|definition| &definition.filters).map(|named| named.filter.clone()).collect()
 }
 
+/// There were filters once: they are not gone with the daemon that keeps them.
+fn silent(why: String) -> Fault {
+    Fault::new(
+        Reason::LibvirtFailed,
+        format!("libvirt does not say which filters it has: {why}; start its nwfilter driver"),
+    )
+}
+
 impl Filtering for LibvirtHost {
     async fn made_filters(&self, order: &Order) -> Result<Vec<String>, Fault> {
         let definitions = self.libvirt.definitions().await?;
         let gathered = self.gather_filters(definitions.iter().filter(|guest| guest.id == order.instance)).await?;
-        let filters = gathered.unwrap_or_default().filters;
+        let filters = gathered.map_err(silent)?.filters;
         Ok(filters.into_iter().filter(is_ours).map(|filter| filter.name).collect())
     }
 
@@ -89,7 +98,7 @@ impl Filtering for LibvirtHost {
             });
             awaited.values().flatten().cloned().collect()
         };
-        let filters = self.libvirt.filters().await?;
+        let filters = self.libvirt.filters().await?.map_err(silent)?;
         let is_it = |filter: &FilterDefinition| filter.name == name;
         if !filters.iter().any(|filter| is_it(filter) && is_ours(filter)) {
             return Ok(());

@@ -38,8 +38,8 @@ impl LibvirtHost {
     ///
     /// # Errors
     ///
-    /// `INVALID_REQUEST`: it is said what this host's own guests are in; `JOURNAL_FAILED`: it cannot be remembered. Nothing was
-    /// changed. Others: it is remembered, and the filters follow as soon as they can.
+    /// `INVALID_REQUEST`: it is said what this host's own guests are in, or too much; `JOURNAL_FAILED`: it cannot be remembered.
+    /// Nothing was changed. Others: it is remembered, and the filters follow as soon as they can.
     pub async fn tell_groups(&self, hosts: Told) -> Result<(), Fault> {
         if hosts.0.contains_key(&self.name) {
             let message =
@@ -47,6 +47,8 @@ impl LibvirtHost {
             return Err(Fault::new(Reason::InvalidRequest, message));
         }
         self.vifs.remembered.change(|told| told.replace(hosts))?;
+        // Whoever asked may be gone before it is done.
+        self.vifs.unheeded.notify_one();
         self.reconcile(true).await.map(drop)
     }
 
@@ -70,7 +72,8 @@ impl LibvirtHost {
     pub(super) async fn expect_departure(&self, order: &Order) {
         let noted = async { self.note_departure(order, &self.plugged(order).await?).await };
         if let Err(fault) = noted.await {
-            warn!("{}: its groups may not be known until it has moved: {fault}", order.instance_name);
+            let (name, to) = (&order.instance_name, &order.destination.host);
+            warn!("until {name} has moved to {to}, it may be in no group for guests here: {fault}");
         }
     }
 
@@ -79,7 +82,8 @@ impl LibvirtHost {
         if let Ok(Some(_)) = self.libvirt.domain(&order.instance.to_string()).await
             && let Err(fault) = self.count_elsewhere(order, None).await
         {
-            warn!("{}: {fault}", order.instance_name);
+            let (name, to) = (&order.instance_name, &order.destination.host);
+            warn!("{name} has stayed, and is remembered as one of {to}; run `vmferry groups sync`: {fault}");
         }
     }
 
@@ -87,6 +91,7 @@ impl LibvirtHost {
     pub(super) async fn count_elsewhere(&self, order: &Order, member: Option<Member>) -> Result<(), Fault> {
         let _changing = self.vifs.changing.lock().await;
         if self.vifs.remembered.change(|told| told.moved(order.instance, member, &order.destination.host))? {
+            self.vifs.unheeded.notify_one();
             let members = self.vifs.members(&self.libvirt.definitions().await?);
             self.vifs.firewall.guard(&[], &members).await?;
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::VifSight,
@@ -39,6 +42,8 @@ pub(super) struct Vifs {
     pub(super) firewall: Arc<Firewall>,
     /// Held from the look at what guests need to the change that follows from it: another change in between would be undone.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// Something is known by which nobody filters yet.
+    pub(super) unheeded: Notify,
     arriving: Mutex<BTreeMap<MigrationId, Vec<Guarded>>>,
     /// Which guests of other hosts are in groups.
     pub(super) remembered: Remembered,
@@ -50,6 +55,7 @@ impl Vifs {
             plumber: Plumber::new(networks),
             firewall,
             changing: tokio::sync::Mutex::default(),
+            unheeded: Notify::default(),
             arriving: Mutex::default(),
             remembered,
         }
@@ -219,7 +225,7 @@ impl Networking for LibvirtHost {
         // Of no others: what a host says of them is not this guest's business.
         let named = named(vifs.iter().map(|guarded| &guarded.policy));
         let brought = members.clone().without(&self.name).only(&named);
-        self.vifs.remembered.change(|told| told.learn(&brought))?;
+        self.vifs.remembered.change(|told| told.learn(brought))?;
         let members = self.vifs.members(&self.libvirt.definitions().await?);
         self.vifs.firewall.guard(vifs, &members).await
     }

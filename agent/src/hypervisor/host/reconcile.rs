@@ -70,7 +70,8 @@ impl LibvirtHost {
         join(look, wait).await
     }
 
-    /// Waits until somebody else changes the filters, or a link comes, goes or changes, as taps do when guests start and stop.
+    /// Waits until somebody else changes the filters, a link comes, goes or changes, as taps do when guests start and stop, or other
+    /// hosts' guests are known to be in other groups.
     async fn changed(&self, links: &mut Option<Changes>) -> Result<(), Fault> {
         let links = match links {
             Some(links) => links,
@@ -83,6 +84,7 @@ impl LibvirtHost {
         tokio::select! {
             changed = self.vifs.firewall.changed() => changed,
             changed = link => changed,
+            () = self.vifs.unheeded.notified() => Ok(()),
         }
     }
 

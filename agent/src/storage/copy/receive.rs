@@ -33,6 +33,8 @@ use crate::storage::{
 
 /// How long `qemu-nbd` may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// It does not hear of it, if it is told in the moment in which a sender goes.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long it may take to end. What it wrote is on the disk by then, unless the source was cut off.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -120,11 +122,18 @@ impl Receiver {
     /// If `qemu-nbd` ended badly or before its time, or the disk failed: the image is not to be used.
     pub async fn stop(mut self, length: Option<ByteSize>) -> Result<(), Error> {
         self.length = length.map_or(self.length, |length| length.as_u64().min(self.length));
-        if let Some(pid) = self.child.id() {
-            // Ended by itself just now: its status tells.
-            _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
-        }
-        let ended = timeout(STOP_LIMIT, self.child.wait()).await;
+        let asked = async {
+            loop {
+                if let Some(pid) = self.child.id() {
+                    // Ended by itself just now: its status tells.
+                    _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+                }
+                if let Ok(ended) = timeout(ASK_AGAIN, self.child.wait()).await {
+                    break ended;
+                }
+            }
+        };
+        let ended = timeout(STOP_LIMIT, asked).await;
         if ended.is_err() {
             _ = self.child.kill().await;
         }

@@ -1,0 +1,138 @@
+//! Its half of a migration.
+
+use super::*;
+
+#[async_trait]
+impl v1::migration_service_server::MigrationService for Agent {
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let request = request.into_inner();
+        let finding = match self.world().refuses && request.side() == v1::Side::Destination {
+            false => Finding::Passed { detail: "as it should be".into() },
+            true => Finding::Refused(Refusal {
+                reason: Reason::MemoryShort,
+                message: "web needs 256.0 MiB, node-31 has 12.0 MiB".into(),
+                remedy: "choose another host".into(),
+            }),
+        };
+        let check = Check { host: self.name.parse().expect("valid"), subject: "memory".into(), finding };
+        let leaving = (request.side() == v1::Side::Source).then(|| Leaving {
+            instance: self.instance(),
+            domain_xml: DOMAIN.into(),
+            definition: Definition::parse(DOMAIN).expect("valid"),
+            qemu_version: 7_002_022,
+            shown: Shown::default(),
+            members: Default::default(),
+            filters: vec![],
+            autostart: false,
+        });
+        Ok(Response::new(v1::CheckResponse {
+            checks: vec![check.into()],
+            leaving: leaving.map(Into::into),
+            resolved: vec![],
+        }))
+    }
+
+    async fn end_check(&self, _: Request<v1::EndCheckRequest>) -> Result<Response<v1::EndCheckResponse>, Status> {
+        Ok(Response::new(v1::EndCheckResponse {}))
+    }
+
+    async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
+        let request = request.into_inner();
+        let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
+        let order = order(request.order);
+        let record = Record {
+            side,
+            requested_by: "vmferry://default/coordinator/ops".into(),
+            started: Timestamp::now(),
+            ended: None,
+            phases: vec![],
+            outcome: None,
+            cause: None,
+            statistics: None,
+            pending: vec![],
+            warnings: vec![],
+            order,
+        };
+        let id = record.order.id;
+        self.world().records.insert((self.name.to_owned(), id), record);
+        self.begin(id, Phase::Pre)?;
+        Ok(Response::new(v1::PreResponse::default()))
+    }
+
+    type MigrateStream = Pin<Box<dyn Stream<Item = Result<v1::MigrateResponse, Status>> + Send>>;
+
+    async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Migrate)?;
+        let (events, stream) = mpsc::channel(1);
+        tokio::spawn(self.clone().job(id, events));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Migrate)?;
+        Ok(Response::new(v1::StartResponse { took: Some(wire_duration(Duration::from_millis(500))) }))
+    }
+
+    async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
+        let id = order(request.into_inner().order).id;
+        self.begin(id, Phase::Post)?;
+        self.end(id, Outcome::Completed, None)?;
+        Ok(Response::new(v1::PostResponse { warnings: vec![] }))
+    }
+
+    async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
+        let request = request.into_inner();
+        let id = order(request.order).id;
+        let cause: Cause = vmferry_proto::convert::required(request.cause, "cause").expect("a coordinator of ours");
+        self.begin(id, Phase::Cleanup)?;
+        self.end(id, vmferry_core::flow::rolled_back(&cause), Some(cause))?;
+        let leaves = self.name == "node-31" && self.world().leaves;
+        let left = |what: &str| if leaves { vec![what.to_owned()] } else { vec![] };
+        self.record(id, |record| record.pending = left("remove its sockets"))?;
+        Ok(Response::new(v1::CleanupResponse { leftovers: left("node-31: could not remove its sockets: busy") }))
+    }
+
+    async fn locate(&self, _: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
+        let sighting = if self.has_guest() { Sighting::Running } else { Sighting::Absent };
+        Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
+        let id = request.into_inner().migration_id.parse().expect("valid");
+        self.record(id, |_| ())?;
+        let mut world = self.world();
+        world.aborted = !world.is_deaf;
+        Ok(Response::new(v1::AbortResponse {}))
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Result<Response<v1::ListMigrationsResponse>, Status> {
+        let active_only = request.into_inner().active_only;
+        let world = self.world();
+        let ours = world.records.iter().filter(|((host, _), _)| host == self.name).map(|(_, record)| record.clone());
+        let migrations = ours.filter(|record| !active_only || record.ended.is_none()).map(Into::into).collect();
+        Ok(Response::new(v1::ListMigrationsResponse { migrations }))
+    }
+
+    async fn get_migration(
+        &self,
+        request: Request<v1::GetMigrationRequest>,
+    ) -> Result<Response<v1::GetMigrationResponse>, Status> {
+        let id = request.into_inner().migration_id.parse().expect("valid");
+        let migration = self.record(id, |record| record.clone())?;
+        Ok(Response::new(v1::GetMigrationResponse { migration: Some(migration.into()) }))
+    }
+
+    type WatchMigrationStream = Pin<Box<dyn Stream<Item = Result<v1::WatchMigrationResponse, Status>> + Send>>;
+
+    async fn watch_migration(
+        &self,
+        _: Request<v1::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}
