@@ -144,6 +144,6 @@ fn mac(name: &str) -> String {
 impl Vif {
     /// On the bridge that every host has.
     pub fn new(name: &str) -> Self {
-        Self { mac: mac(name), bridge: network::GUEST_BRIDGE.to_owned(), mtu: None }
+        Self { mac: mac(name), bridge: network::GUEST_BRIDGE.to_owned(), mtu: None, extra: String::new() }
     }
 }

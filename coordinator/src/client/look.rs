@@ -24,6 +24,9 @@ use super::{LOOK, MESSAGE_LIMIT, RemoteAgent, error};
 /// A look at everything that a host holds: devices that hang are waited for, each for a while.
 const EXAMINE: Duration = Duration::from_secs(30);
 
+/// What is answered when the host filters accordingly: `nft` is run a dozen times.
+const FILTERING: Duration = Duration::from_secs(60);
+
 impl RemoteAgent {
     /// Facts of the host.
     pub(crate) async fn facts(&self) -> Result<Host, CallError> {
@@ -65,7 +68,7 @@ impl RemoteAgent {
         let what = label.map_or(What::UnsetAll(true), |label| What::Label(label.into()));
         let request = v1::SetVifLabelRequest { instance_id: id.to_string(), what: Some(what) };
         let mut client = InstanceServiceClient::new(self.channel.clone());
-        let answer = self.within(LOOK, client.set_vif_label(request)).await?;
+        let answer = self.within(FILTERING, client.set_vif_label(request)).await?;
         self.read(answer.instance)
     }
 
@@ -75,6 +78,7 @@ impl RemoteAgent {
         let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
         answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
     }
+
     /// Which of the host's guests are in security groups, and what it remembers of other hosts'.
     pub(crate) async fn groups(&self) -> Result<GroupReport, CallError> {
         let mut client = GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
@@ -90,6 +94,6 @@ impl RemoteAgent {
     /// Tells the host which guests of others are in security groups: all that there is to know of exactly these hosts.
     pub(crate) async fn tell_groups(&self, hosts: Told) -> Result<(), CallError> {
         let mut client = GroupServiceClient::new(self.channel.clone());
-        self.within(LOOK, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
+        self.within(FILTERING, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
     }
 }

@@ -42,6 +42,8 @@ pub struct Vif {
     pub bridge: String,
     /// Its largest packet; none: the bridge's.
     pub mtu: Option<u32>,
+    /// Further XML inside `<interface>`: a filter, a port of a switch …
+    pub extra: String,
 }
 
 impl Domain {
@@ -74,7 +76,7 @@ impl Domain {
             name, uuid, hypervisor, memory_mib, vcpus, machine, cpu, disk, console, extra_devices, extra, ..
         } = self;
         // Without the ROM: iPXE would take a second of every boot.
-        let vif = self.vif.as_ref().map_or_else(String::new, |Vif { mac, bridge, mtu }| {
+        let vif = self.vif.as_ref().map_or_else(String::new, |Vif { mac, bridge, mtu, extra }| {
             let mtu = mtu.map_or_else(String::new, |mtu| format!("<mtu size='{mtu}'/>"));
             format!(
                 "<interface type='bridge'>
@@ -82,6 +84,7 @@ impl Domain {
       <source bridge='{bridge}'/>
       <model type='virtio'/>
       {mtu}
+      {extra}
       <rom enabled='no'/>
     </interface>"
             )
