@@ -46,7 +46,7 @@ impl<'a> Agent<'a> {
         self.host.write(format!("{directory}/no-restart.conf"), "[Service]\nRestart=no\n")?;
         self.host.run("systemctl", ["daemon-reload"])?;
         self.kill()?;
-        wait::until("the agent's death", Duration::from_secs(5), || Ok((!self.is_active()?).then_some(())))?;
+        wait::until("the agent's death", wait::SOON, || Ok((!self.is_active()?).then_some(())))?;
         self.host.run("rm", ["-r", &directory])?;
         self.host.run("systemctl", ["daemon-reload"]).map(drop)
     }

@@ -191,7 +191,7 @@ pub(crate) fn remove_cgroups(machine: &str) -> Result<()> {
     }
     for top in ["", "unified", "systemd"] {
         let directory = Path::new("/sys/fs/cgroup").join(top).join(machine);
-        wait::until(&format!("the end of {}", directory.display()), Duration::from_secs(5), || {
+        wait::until(&format!("the end of {}", directory.display()), wait::SOON, || {
             remove(&directory);
             Ok((!directory.exists()).then_some(()))
         })?;

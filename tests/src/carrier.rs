@@ -11,7 +11,7 @@ use crate::{
     network::{OPERATOR, host_address},
     options::HostSpec,
     process,
-    wait::until,
+    wait::{SOON, until},
 };
 
 /// The network's name on all hosts.
@@ -126,7 +126,7 @@ pub fn start(testbed: &Testbed, host: &str, by: By, mut definition: LinuxGuest) 
     let host = testbed.host(host)?;
     // Where VMFerry makes it, it does so by itself.
     let shown = ["link", "show", &bridge];
-    until(&format!("bridge {bridge}"), Duration::from_secs(10), || Ok(host.run("ip", shown).ok()))?;
+    until(&format!("bridge {bridge}"), SOON, || Ok(host.run("ip", shown).ok()))?;
     host.virsh(["start", guest.name()])?;
     guest.wait_until_up(Duration::from_secs(60))?;
     Ok(guest)

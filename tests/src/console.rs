@@ -52,7 +52,7 @@ impl Console {
     pub fn tail(&self) -> String {
         let text = self.text().unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(5)..].join("\n")
+        lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
     /// All heartbeats of a Linux guest.

@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     let runners = testbed.runners(GUEST)?;
     ensure!(runners == [destination.name()], "{GUEST} runs on {runners:?}");
-    guest.console().wait_for_more(3, Duration::from_secs(10))?;
+    guest.console().wait_for_more(3, vmferry_tests::wait::SOON)?;
     guest.console().assert_steady()?;
     let heartbeats = guest.console().heartbeats()?.len();
     println!("{GUEST} runs on {}, in zone {}", destination.name(), destination.zone());

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -194,7 +193,7 @@ impl Host {
             init.signal(Signal::SIGKILL)?;
         }
         if let Some(supervisor) = recorded.supervisor {
-            ensure!(supervisor.wait_gone(Duration::from_secs(10)), "nspawn of {} does not end", self.name);
+            ensure!(supervisor.wait_gone(wait::SOON), "nspawn of {} does not end", self.name);
         }
         Ok(())
     }
@@ -210,11 +209,11 @@ impl Host {
             Ok(host.clone())
         })?;
         *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = recorded;
-        wait::until(&format!("libvirt's socket on {}", self.name), Duration::from_secs(10), || {
+        wait::until(&format!("libvirt's socket on {}", self.name), wait::SOON, || {
             Ok(self.path("/run/libvirt/libvirt-sock")?.exists().then_some(()))
         })?;
         if self.binaries.is_some() {
-            self.agent().wait_ready(Duration::from_secs(10))?;
+            self.agent().wait_ready(wait::SOON)?;
         }
         Ok(())
     }

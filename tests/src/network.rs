@@ -1,8 +1,6 @@
 //! The fabric: a network namespace with two bridges, one namespace per host, and veth pairs between them.
 
-use std::{
-    fs::File, net::Ipv4Addr, path::Path, process::Command, sync::mpsc, thread, thread::JoinHandle, time::Duration,
-};
+use std::{fs::File, net::Ipv4Addr, path::Path, process::Command, sync::mpsc, thread, thread::JoinHandle};
 
 use anyhow::{Context, Result, bail};
 use nix::{
@@ -184,7 +182,7 @@ pub(crate) fn set_link(layout: &Layout, host: &str, link: Link, up: bool) -> Res
 pub(crate) fn delete_namespace(name: &str) -> Result<()> {
     let mut last = Ok(());
     // While somebody else makes one, the mount of this may be busy for a moment; or somebody else may be quicker.
-    let gone = wait::until("the namespace to go", Duration::from_secs(2), || {
+    let gone = wait::until("the namespace to go", wait::SOON, || {
         if Path::exists(&netns(name)) {
             last = run(Command::new("ip").args(["netns", "delete", name])).map(drop);
         }

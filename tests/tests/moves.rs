@@ -9,6 +9,7 @@ use vmferry_tests::{
     guest::{BootSectorGuest, LinuxGuest},
     leaks::Snapshot,
     process,
+    wait::SOON,
 };
 
 /// Moves a guest and returns what `vmferry` says of it.
@@ -39,9 +40,9 @@ fn a_guest_moves_there_and_back_while_it_is_pinged_and_loses_no_heartbeat() -> R
     let before = testbed.hosts().iter().map(|host| host.snapshot()).collect::<Result<Vec<_>>>()?;
     for destination in ["node-31", "node-28"] {
         let pinger = testbed.ping(guest.address()?)?;
-        guest.console().wait_for_more(5, Duration::from_secs(10))?;
+        guest.console().wait_for_more(5, SOON)?;
         let moved = migrate(&testbed, "web-1", destination)?;
-        guest.console().wait_for_more(5, Duration::from_secs(10))?;
+        guest.console().wait_for_more(5, SOON)?;
         let pings = pinger.stop()?;
         let (wall, total) = (milliseconds(&moved, "wall_ms")?, milliseconds(&moved, "total_time_ms")?);
         println!(

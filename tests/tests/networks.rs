@@ -1,6 +1,6 @@
 //! Guests that move between hosts which carry their network in different ways.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use anyhow::{Result, ensure};
 use vmferry_tests::{
@@ -10,8 +10,8 @@ use vmferry_tests::{
 };
 
 use crate::{
-    network_rig::{assert_nothing_made, made, restrict, succeed},
-    rig::{Answer, Before, DESTINATION, SOURCE, assert_only_on, migrate},
+    network_rig::{ASTRAY, assert_nothing_made, made, restrict, succeed},
+    rig::{Answer, Before, DESTINATION, SOON, SOURCE, assert_only_on, migrate},
 };
 
 /// Moves a guest that is pinged all the while.
@@ -20,10 +20,10 @@ fn move_pinged(testbed: &Testbed, guest: &Guest, to: &str) -> Result<()> {
     let answer = migrate(testbed, guest.name(), to)?;
     answer.assert_ended(0, &[])?;
     answer.assert_outcome("completed", to)?;
-    guest.console().wait_for_more(5, Duration::from_secs(10))?;
+    guest.console().wait_for_more(5, SOON)?;
     let pings = pinger.stop()?;
     println!("to {to}: longest gap {} ms", pings.longest_gap.as_millis());
-    ensure!(pings.longest_gap < Duration::from_secs(1), "to {to}: {pings:?}");
+    ensure!(pings.longest_gap < ASTRAY, "to {to}: {pings:?}");
     assert_only_on(testbed, guest, to)
 }
 
@@ -94,9 +94,9 @@ fn a_bridge_stays_for_the_second_guest_and_goes_with_the_last() -> Result<()> {
     move_pinged(&testbed, &first, DESTINATION)?;
     let pinger = testbed.ping(second.address()?)?;
     ensure!(!made(source)?.is_empty(), "web-2 has lost its bridge");
-    second.console().wait_for_more(5, Duration::from_secs(10))?;
+    second.console().wait_for_more(5, SOON)?;
     let pings = pinger.stop()?;
-    ensure!(pings.longest_gap < Duration::from_secs(1), "web-2 is no longer reached: {pings:?}");
+    ensure!(pings.longest_gap < ASTRAY, "web-2 is no longer reached: {pings:?}");
     move_pinged(&testbed, &second, DESTINATION)?;
     assert_nothing_made(source)?;
 
@@ -113,7 +113,7 @@ fn a_bridge_stays_for_the_second_guest_and_goes_with_the_last() -> Result<()> {
     }
     assert_nothing_made(destination)?;
     for guest in [&first, &second] {
-        guest.wait_until_up(Duration::from_secs(10))?;
+        guest.wait_until_up(SOON)?;
         assert_only_on(&testbed, guest, SOURCE)?;
     }
     succeed(&testbed, &["doctor"])?.assert_ended(0, &[])

@@ -22,13 +22,12 @@ use vmferry_tests::{
 
 pub(crate) mod volumes;
 
+pub(crate) use vmferry_tests::wait::SOON;
+
 /// The first host: guests start here.
 pub(crate) const SOURCE: &str = "node-28";
 /// The second.
 pub(crate) const DESTINATION: &str = "node-31";
-
-/// How long a thing may take that takes a second.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// What `vmferry … -o json` said.
 #[derive(Debug)]
@@ -272,7 +271,7 @@ impl Before {
         for (host, before) in testbed.hosts().iter().zip(&self.0) {
             // Connections close in their own time; nothing else may take any.
             let mut last = Ok(());
-            let quiet = until("quiet", Duration::from_secs(5), || {
+            let quiet = until("quiet", SOON, || {
                 let now = host.snapshot()?;
                 last = now.assert_nothing_new(before, |new| is_guest(new) || is_needed(host.name(), new));
                 Ok(last.is_ok().then_some(()))
@@ -290,7 +289,7 @@ pub(crate) fn assert_only_on(testbed: &Testbed, guest: &Guest, host: &str) -> Re
         let expected = (other.name() == host).then_some("running");
         ensure!(state.as_deref() == expected, "{} is {state:?} on {}", guest.name(), other.name());
     }
-    let goes_on = guest.console().wait_for_more(3, Duration::from_secs(10));
+    let goes_on = guest.console().wait_for_more(3, SOON);
     goes_on.with_context(|| format!("its console ends: {}", guest.console().tail()))
 }
 

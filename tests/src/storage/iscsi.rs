@@ -1,6 +1,6 @@
 //! A real iSCSI target (tgt) with files behind its LUNs. It lets nobody in without CHAP, and has two portals.
 
-use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
+use std::{fs, net::SocketAddrV4, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -97,9 +97,7 @@ impl<'a> Iscsi<'a> {
         let unit = format!("--unit=tgtd-{}", self.daemon.port());
         let daemon = ["tgtd", "-f", "-C", self.daemon.control(), "--iscsi", &portals];
         self.storage.node.run("systemd-run", [&["--quiet", unit.as_str()], daemon.as_slice()].concat())?;
-        wait::until("the iSCSI target", Duration::from_secs(10), || {
-            Ok(self.tgtadm(&["show", "--mode", "sys"]).ok().map(drop))
-        })
+        wait::until("the iSCSI target", wait::SOON, || Ok(self.tgtadm(&["show", "--mode", "sys"]).ok().map(drop)))
     }
 
     /// Both portals of every target.
