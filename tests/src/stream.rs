@@ -28,8 +28,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const CONNECTED: Duration = Duration::from_secs(3);
 /// For a guest in an emulated machine, to which each packet is work.
 const LONG_PAUSE: Duration = Duration::from_millis(300);
-/// Longer than any move: TCP itself would try for many minutes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any move, even of a guest in an emulated machine, which has no time for anything meanwhile: TCP itself would try for
+/// many minutes.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What belongs at this position.
 fn byte(position: u64) -> u8 {

@@ -7,7 +7,7 @@ use vmferry_core::{
     network::{Carrier, HeldKind, HeldLink, Holder, LinkName, Network, Plug, VifId, is_made},
 };
 
-use super::link::{Link, Links};
+use super::link::{Link, Links, Special};
 
 /// The group that links of VMFerry's are born in, `vmf` in ASCII: the kernel takes an alias only once a link is there, and
 /// VMFerry might be killed in between.
@@ -44,15 +44,51 @@ pub(super) fn shared(network: &Network) -> Vec<LinkName> {
     [Some(plug.bridge()), plug.uplink(), plug.port()].into_iter().flatten().collect()
 }
 
-/// Everything that carries the mark.
+/// Everything that carries the mark. Of a pair one end: the other goes with it.
 pub(super) fn held(links: &Links) -> impl Iterator<Item = HeldLink> {
-    links
-        .0
-        .iter()
-        .filter_map(|link| Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)? }))
+    let goes_with_another = |link: &Link| {
+        let peer = link.parent.filter(|_| link.special == Special::Veth).and_then(|peer| links.numbered(peer));
+        peer.is_some_and(|peer| peer.parent == Some(link.index) && peer.index < link.index && mark(peer).is_some())
+    };
+    let held = links.0.iter().filter(move |link| !goes_with_another(link));
+    held.filter_map(|link| Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)? }))
 }
 
 /// Whether somebody else still needs the bridge: a port of it is none of these.
 pub(super) fn is_used(links: &Links, bridge: &Link, own: &[&LinkName]) -> bool {
     links.ports(bridge.index).any(|port| !own.contains(&&port.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_pair_one_end_is_held() {
+        let link = |index, name: &str, parent, special, marked: bool| Link {
+            index,
+            name: name.parse().expect("valid"),
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1_500,
+            controller: None,
+            parent,
+            alias: (!marked).then(|| "somebody's".to_owned()),
+            group: GROUP,
+            special,
+        };
+        let links = Links(vec![
+            link(3, "vmfp0123456789", Some(4), Special::Veth, true),
+            link(4, "vmfu0123456789", Some(3), Special::Veth, true),
+            // Its other end is somebody else's, or in another network namespace, where numbers begin again.
+            link(5, "vmfu1123456789", Some(2), Special::Veth, true),
+            link(2, "theirs", Some(5), Special::Veth, false),
+            link(7, "vmfu2123456789", Some(3), Special::Veth, true),
+            // A VLAN goes with what it is on top of, but is something else.
+            link(8, "vmfu3123456789", Some(3), Special::Vlan { id: 7 }, true),
+        ]);
+        let names: Vec<_> = held(&links).map(|held| held.name.to_string()).collect();
+        assert_eq!(names, ["vmfp0123456789", "vmfu1123456789", "vmfu2123456789", "vmfu3123456789"]);
+    }
 }

@@ -15,7 +15,7 @@ use vmferry_tests::{
     capture::{Capture, Direction},
     frames::{KINDS, Mark, Sender},
     network,
-    stream::{self, Pace, Reader},
+    stream::{self, PATIENCE, Pace, Reader},
     told,
 };
 
@@ -23,8 +23,6 @@ use vmferry_tests::{
 const PAUSE: u64 = 20;
 /// How often it is said what was read or heard.
 const TURN: Duration = Duration::from_millis(200);
-/// Longer than any move takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let words: Vec<_> = env::args().skip(1).collect();
@@ -46,7 +44,9 @@ fn main() -> Result<()> {
 fn read(address: Ipv4Addr, port: u16) -> Result<()> {
     let (reader, start) = (Reader::here(address, port, Pace::Seldom)?, Instant::now());
     loop {
-        reader.wait_for_more(PATIENCE)?;
+        if let Err(error) = reader.wait_for_more(PATIENCE) {
+            return reader.stop().and(Err(error));
+        }
         println!("READ {}", start.elapsed().as_secs());
         thread::sleep(TURN);
     }
