@@ -142,6 +142,8 @@ impl<'a> Outside<'a> {
             .sh("for namespace in $(ls /run/netns); do
                      kill $(ip netns pids $namespace) || true
                  done
+                 # A namespace is gone later than it is deleted, and its VLAN with it.
+                 for namespace in $(cd /run/netns && ls -d vlan*); do ip -n $namespace link delete vlan; done
                  ip -n wire link set eth3 netns 1
                  for namespace in $(ls /run/netns); do ip netns delete $namespace; done
                  rm -r /run/outside")
