@@ -88,9 +88,9 @@ impl Console {
     pub fn wait_for_more(&self, count: usize, timeout: Duration) -> Result<()> {
         let seen = || Ok::<_, anyhow::Error>(self.heartbeats()?.len() + self.ticks()?.len());
         let wanted = seen()? + count;
-        wait::until(&format!("{count} more heartbeats in {}", self.path.display()), timeout, || {
-            Ok((seen()? >= wanted).then_some(()))
-        })
+        let what = format!("{count} more heartbeats in {}", self.path.display());
+        let goes_on = wait::until(&what, timeout, || Ok((seen()? >= wanted).then_some(())));
+        goes_on.with_context(|| format!("its console ends: {}", self.tail()))
     }
 
     /// Fails if a heartbeat of a Linux guest was lost or doubled, or if its clock went back.
