@@ -1,5 +1,6 @@
 //! How long a guest is silent on its network when VMFerry moves it, beyond the time that QEMU itself keeps it still: over each
-//! kind of network, with filters and without, and beside it a guest on the same kind of network that libvirt moves alone. Run by `make bench`.
+//! kind of network, with filters and without, and beside it a guest on the same kind of network that libvirt moves alone. Run by
+//! `make bench`.
 
 use std::time::Duration;
 

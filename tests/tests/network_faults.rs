@@ -17,8 +17,8 @@ use crate::{
     rig::{Before, DESTINATION, Move, SOON, SOURCE, assert_only_on, memory_flows, migrate, slow_down, speed_up},
 };
 
-/// How long a guest may be without its filters: a second, and what a busy machine adds.
-const REPAIRED: Duration = Duration::from_secs(3);
+/// How long a guest may be without its filters.
+const REPAIRED: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A guest that forges frames, and may not.

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vmferry_tests::{
-    Host, Testbed,
-    guest::Guest,
-    wait::{SOON, until},
-};
+use vmferry_tests::{Host, Testbed, guest::Guest, wait::until};
 
 use crate::rig::{Answer, vmferry};
 
@@ -41,7 +37,7 @@ pub(crate) fn made(host: &Host) -> Result<String> {
 /// Fails if anything is on a host for guests: it has none.
 pub(crate) fn assert_nothing_made(host: &Host) -> Result<()> {
     let mut made_now = String::new();
-    let gone = until("the end of what was made", SOON, || {
+    let gone = until("the end of what was made", Duration::from_secs(5), || {
         made_now = made(host)?;
         Ok(made_now.is_empty().then_some(()))
     });

@@ -271,7 +271,7 @@ impl Before {
         for (host, before) in testbed.hosts().iter().zip(&self.0) {
             // Connections close in their own time; nothing else may take any.
             let mut last = Ok(());
-            let quiet = until("quiet", SOON, || {
+            let quiet = until("quiet", Duration::from_secs(5), || {
                 let now = host.snapshot()?;
                 last = now.assert_nothing_new(before, |new| is_guest(new) || is_needed(host.name(), new));
                 Ok(last.is_ok().then_some(()))

@@ -1,6 +1,6 @@
 //! Guests that write to disks: moved where both hosts see the same file, refused where that cannot be proved.
 
-use std::{collections::BTreeSet, fs, process::Stdio};
+use std::{collections::BTreeSet, fs, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use vmferry_tests::{
@@ -205,7 +205,7 @@ fn a_probe_file_of_a_killed_agent_is_gone_when_the_agent_is_back() -> Result<()>
     ensure!(probes(&testbed)? == 1, "who removed it?");
 
     testbed.host(SOURCE)?.agent().start()?;
-    until("the end of the probe file", SOON, || Ok((probes(&testbed)? == 0).then_some(())))?;
+    until("the end of the probe file", Duration::from_secs(5), || Ok((probes(&testbed)? == 0).then_some(())))?;
     assert_unharmed_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }

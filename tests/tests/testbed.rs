@@ -78,7 +78,7 @@ fn guests_move_between_hosts_and_nothing_is_left() -> Result<()> {
     let testbed = Testbed::up(without_agents())?;
     let layout = testbed.layout().clone();
     eprintln!("two hosts: {:.1?}", started.elapsed());
-    ensure!(started.elapsed() < SOON, "starting two hosts took {:?}", started.elapsed());
+    ensure!(started.elapsed() < Duration::from_secs(15), "starting two hosts took {:?}", started.elapsed());
 
     let (source, destination) = (testbed.host("node-28")?, testbed.host("node-31")?);
     ensure!(source.snapshot()?.items("TCP listener").count() == 0, "a host listens on TCP");
@@ -89,7 +89,7 @@ fn guests_move_between_hosts_and_nothing_is_left() -> Result<()> {
     let started = Instant::now();
     let web = testbed.start(LinuxGuest::new("web-1"), "node-28")?;
     eprintln!("Linux guest: {:.1?}", started.elapsed());
-    ensure!(started.elapsed() < SOON, "starting a guest took {:?}", started.elapsed());
+    ensure!(started.elapsed() < Duration::from_secs(15), "starting a guest took {:?}", started.elapsed());
     let user = source.sh("ps -o user:20= -C qemu-system-x86_64 | sort -u")?;
     ensure!(user.trim() == "libvirt-qemu", "QEMU runs as {user}");
     ensure!(testbed.runners("web-1")? == ["node-28"]);
@@ -101,7 +101,7 @@ fn guests_move_between_hosts_and_nothing_is_left() -> Result<()> {
     web.console().wait_for_more(5, SOON)?;
     let pings = pinger.stop()?;
     eprintln!("{pings:?}");
-    ensure!(pings.received > 50 && pings.longest_gap < Duration::from_secs(5), "{pings:?}");
+    ensure!(pings.received > 50 && pings.longest_gap < Duration::from_secs(3), "{pings:?}");
     ensure!(testbed.runners("web-1")? == ["node-31"]);
     web.console().assert_steady()?;
 
