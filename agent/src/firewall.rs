@@ -158,8 +158,8 @@ impl Firewall {
         Ok(Flows(remembered(Some(tap)).await?.into_iter().map(|(_, flow)| flow).collect()))
     }
 
-    /// Remembers conversations of a tap that were another host's until now. The tap is [filtered](Self::guard), and need not exist
-    /// yet; where it has no rules, none are needed.
+    /// Remembers conversations of a tap that were another host's until now, as long as that would have. The tap is
+    /// [filtered](Self::guard), and need not exist yet; where it has no rules, none are needed.
     ///
     /// # Errors
     ///
@@ -174,9 +174,12 @@ impl Firewall {
         }
         let longest = |flow: &Flow| Flow { left: flow.left.min(LONGEST_FLOW), ..flow.clone() };
         let flows: Vec<_> = flows.0.iter().take(MOST_FLOWS).map(|flow| (tap.clone(), longest(flow))).collect();
-        let text = additions(&flows, parts);
-        // Not counted: flows that are there already make no transaction.
-        if text.is_empty() { Ok(()) } else { Ok(nft::apply(&text).await?) }
+        let added = additions(&flows, parts);
+        if added.is_empty() {
+            return Ok(());
+        }
+        // Forgotten first: what is there already would keep the time that it has.
+        Ok(applied.apply(&(removals(&flows) + &added)).await?)
     }
 
     /// Ends once somebody else has changed nftables since the last time, whatever table: then [`reconcile`](Self::reconcile).

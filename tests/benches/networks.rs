@@ -15,7 +15,7 @@ use vmferry_tests::{
 };
 
 /// Moves of each kind, there and back by turns.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 20;
 
 /// Who moves the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

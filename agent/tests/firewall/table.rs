@@ -5,7 +5,7 @@ use std::time::Duration;
 use vmferry_agent::{firewall::Firewall, storage::tool::Tool};
 use vmferry_core::{
     network::LinkName,
-    policy::{Direction, Guarded, Members, Peer, Protocol, Rule},
+    policy::{Direction, Ends, Flow, Flows, Guarded, Members, Peer, Protocol, Rule, Subject},
     reason::Reason,
 };
 
@@ -48,6 +48,11 @@ fn two(lan: &Lan) -> [Guarded; 2] {
     [lan.guests[0].guarded([]), lan.guests[1].guarded([rule(Direction::Ingress)])]
 }
 
+fn conversation() -> Flows {
+    let ends = Ends::V4 { from: [192, 0, 2, 1].into(), to: [192, 0, 2, 2].into() };
+    Flows(vec![Flow { ends, subject: Subject::Echo { id: 7 }, left: 30 }])
+}
+
 #[test]
 fn a_table_that_somebody_else_took_away_is_missed_and_put_back() {
     lan(2, |lan| {
@@ -59,6 +64,9 @@ fn a_table_that_somebody_else_took_away_is_missed_and_put_back() {
             let quiet = async {
                 lan.firewall.release(&[wanted[0].tap.clone()]).await.expect("released");
                 lan.firewall.guard(&wanted[..1], &none).await.expect("made again");
+                for _ in 0..2 {
+                    lan.firewall.restore_flows(&wanted[1].tap, &conversation()).await.expect("restored");
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             };
             tokio::select! {
