@@ -43,8 +43,10 @@ pub fn serve(port: u16) -> Result<()> {
     for connection in listener.incoming() {
         let connection = connection?;
         thread::spawn(move || {
-            // The client sees its end of it.
-            let _ = answer(connection);
+            // The client sees its end of it, but not why.
+            if let Err(error) = answer(connection) {
+                println!("CUT {error:#}");
+            }
         });
     }
     Ok(())

@@ -19,6 +19,7 @@ use serde_json::Value;
 use vmferry_tests::{
     Options, Testbed,
     kernel_vm::{Image, KernelHost},
+    layout::SHARED,
     storage::{Backend, Target},
 };
 
@@ -86,6 +87,9 @@ pub(crate) fn alone(test: impl FnOnce(&Rig) -> Result<()>) -> Result<()> {
             eprintln!("--- the agent's log on {}\n{}", host.name(), lines[lines.len().saturating_sub(40)..].join("\n"));
             let held = host.sh(HOLDINGS).unwrap_or_else(|error| format!("{error:#}"));
             eprintln!("--- held by {}\n{held}", host.name());
+            // Without what they say all the time.
+            let consoles = host.sh(&format!("grep -Ev '^(TOLD|HB) ' {SHARED}/*.console | tail --lines=60 || true"));
+            eprintln!("--- the guests' consoles on {}\n{}", host.name(), consoles.unwrap_or_default());
         }
     }
     result
