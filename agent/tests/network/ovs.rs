@@ -109,13 +109,13 @@ fn guests_of_one_vlan_meet_and_of_two_do_not() {
 
     let guests = [1, 2, 3].map(|number| guest(&host, &plugs[usize::from(number) - 1], number));
     assert!(guests[0].reaches("10.0.0.2"));
-    assert!(guests[0].is_cut_off_from("10.0.0.3"));
+    assert!(!guests[0].reaches("10.0.0.3"));
     // Not only pings: what a guest leaves to its card to sum up must arrive summed up.
     guests[1].run(async || {
         let listener = tokio::net::TcpListener::bind("10.0.0.2:7").await.expect("its address");
         let connect = async || tokio::net::TcpStream::connect("10.0.0.2:7").await.map(drop);
         let connected = std::thread::scope(|scope| {
-            let connecting = scope.spawn(|| guests[0].run(async || timeout(Duration::from_secs(20), connect()).await));
+            let connecting = scope.spawn(|| guests[0].run(async || timeout(Duration::from_secs(5), connect()).await));
             connecting.join().expect("it ran")
         });
         drop(listener);
