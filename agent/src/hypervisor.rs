@@ -10,16 +10,15 @@ mod network;
 mod power;
 mod storage;
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, Refusal, SourceFacts},
     disk::Transfer,
     domain_xml::{Definition, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
-    migration::{Order, Progress, Statistics},
+    migration::{Order, Statistics},
     reason::Reason,
 };
 
@@ -30,6 +29,7 @@ pub use self::{
     power::Power,
     storage::{OnSent, Storage},
 };
+pub use crate::libvirt::{Control, Helm, OnProgress, SteeringError};
 
 /// What went wrong at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +53,6 @@ impl From<Refusal> for Fault {
         Self { reason, message: format!("{message}; {remedy}") }
     }
 }
-
-/// Takes samples of a running job.
-pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
 /// own filters [`Filtering`]'s, guests that are off [`Power`]'s.
@@ -101,8 +98,7 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        progress: OnProgress,
-        cancel: CancellationToken,
+        control: Control,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 
     /// Source, after a restart: waits until no job runs on the domain any more; ends it if it takes too long.

@@ -27,7 +27,7 @@ use vmferry_core::{agent::Sighting, domain_xml, id::InstanceId};
 pub use self::{
     connection::Libvirt,
     host::HostReading,
-    job::{Definitions, JobError, JobOrder},
+    job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, SteeringError},
     power::DefinitionOrder,
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},

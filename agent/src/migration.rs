@@ -31,12 +31,12 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Outcome, Phase, Progress, Side, Statistics},
+    migration::{Cause, Kind, Outcome, Phase, Progress, Side, Statistics, Steering},
     reason::Reason,
 };
 
 use crate::{
-    hypervisor::{Fault, Hypervisor},
+    hypervisor::{Fault, Helm, Hypervisor, SteeringError},
     journal::{Entry, Journal, State},
     phase::{self, Steps, write},
 };
@@ -63,6 +63,7 @@ pub struct Migration {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
     progress: watch::Receiver<Option<Progress>>,
+    helm: Helm,
     cancel: CancellationToken,
 }
 
@@ -82,13 +83,20 @@ impl Migration {
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (progress_sender, progress) = watch::channel(None);
         let cancel = CancellationToken::new();
+        let helm = Helm::default();
         let order = journal.state().order();
         let span =
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
-        let task =
-            Task { host, journal, state: state_sender, progress: Arc::new(progress_sender), cancel: cancel.clone() };
+        let task = Task {
+            host,
+            journal,
+            state: state_sender,
+            progress: Arc::new(progress_sender),
+            helm: helm.clone(),
+            cancel: cancel.clone(),
+        };
         tokio::spawn(task.run(receiver, origin).instrument(span));
-        Self { commands, state, progress, cancel }
+        Self { commands, state, progress, helm, cancel }
     }
 
     /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
@@ -127,6 +135,23 @@ impl Migration {
         }
         self.cancel.cancel();
         Ok(())
+    }
+
+    /// Tells the running job something else than its order says. Returns once libvirt has taken it.
+    pub async fn steer(&self, steering: Steering) -> Result<(), Fault> {
+        self.helm.steer(steering).await.map_err(|error| match error {
+            SteeringError::NoJob => {
+                let state = self.state.borrow();
+                let order = state.order();
+                let (name, to) = (&order.instance_name, &order.destination.host);
+                let message = match state.statistics().is_some() || state.outcome().is_some() {
+                    true => format!("the move of {name} to {to} is over"),
+                    false => format!("{name} does not move yet; say it again once its memory does"),
+                };
+                Fault::new(Reason::NothingToSteer, message)
+            }
+            SteeringError::Libvirt(error) => error.into(),
+        })
     }
 
     /// What the journal says now.
@@ -171,6 +196,7 @@ struct Task<H> {
     journal: Journal,
     state: watch::Sender<State>,
     progress: Arc<watch::Sender<Option<Progress>>>,
+    helm: Helm,
     cancel: CancellationToken,
 }
 
@@ -246,7 +272,10 @@ impl<H: Hypervisor> Task<H> {
         let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
         let cancel = self.cancel.clone();
         let moved = match order.kind {
-            Kind::Live => phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, cancel).await,
+            Kind::Live => {
+                let helm = self.helm.clone();
+                phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, helm, cancel).await
+            }
             Kind::Cold { .. } => {
                 let mut steps = Steps::new(&mut self.journal);
                 let moving =

@@ -3,6 +3,8 @@
 mod cold;
 mod groups;
 mod instance;
+mod limits;
+mod steering;
 mod volumes;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -13,6 +15,8 @@ use vmferry_core::id::HostName;
 pub(crate) use cold::Cold;
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
+pub(crate) use limits::Limits;
+pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
@@ -25,6 +29,7 @@ Examples:
   vmferry migrate web --to node-31             moves web while it runs
   vmferry migrations                           what was moved, and what still goes on
   vmferry migrations resolve                   ends what was left behind
+  vmferry set web max-downtime=500ms           lets web, which moves, stand still for longer
   vmferry volumes                              the volumes, and whose disks they are
   vmferry instance policy show web             what its interfaces may send and receive
   vmferry groups                               who is in which security group
@@ -47,6 +52,7 @@ Exit codes:
   2    usage or configuration, unknown or ambiguous names
   3    refused by the checks; nothing was changed
   4    aborted; the guest runs on the source
+  5    the policy gave it up in time; the guest runs on the source
   6    HELD: the guest is not running, or it cannot be told where it runs
   7    an agent cannot be reached or refuses us; nothing was changed
   9    some of several failed
@@ -100,6 +106,16 @@ pub(crate) enum Command {
     Migrations(Migrations),
     /// Ends a migration that goes on; the guest stays on its source
     Abort(Abort),
+    /// Changes what a migration that goes on may cost
+    Set(SetLimits),
+    /// Has a migration that goes on send as little as can be, until `resume`
+    Pause(WhichMigration),
+    /// Has it send again as much as it may
+    Resume(WhichMigration),
+    /// Stops the guest of a migration that goes on, so that it arrives
+    ForceComplete(ForceComplete),
+    /// Lists the policies by which live migrations come to their end
+    Policies,
     /// Lists the volumes of all instances, or says what a disk is as a volume
     Volumes(Volumes),
     /// Lists who is in which security group, or tells all hosts of it
@@ -117,6 +133,7 @@ Examples:
   vmferry migrate web --to node-31
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
+  vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
@@ -139,6 +156,9 @@ pub(crate) struct Migrate {
     /// Prints the plan and every check with its outcome, and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// What it may cost if it is not.
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Whether it is off meanwhile.
     #[command(flatten)]
     pub(crate) cold: Cold,

@@ -18,7 +18,7 @@ use vmferry_core::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
-    migration::{Endpoint, Order, Progress, Record, Side, Statistics},
+    migration::{Endpoint, Order, Progress, Record, Side, Statistics, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
@@ -83,6 +83,14 @@ impl RemoteAgent {
         let request = v1::AbortRequest { migration_id: id.to_string() };
         let mut client = self.phases();
         self.within(LOOK, client.abort(request)).await?;
+        Ok(())
+    }
+
+    /// Tells the job of a migration that leaves this host something else than its order says.
+    pub(crate) async fn steer(&self, id: MigrationId, steering: Steering) -> Result<(), CallError> {
+        let request = v1::SteerRequest { migration_id: id.to_string(), steering: Some(steering.into()) };
+        let mut client = self.phases();
+        self.within(ASK, client.steer(request)).await?;
         Ok(())
     }
 

@@ -9,7 +9,9 @@ pub(crate) mod instance;
 pub(crate) mod instances;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
+pub(crate) mod policies;
 pub(crate) mod resolve;
+pub(crate) mod steer;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod zones;
@@ -116,6 +118,12 @@ impl Session {
     async fn migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
         let (migrations, silent) = self.migrations(Which::All).await?;
         Ok((history::find(migrations, &silent, wanted)?, silent))
+    }
+
+    /// The order of the migration that goes on and that the user means.
+    async fn moving(&self, wanted: &str) -> Result<Order, Failed> {
+        let (migrations, silent) = self.migrations(Which::Active).await?;
+        Ok(history::moving(migrations, &silent, wanted)?.order)
     }
 
     /// Whether neither host has anything left to do for it. `silent` did not answer.

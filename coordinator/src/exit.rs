@@ -7,12 +7,11 @@
 //! | 2 | usage or configuration, unknown or ambiguous names | untouched |
 //! | 3 | refused by the checks | untouched |
 //! | 4 | aborted by the user and rolled back | on the source |
+//! | 5 | given up in time by its policy and rolled back | on the source |
 //! | 6 | held: it does not run, or it cannot be told where | see the message |
 //! | 7 | an agent cannot be reached, or refuses us | untouched |
 //! | 9 | several were asked for, and they did not all end the same way | see the messages |
 //! | 130 | interrupted; the migration goes on without us | see `vmferry migrations show` |
-//!
-//! 5 is kept for deadlines, which this version does not have.
 
 use std::process::ExitCode;
 
@@ -37,6 +36,8 @@ pub(crate) enum Exit {
     Refused = 3,
     /// Aborted by the user; the guest runs on the source.
     Aborted = 4,
+    /// Its policy gave it up in time; the guest runs on the source.
+    Late = 5,
     /// The guest does not run, or it cannot be told where.
     Held = 6,
     /// An agent does not answer, or refuses us.
@@ -72,6 +73,7 @@ impl Exit {
                 Self::Usage
             }
             R::MigrationAborted => Self::Aborted,
+            R::NotConverging => Self::Late,
             R::RunnerUnknown | R::NotRunning | R::RunsTwice => Self::Held,
             R::InstanceShutoff
             | R::InstanceTransient
@@ -128,6 +130,7 @@ impl Exit {
             | R::ShutdownIgnored
             | R::StartFailed
             | R::TooLateToAbort
+            | R::NothingToSteer
             | R::CoordinatorLost
             | R::AgentRestarted
             | R::Internal => Self::Failed,
@@ -140,6 +143,7 @@ impl Exit {
             Ok(completed) => Self::of_outcome(completed.outcome()),
             Err(Failure::Refused(_)) => Self::Refused,
             Err(Failure::NotStarted(error)) => Self::of_reason(error.reason),
+            Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::NotConverging => Self::Late,
             Err(failure) => failure.outcome().map_or(Self::Failed, Self::of_outcome),
         }
     }
@@ -205,6 +209,8 @@ impl From<CallError> for Failed {
 
 #[cfg(test)]
 mod tests {
+    use vmferry_core::migration::Cause;
+
     use super::*;
 
     #[test]
@@ -212,8 +218,18 @@ mod tests {
         let numbers = |exits: &[Exit]| exits.iter().map(|exit| exit.code()).collect::<Vec<_>>();
         use Exit as E;
         assert_eq!(
-            numbers(&[E::Done, E::Failed, E::Usage, E::Refused, E::Aborted, E::Held, E::Unreachable, E::Partly]),
-            [0, 1, 2, 3, 4, 6, 7, 9]
+            numbers(&[
+                E::Done,
+                E::Failed,
+                E::Usage,
+                E::Refused,
+                E::Aborted,
+                E::Late,
+                E::Held,
+                E::Unreachable,
+                E::Partly
+            ]),
+            [0, 1, 2, 3, 4, 5, 6, 7, 9]
         );
         assert_eq!(Exit::Interrupted.code(), 130);
     }
@@ -226,6 +242,17 @@ mod tests {
         assert_eq!(code(Outcome::FailedRolledBack), 1);
         assert_eq!(code(Outcome::AbortedRolledBack), 4);
         assert_eq!(code(Outcome::Held), 6);
+    }
+
+    #[test]
+    fn what_was_given_up_in_time_is_told_from_what_failed() {
+        let rolled_back = |reason| {
+            let cause = Cause { reason, host: "node-28".parse().expect("valid"), message: "why".into() };
+            Exit::of_flow(&Err(Failure::RolledBack { cause, leftovers: Vec::new() }))
+        };
+        assert_eq!(rolled_back(Reason::NotConverging), Exit::Late);
+        assert_eq!(rolled_back(Reason::MigrationAborted), Exit::Aborted);
+        assert_eq!(rolled_back(Reason::MigrationFailed), Exit::Failed);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All hosts of the inventory at once.
 
 use futures::{StreamExt, stream};
-use vmferry_core::{agent::CallError, id::HostName, migration::Endpoint, reason::Reason};
+use vmferry_core::{agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason};
 use vmferry_transport::Credentials;
 
 use crate::{client::RemoteAgent, exit::Failed, inventory::Inventory, render};
@@ -50,6 +50,23 @@ impl Fleet {
         }
         let is_meant = |agent: &&RemoteAgent| names.is_empty() || names.contains(&agent.endpoint().host);
         Ok(ask(self.agents.iter().filter(is_meant), call).await)
+    }
+
+    /// How live migrations may come to their end, the default first.
+    pub(crate) fn policies(&self) -> &[Policy] {
+        &self.inventory.policies
+    }
+
+    /// The policy called `name`.
+    pub(crate) fn policy(&self, name: &str) -> Result<&Policy, Failed> {
+        self.policies().iter().find(|policy| policy.name() == name).ok_or_else(|| {
+            let known: Vec<_> = self.policies().iter().map(Policy::name).collect();
+            Failed::usage(format!(
+                "no policy {name}; there are {}, and what [policy.NAME] in {} says",
+                known.join(", "),
+                self.inventory.path.display()
+            ))
+        })
     }
 
     /// Whether the inventory has a host of that name.

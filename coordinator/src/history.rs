@@ -177,5 +177,28 @@ pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &st
     }
 }
 
+/// The migration that goes on and that `wanted` names: as [`find`] has it, or by its instance.
+pub(crate) fn moving(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
+    let (of_instance, others): (Vec<_>, Vec<_>) = migrations
+        .into_iter()
+        .filter(Migration::is_open)
+        .partition(|migration| migration.order.instance_name == wanted);
+    match (of_instance.len(), of_instance.into_iter().next()) {
+        (1, Some(only)) => Ok(only),
+        (0, _) => find(others, silent, wanted).map_err(|failed| Failed {
+            message: match failed.reason {
+                Some(Reason::MigrationNotFound) => {
+                    format!("{}; only what goes on can be told anything", failed.message)
+                }
+                _ => failed.message,
+            },
+            ..failed
+        }),
+        (count, _) => Err(Failed::usage(format!(
+            "{count} instances are called {wanted} and move; name the migration (`vmferry migrations --active`)"
+        ))),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,6 +9,10 @@
 //! [[host]]
 //! name = "node-28"               # as in the agent's certificate
 //! address = "192.0.2.10:7443"    # as the other hosts reach it, too
+//!
+//! [policy.patient]               # how a live migration comes to its end: `--policy patient`
+//! downtime = "50ms"
+//! steps = [{ stalled = 3, downtime = "300ms" }, { after = "1h", do = "abort" }]
 //! ```
 
 mod problem;
@@ -20,7 +24,11 @@ use std::{
 };
 
 use toml::{Table, Value};
-use vmferry_core::{id::HostName, migration::Endpoint};
+use vmferry_core::{
+    convergence::{Policy, PolicyText},
+    id::HostName,
+    migration::Endpoint,
+};
 use vmferry_transport::CertificateFiles;
 
 pub(crate) use problem::{Invalid, Problem};
@@ -34,6 +42,8 @@ pub(crate) struct Inventory {
     pub(crate) tls: CertificateFiles,
     /// In the file's order; names and addresses are unique.
     pub(crate) hosts: Vec<Endpoint>,
+    /// Those that are always there, the default first, and the file's; one of the file's replaces one of the same name.
+    pub(crate) policies: Vec<Policy>,
 }
 
 /// Where an inventory may be, in the order in which it is looked for.
@@ -88,9 +98,10 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Inventory, Invalid> {
     let mut reader = Reader { directory, problems: Vec::new() };
     let tls = reader.tls(&table);
     let hosts = reader.hosts(&table);
-    reader.unknown("", &table, &["tls", "host"]);
+    let policies = reader.policies(&table);
+    reader.unknown("", &table, &["tls", "host", "policy"]);
     match (tls, reader.problems.is_empty()) {
-        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts }),
+        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts, policies }),
         _ => Err(Invalid::Wrong { path: path.to_owned(), problems: reader.problems }),
     }
 }
@@ -163,6 +174,36 @@ impl Reader {
         found
     }
 
+    fn policies(&mut self, table: &Table) -> Vec<Policy> {
+        let mut policies = Policy::all_named();
+        let written = match table.get("policy") {
+            Some(Value::Table(written)) => written,
+            Some(_) => {
+                self.complain::<()>("policy", "is not a table", "write [policy.NAME]");
+                return policies;
+            }
+            None => return policies,
+        };
+        for (name, policy) in written {
+            match read_policy(name, policy) {
+                Ok(policy) => match policies.iter_mut().find(|known| known.name() == name) {
+                    Some(known) => *known = policy,
+                    None => policies.push(policy),
+                },
+                Err(what) => {
+                    let remedy =
+                        "write `downtime`, and `steps` of which the last one ends it; `vmferry policies` lists some";
+                    self.complain::<()>(
+                        &format!("policy.{}", name.escape_debug()),
+                        &format!("is none: {what}"),
+                        remedy,
+                    );
+                }
+            }
+        }
+        policies
+    }
+
     fn name(&mut self, host: &Table, prefix: &str) -> Option<HostName> {
         let remedy = "write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`";
         let text = self.text(host, prefix, "name", remedy)?;
@@ -202,6 +243,11 @@ impl Reader {
         self.problems.push(Problem { key: key.to_owned(), what: what.to_owned(), remedy: remedy.to_owned() });
         None
     }
+}
+
+fn read_policy(name: &str, value: &Value) -> Result<Policy, String> {
+    let text: PolicyText = value.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    text.policy(name).map_err(|invalid| invalid.to_string())
 }
 
 /// HOST:PORT, an IPv6 address in brackets.

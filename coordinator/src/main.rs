@@ -22,7 +22,8 @@ use tracing_subscriber::EnvFilter;
 use chain::chain;
 use cli::{Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, resolve, vif, volumes, zones,
+    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, policies, resolve, steer,
+    vif, volumes, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -103,6 +104,11 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
         },
         Command::Abort(args) => abort::run(session, &args).await,
+        Command::Set(args) => steer::set(session, &args).await,
+        Command::Pause(which) => steer::pause(session, &which).await,
+        Command::Resume(which) => steer::resume(session, &which).await,
+        Command::ForceComplete(args) => steer::force_complete(session, &args).await,
+        Command::Policies => policies::run(session),
         Command::Volumes(args) => match &args.command {
             None => volumes::run(session, &args).await,
             Some(VolumesCommand::Set(args)) => volumes::set(session, args).await,

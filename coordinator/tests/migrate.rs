@@ -1,7 +1,11 @@
 //! `vmferry migrate` and what ends migrations: every way out with its exit code, its words and where the guest is.
 
+use std::time::Duration;
+
+use bytesize::ByteSize;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use vmferry_core::migration::Steering;
 
 use crate::cluster::{Cluster, INSTANCE, said, send};
 
@@ -357,4 +361,110 @@ async fn a_viewer_only_looks() {
     let arguments = format!("migrations resolve --inventory {inventory}");
     let output = cluster.vmferry(&arguments).await.code(7).get_output().clone();
     assert!(said(&output).contains("role coordinator"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn what_its_policy_gives_up_has_an_exit_code_of_its_own() {
+    let cluster = Cluster::new().await;
+    cluster.world().expires = true;
+    let (code, document) = cluster.json("migrate web --to node-31 --policy gentle").await;
+    assert_eq!((code, document["cause"]["reason"].as_str()), (5, Some("NOT_CONVERGING")), "{document}");
+    assert_eq!((&document["outcome"], &document["runs_on"]), (&"failed_rolled_back".into(), &"node-28".into()));
+    let order = cluster.world().records.values().next().expect("one").order.clone();
+    assert_eq!(order.limits.policy.name(), "gentle");
+}
+
+#[tokio::test]
+async fn limits_of_one_migration_are_part_of_its_order() {
+    let cluster = Cluster::new().await;
+    let limits = "--max-downtime 2s --deadline 5min --bandwidth 100MiB/s";
+    cluster.vmferry(&format!("migrate web --to node-31 {limits}")).await.success();
+    let order = cluster.world().records.values().next().expect("one").order.clone();
+    assert_eq!(order.limits.policy.longest_downtime(), Duration::from_secs(2));
+    let last = order.limits.policy.steps().last().expect("one").to_string();
+    assert_eq!((last.as_str(), order.limits.bandwidth), ("after 5m: abort", Some(ByteSize::mib(100))));
+}
+
+#[tokio::test]
+async fn limits_that_make_no_sense_are_refused_before_anybody_is_asked() {
+    let cluster = Cluster::new().await;
+    for (limits, words) in [
+        ("--policy nonesuch", "no policy nonesuch; there are default, gentle, never-pause, must-finish, nova"),
+        ("--max-downtime 0s", "no time for which a guest may stand still"),
+        ("--max-downtime 40min", "no time for which a guest may stand still"),
+        ("--max-downtime=-5ms", "--max-downtime"),
+        ("--deadline 0s", "it would abort before anything is sent"),
+        ("--bandwidth 0", "too little"),
+        ("--bandwidth fast", "is no rate"),
+        ("--policy gentle --cold", "cannot be used with"),
+    ] {
+        let output = cluster.vmferry(&format!("migrate web --to node-31 {limits}")).await.code(2).get_output().clone();
+        assert!(said(&output).contains(words), "{limits}: {}", said(&output));
+    }
+    assert!(cluster.world().records.is_empty());
+}
+
+#[tokio::test]
+async fn a_policy_of_the_inventory_is_one_and_may_replace_the_default() {
+    let cluster = Cluster::new().await;
+    let mut inventory = std::fs::read_to_string(cluster.inventory("inventory")).expect("there");
+    inventory += "[policy.default]\ndowntime = \"7ms\"\nsteps = [{ after = \"1h\", do = \"abort\" }]\n";
+    std::fs::write(cluster.inventory("inventory"), inventory).expect("written");
+    let (code, document) = cluster.json("policies").await;
+    assert_eq!((code, &document["policies"][0]["downtime_ms"]), (0, &7.into()), "{document}");
+    cluster.vmferry("migrate web --to node-31").await.success();
+    let order = cluster.world().records.values().next().expect("one").order.clone();
+    assert_eq!(order.limits.policy.downtime(), Duration::from_millis(7));
+}
+
+#[tokio::test]
+async fn a_migration_that_goes_on_is_told_by_its_instance_or_its_id() {
+    let cluster = Cluster::new().await;
+    let id = left_behind(&cluster).await;
+    for command in [
+        "set web max-downtime=500ms bandwidth=unlimited",
+        &format!("set {id} deadline=20min"),
+        "pause web",
+        &format!("resume {}", &id[..30]),
+        "force-complete web",
+    ] {
+        cluster.vmferry(command).await.success();
+    }
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let steered = cluster.world().steered.clone();
+    assert_eq!(
+        steered,
+        [
+            Steering::Downtime(Duration::from_millis(500)),
+            Steering::Bandwidth(None),
+            Steering::Deadline(minutes(20)),
+            Steering::Pause,
+            Steering::Resume,
+            Steering::Suspend,
+        ]
+    );
+    let (code, document) = cluster.json("set web bandwidth=1GiB/s").await;
+    assert_eq!((code, &document["bandwidth_bytes_per_second"]), (0, &(1_u64 << 30).into()), "{document}");
+}
+
+#[tokio::test]
+async fn nothing_is_told_that_makes_no_sense_or_to_what_does_not_go_on() {
+    let cluster = Cluster::new().await;
+    let (_, done) = cluster.json("migrate web --to node-31").await;
+    let id = done["migration_id"].as_str().expect("an id");
+    for (command, code, words) in [
+        (format!("set {id} bandwidth=1GiB/s"), 2, "only what goes on can be told anything"),
+        ("pause web".into(), 2, "too little of a migration's id"),
+        ("set web".into(), 2, "WHAT=VALUE"),
+        ("set web speed=9".into(), 2, "cannot be set"),
+        (format!("set {id} max-downtime=0s"), 2, "no time for which a guest may stand still"),
+        (format!("force-complete {id} --how magic"), 2, "suspend"),
+    ] {
+        let output = cluster.vmferry(&command).await.code(code).get_output().clone();
+        assert!(said(&output).contains(words), "{command}: {}", said(&output));
+    }
+    let viewer = cluster.inventory("viewer-dashboard");
+    let output = cluster.vmferry(&format!("--inventory {viewer} pause {id}")).await.code(7).get_output().clone();
+    assert!(said(&output).contains("may only look"), "{}", said(&output));
+    assert!(cluster.world().steered.is_empty());
 }

@@ -48,19 +48,24 @@ fn the_help_teaches() {
     Usage: vmferry [OPTIONS] <COMMAND>
 
     Commands:
-      hypervisors  Lists the hosts: state, free memory, versions
-      zones        Lists the availability zones and their hosts
-      instances    Lists the instances of all hosts
-      instance     Shows one instance, or says what its interfaces may do
-      migrate      Moves an instance to another host: while it runs, or with --cold while it is off
-      migrations   Lists migrations, shows one, or ends what was left behind
-      abort        Ends a migration that goes on; the guest stays on its source
-      volumes      Lists the volumes of all instances, or says what a disk is as a volume
-      groups       Lists who is in which security group, or tells all hosts of it
-      doctor       Looks for what migrations have left on the hosts
-      pki          Makes the certificates that hosts and users prove themselves with
-      version      Prints the version
-      help         Print this message or the help of the given subcommand(s)
+      hypervisors     Lists the hosts: state, free memory, versions
+      zones           Lists the availability zones and their hosts
+      instances       Lists the instances of all hosts
+      instance        Shows one instance, or says what its interfaces may do
+      migrate         Moves an instance to another host: while it runs, or with --cold while it is off
+      migrations      Lists migrations, shows one, or ends what was left behind
+      abort           Ends a migration that goes on; the guest stays on its source
+      set             Changes what a migration that goes on may cost
+      pause           Has a migration that goes on send as little as can be, until `resume`
+      resume          Has it send again as much as it may
+      force-complete  Stops the guest of a migration that goes on, so that it arrives
+      policies        Lists the policies by which live migrations come to their end
+      volumes         Lists the volumes of all instances, or says what a disk is as a volume
+      groups          Lists who is in which security group, or tells all hosts of it
+      doctor          Looks for what migrations have left on the hosts
+      pki             Makes the certificates that hosts and users prove themselves with
+      version         Prints the version
+      help            Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
@@ -80,6 +85,7 @@ fn the_help_teaches() {
       vmferry migrate web --to node-31             moves web while it runs
       vmferry migrations                           what was moved, and what still goes on
       vmferry migrations resolve                   ends what was left behind
+      vmferry set web max-downtime=500ms           lets web, which moves, stand still for longer
       vmferry volumes                              the volumes, and whose disks they are
       vmferry instance policy show web             what its interfaces may send and receive
       vmferry groups                               who is in which security group
@@ -102,6 +108,7 @@ fn the_help_teaches() {
       2    usage or configuration, unknown or ambiguous names
       3    refused by the checks; nothing was changed
       4    aborted; the guest runs on the source
+      5    the policy gave it up in time; the guest runs on the source
       6    HELD: the guest is not running, or it cannot be told where it runs
       7    an agent cannot be reached or refuses us; nothing was changed
       9    some of several failed

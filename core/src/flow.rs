@@ -424,7 +424,10 @@ pub fn runner(
 
 /// Whether the job had certainly not begun to hand the guest over when it failed.
 fn before_the_handover(failure: &CallError) -> bool {
-    matches!(failure.reason, Reason::MigrationFailed | Reason::MigrationAborted | Reason::CoordinatorLost)
+    matches!(
+        failure.reason,
+        Reason::MigrationFailed | Reason::MigrationAborted | Reason::NotConverging | Reason::CoordinatorLost
+    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod agent;
 mod bytes;
 pub mod compatibility;
+pub mod convergence;
 pub mod disk;
 pub mod domain_xml;
 pub mod flow;

@@ -1,6 +1,7 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
 mod kind;
+mod steering;
 
 use std::{fmt, time::Duration};
 
@@ -8,8 +9,12 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::kind::{Fallback, Kind, Shutdown};
+pub use self::{
+    kind::{Fallback, Kind, Shutdown},
+    steering::{FLOOR, InvalidSteering, Steering},
+};
 use crate::{
+    convergence::Policy,
     id::{HostName, InstanceId, MigrationId},
     reason::Reason,
 };
@@ -30,6 +35,18 @@ pub struct Order {
     /// Whether it runs meanwhile.
     #[serde(default)]
     pub kind: Kind,
+    /// What a live migration may cost the guest and the network.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a live migration may cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// How it comes to its end.
+    pub policy: Policy,
+    /// How much may be sent per second, memory and disks each; `None`: as much as goes. QEMU is told whole MiB.
+    pub bandwidth: Option<ByteSize>,
 }
 
 /// A host and where its agent listens.
@@ -157,6 +174,12 @@ pub struct Progress {
     pub dirty_rate: ByteSize,
     /// Rounds over the guest's memory, the first is 1.
     pub round: u32,
+    /// How much of their time the guest's CPUs are held back, in percent (auto-converge).
+    #[serde(default)]
+    pub throttle: u8,
+    /// Whether the guest was stopped: for its hand-over, or so that the rest can be sent.
+    #[serde(default)]
+    pub stopped: bool,
     /// While the guest is shutting down; nothing moves meanwhile.
     pub shutting_down: Option<ShuttingDown>,
 }
@@ -173,7 +196,8 @@ pub struct ShuttingDown {
 impl Progress {
     /// Time to the end at the present rates; `None` while it does not converge or nothing is known.
     pub fn eta(&self) -> Option<Duration> {
-        let net = self.rate.as_u64().checked_sub(self.dirty_rate.as_u64()).filter(|net| *net > 0)?;
+        let written = if self.stopped { 0 } else { self.dirty_rate.as_u64() };
+        let net = self.rate.as_u64().checked_sub(written).filter(|net| *net > 0)?;
         Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / net as f64))
     }
 }
@@ -255,5 +279,6 @@ mod tests {
         assert_eq!(progress(60, 10).eta(), Some(Duration::from_secs(2)));
         assert_eq!(progress(10, 10).eta(), None);
         assert_eq!(progress(10, 60).eta(), None);
+        assert_eq!(Progress { stopped: true, ..progress(10, 60) }.eta(), Some(Duration::from_secs(10)));
     }
 }

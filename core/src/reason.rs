@@ -159,10 +159,14 @@ reasons! {
     ShutdownIgnored = "SHUTDOWN_IGNORED",
     /// The guest could not be started.
     StartFailed = "START_FAILED",
+    /// The policy ended a migration that did not come to its end in time.
+    NotConverging = "NOT_CONVERGING",
     /// The migration was aborted.
     MigrationAborted = "MIGRATION_ABORTED",
     /// It is too late to abort: the guest is on the destination.
     TooLateToAbort = "TOO_LATE_TO_ABORT",
+    /// The guest does not move just now, so its job cannot be told anything.
+    NothingToSteer = "NOTHING_TO_STEER",
     /// The coordinator went away before the job began.
     CoordinatorLost = "COORDINATOR_LOST",
     /// The agent was restarted while the job ran.

@@ -16,6 +16,7 @@ mod network_faults;
 mod network_refusals;
 mod network_rig;
 mod networks;
+mod policies;
 mod python;
 mod refusals;
 mod rig;

@@ -151,7 +151,12 @@ pub(crate) struct Move {
 impl Move {
     /// Begins to move a guest from the source to the destination. Returns when its memory flows.
     pub(crate) fn begin(testbed: &Testbed, guest: &Guest) -> Result<Self> {
-        Self::begin_until(testbed, guest, "memory to flow", || memory_flows(testbed, guest))
+        Self::begin_with(testbed, guest, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn begin_with(testbed: &Testbed, guest: &Guest, arguments: &[&str]) -> Result<Self> {
+        Self::begin_as(testbed, guest, arguments, "memory to flow", || memory_flows(testbed, guest))
     }
 
     /// The same; returns as soon as `flows` says so.
@@ -161,10 +166,20 @@ impl Move {
         what: &str,
         flows: impl Fn() -> Result<bool>,
     ) -> Result<Self> {
+        Self::begin_as(testbed, guest, &[], what, flows)
+    }
+
+    fn begin_as(
+        testbed: &Testbed,
+        guest: &Guest,
+        arguments: &[&str],
+        what: &str,
+        flows: impl Fn() -> Result<bool>,
+    ) -> Result<Self> {
         let directory = testbed.layout().run_dir();
         let [stdout, stderr] = ["out", "err"].map(|end| directory.join(format!("move-{}.{end}", guest.name())));
         let mut command = testbed.vmferry(["migrate", guest.name(), "--to", DESTINATION, "-o", "json"])?;
-        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        command.args(arguments).stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
         let mut child = command.spawn().context("cannot start vmferry")?;
         let flows = until(what, SOON, || {
             if let Some(status) = child.try_wait()? {

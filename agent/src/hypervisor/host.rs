@@ -3,6 +3,7 @@ mod examine;
 mod filters;
 mod groups;
 mod instances;
+mod job;
 mod network;
 mod power;
 mod reconcile;
@@ -22,7 +23,6 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, until_it_stops, version_text},
@@ -39,11 +39,11 @@ use vmferry_core::{
 };
 
 use self::{filters::Filters, network::Vifs, volumes::Volumes};
-use super::{Fault, Hypervisor, OnProgress};
+use super::{Control, Fault, Hypervisor};
 use crate::{
     config::Config,
     firewall::Firewall,
-    libvirt::{self, Definitions, DomainReading, JobError, JobOrder, Libvirt},
+    libvirt::{self, Definitions, DomainReading, JobOrder, Libvirt},
     network::bridges,
     storage::{digest::Digests, receivers::Receivers, with_causes},
     told::Remembered,
@@ -344,10 +344,9 @@ impl Hypervisor for LibvirtHost {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        progress: OnProgress,
-        cancel: CancellationToken,
+        control: Control,
     ) -> Result<Statistics, Fault> {
-        let job = JobOrder {
+        let ordered = JobOrder {
             instance: order.instance,
             libvirt_socket: tunnel::libvirt_socket(order.id),
             memory_socket: tunnel::memory_socket(order.id),
@@ -355,12 +354,11 @@ impl Hypervisor for LibvirtHost {
             transfer: transfer.clone(),
             memory: self.domain(order).await?.definition.memory,
             definitions: self.relocated(order, relocations).await?,
+            limits: order.limits.clone(),
         };
-        let name = &order.instance_name;
-        let to = &order.destination.host;
         let stopped = Arc::new(Notify::new());
         self.expect_departure(order).await;
-        let job = self.libvirt.migrate(&job, move |sample| progress(sample), Arc::clone(&stopped), cancel);
+        let job = self.libvirt.migrate(&ordered, control, Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
@@ -368,18 +366,7 @@ impl Hypervisor for LibvirtHost {
         if moved.is_err() {
             self.forget_departure(order).await;
         }
-        moved.map_err(|error| match error {
-            JobError::Aborted => {
-                Fault::new(Reason::MigrationAborted, format!("the migration of {name} to {to} was aborted"))
-            }
-            JobError::BeforeHandover { message } => {
-                Fault::new(Reason::MigrationFailed, format!("{name} could not be moved to {to}: {message}"))
-            }
-            JobError::Handover { message } => {
-                Fault::new(Reason::HandoverFailed, format!("{name} could not be handed over to {to}: {message}"))
-            }
-            JobError::Libvirt(error) => error.into(),
-        })
+        moved.map_err(|error| job::fault(order, error))
     }
 
     async fn await_job_end(&self, instance: InstanceId) -> Result<(), Fault> {

@@ -15,6 +15,8 @@ const BROKEN_LOOP_DELAY: Duration = Duration::from_secs(1);
 pub(super) enum Event {
     /// The guest does not run as the job begins. libvirt will not tell when it stops it for the hand-over.
     NotRunning,
+    /// QEMU begins another round over the guest's memory.
+    Round,
     /// A sample of the job was taken.
     Sampled(Progress),
     /// The domain's life took a turn: `virDomainEventType` and its detail.

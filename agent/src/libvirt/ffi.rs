@@ -60,22 +60,45 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), Fault> {
     check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) })
 }
 
+/// For how many milliseconds QEMU may let the guest stand still when it migrates.
+pub(super) fn max_downtime(domain: &Domain) -> Result<u64, Fault> {
+    let mut milliseconds = 0;
+    // SAFETY: `domain` holds a reference for the whole call; the result is ours.
+    check(unsafe { sys::virDomainMigrateGetMaxDowntime(domain.as_ptr(), &mut milliseconds, 0) })?;
+    Ok(milliseconds)
+}
+
+/// The value of a parameter.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Parameter<'a> {
+    Text(&'a str),
+    Percent(u8),
+    Number(u64),
+}
+
 /// Moves the domain; returns when it has, or has not. `flags` are `VIR_MIGRATE_*`; `parameters` are
-/// `VIR_MIGRATE_PARAM_*`, each with a text, the same name several times for a list.
+/// `VIR_MIGRATE_PARAM_*`, the same name several times for a list.
 pub(super) fn migrate(
     domain: &Domain,
     libvirt_uri: &str,
-    parameters: &[(&CStr, &str)],
+    parameters: &[(&CStr, Parameter<'_>)],
     flags: u32,
 ) -> Result<(), Fault> {
     let libvirt_uri = CString::new(libvirt_uri)?;
     let (mut params, mut count, mut room) = (ptr::null_mut(), 0, 0);
-    let mut add = |name: &CStr, text: &str| {
-        let text = CString::new(text)?;
-        // SAFETY: the list begins empty and grows by libvirt's own function, which copies the string.
-        check(unsafe { sys::virTypedParamsAddString(&mut params, &mut count, &mut room, name.as_ptr(), text.as_ptr()) })
+    let mut add = |name: &CStr, value: Parameter<'_>| {
+        let text = CString::new(if let Parameter::Text(text) = value { text } else { "" })?;
+        let (list, length, room, name) = (&mut params, &mut count, &mut room, name.as_ptr());
+        // SAFETY: the list begins empty and grows by libvirt's own functions, which copy the strings.
+        check(unsafe {
+            match value {
+                Parameter::Text(_) => sys::virTypedParamsAddString(list, length, room, name, text.as_ptr()),
+                Parameter::Percent(percent) => sys::virTypedParamsAddInt(list, length, room, name, percent.into()),
+                Parameter::Number(number) => sys::virTypedParamsAddULLong(list, length, room, name, number),
+            }
+        })
     };
-    let added = parameters.iter().try_for_each(|(name, text)| add(name, text));
+    let added = parameters.iter().try_for_each(|(name, value)| add(name, *value));
     let moved = added.and_then(|()| {
         // SAFETY: `domain` holds a reference for the whole call; the strings and parameters outlive it. libvirt only
         // reads the parameters.
@@ -139,14 +162,17 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Sends the domain's lifecycle and completed jobs to `sender`, from now on.
+    /// Sends the domain's lifecycle, the rounds of its migration and completed jobs to `sender`, from now on.
     pub(super) fn new(connection: &Arc<Connect>, domain: &Domain, sender: &Sender) -> Result<Self, Fault> {
-        // If the second registration fails, dropping this ends the first.
+        // If a registration fails, dropping this ends those before it.
         let mut subscription = Self { connection: Arc::clone(connection), callbacks: Vec::new() };
         // SAFETY: libvirt calls a lifecycle callback with the arguments of `virConnectDomainEventCallback`, which are
         // those of `on_lifecycle`; that it takes all callbacks as one type is how its interface is made.
         let lifecycle = unsafe { mem::transmute::<LifecycleCallback, GenericCallback>(on_lifecycle) };
         subscription.register(domain, sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, sender)?;
+        // SAFETY: likewise, with `virConnectDomainEventMigrationIterationCallback` and `on_round`.
+        let round = unsafe { mem::transmute::<RoundCallback, GenericCallback>(on_round) };
+        subscription.register(domain, sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, round, sender)?;
         // SAFETY: likewise, with `virConnectDomainEventJobCompletedCallback` and `on_job_completed`.
         let completed = unsafe { mem::transmute::<JobCompletedCallback, GenericCallback>(on_job_completed) };
         subscription.register(domain, sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, completed, sender)?;
@@ -199,6 +225,7 @@ impl Drop for Subscription {
 type GenericCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 type LifecycleCallback =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+type RoundCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
 type JobCompletedCallback =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, sys::virTypedParameterPtr, c_int, *mut c_void);
 
@@ -213,6 +240,11 @@ unsafe extern "C" fn on_lifecycle(
     // SAFETY: `opaque` is what `register` made of a `Sender`; libvirt frees it only after the last callback.
     send(unsafe { &*opaque.cast() }, event);
     0
+}
+
+unsafe extern "C" fn on_round(_: sys::virConnectPtr, _: sys::virDomainPtr, _: c_int, opaque: *mut c_void) {
+    // SAFETY: as in `on_lifecycle`.
+    send(unsafe { &*opaque.cast() }, Event::Round);
 }
 
 unsafe extern "C" fn on_job_completed(

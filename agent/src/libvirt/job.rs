@@ -3,11 +3,14 @@
 //! ```text
 //!  migrate() ── task ──┬─ thread: subscribe ─▶ virDomainMigrateToURI3 ────────────▶ Call
 //!                      ├─ sampler: virDomainGetJobStats, 4 a second ──▶ Sampled       │
+//!                      ├─ steersman: the policy's steps as samples come, and what is said by hand
 //!                      ├─ aborter: after cancel, virDomainAbortJob until it took      │
 //!                      └─ watch: Sampled, Lifecycle, JobCompleted ──▶ Observed ──▶ Statistics or JobError
 //! ```
 
 mod attend;
+mod helm;
+mod steer;
 mod watch;
 
 use std::{
@@ -27,17 +30,22 @@ use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
+    convergence::{Ladder, Throttle},
     disk::{Sharing, Transfer},
     id::InstanceId,
-    migration::{Progress, Statistics},
+    migration::{Limits, Progress, Statistics},
 };
 
-use self::watch::Observed;
+pub use self::helm::{Helm, SteeringError};
+use self::{
+    steer::{Steersman, usual, whole_mib},
+    watch::Observed,
+};
 use super::{
     Error, Fault, Libvirt,
     connection::is_alive,
     event::{self, Event},
-    ffi,
+    ffi::{self, Parameter},
     reading::lookup,
 };
 
@@ -68,7 +76,24 @@ pub struct JobOrder {
     pub memory: ByteSize,
     /// What it is on the destination, where that differs.
     pub definitions: Option<Definitions>,
+    /// What the move may cost.
+    pub limits: Limits,
 }
+
+/// What a job that runs tells, and what it is told.
+pub struct Control {
+    /// What its policy does, and when.
+    pub ladder: Ladder,
+    /// Called four times a second, and as each round begins.
+    pub progress: OnProgress,
+    /// Where it is told something else.
+    pub helm: Helm,
+    /// Ends it, as long as libvirt can.
+    pub cancel: CancellationToken,
+}
+
+/// Takes samples of a running job.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// A guest as another host shall define it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +113,8 @@ impl JobOrder {
         let Transfer { sharing, copied } = &self.transfer;
         let sharing = if *sharing == Sharing::Proved { sys::VIR_MIGRATE_UNSAFE } else { 0 };
         let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
-        FLAGS | sharing | copying
+        let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
+        FLAGS | sharing | copying | throttling
     }
 }
 
@@ -103,6 +129,12 @@ pub enum JobError {
     BeforeHandover {
         /// What libvirt says.
         message: String,
+    },
+    /// Its policy gave it up. The guest runs on the source.
+    #[error("the migration did not come to its end in time")]
+    NotConverging {
+        /// How it stood.
+        last: Progress,
     },
     /// The guest was stopped on the source when it failed, or was not running in the first place. It may run on the
     /// source, on the destination or nowhere.
@@ -129,20 +161,18 @@ enum Call {
 impl Libvirt {
     /// Moves a running guest. Returns when libvirt's job is over, well or not.
     ///
-    /// `progress` is called four times a second, `stopped` is notified when the guest was stopped for its hand-over, `cancel`
-    /// aborts the job as long as libvirt can. Dropping the future
-    /// changes nothing: the job runs to its end and is watched until then.
+    /// `stopped` is notified when the guest was stopped for its hand-over. Dropping the future changes nothing: the job runs to
+    /// its end and is watched until then.
     pub async fn migrate(
         &self,
         order: &JobOrder,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
+        control: Control,
         stopped: Arc<Notify>,
-        cancel: CancellationToken,
     ) -> Result<Statistics, JobError> {
-        if cancel.is_cancelled() {
+        if control.cancel.is_cancelled() {
             return Err(JobError::Aborted);
         }
-        let job = run(self.clone(), order.clone(), progress, stopped, cancel);
+        let job = run(self.clone(), order.clone(), control, stopped);
         match tokio::spawn(job).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -157,16 +187,29 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    progress: impl Fn(Progress) + Send + Sync + 'static,
+    Control { ladder, progress, helm, cancel }: Control,
     stopped: Arc<Notify>,
-    cancel: CancellationToken,
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
+    // Cancelled with `cancel`, or when the policy gives the job up.
+    let end = cancel.child_token();
+    let mut steersman = Steersman {
+        libvirt: &libvirt,
+        instance: id,
+        ladder,
+        bandwidth: order.limits.bandwidth,
+        usual: usual(&libvirt, id).await,
+        told: None,
+        changed_bandwidth: false,
+        to_suspend: false,
+        give_up: end.clone(),
+    };
     let asked = format!("migrate domain {id}");
     // A connection of its own: this call takes one for minutes, and the others are few.
     let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
     let (sender, events) = mpsc::unbounded_channel();
-    let mut observed = Observed::new(events, progress, stopped);
+    let mut observed = Observed::new(events, move |sample| progress(sample), stopped);
+    let (rounds, samples) = (observed.rounds(), observed.samples());
     let (returned, call) = oneshot::channel();
     // Dropped last: until then the thread keeps the subscription.
     let (_watching, watched) = oneshot::channel::<Infallible>();
@@ -193,30 +236,42 @@ async fn run(
         }
         call
     });
-    let mut sampler = pin!(attend::sample(&libvirt, &order, &sender));
-    let mut aborter = pin!(attend::abort(&libvirt, id, &cancel));
-    let call = loop {
-        tokio::select! {
-            call = &mut call => break call,
-            () = observed.next() => {}
-            never = &mut sampler => match never {},
-            never = &mut aborter => match never {},
+    let call = {
+        let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
+        let mut aborter = pin!(attend::abort(&libvirt, id, &end));
+        let mut steering = pin!(steersman.steer(samples, helm.hold()));
+        loop {
+            tokio::select! {
+                call = &mut call => break call,
+                () = observed.next() => {}
+                never = &mut sampler => match never {},
+                never = &mut aborter => match never {},
+                never = &mut steering => match never {},
+            }
         }
     };
+    if !matches!(call, Call::Succeeded) {
+        steersman.restore().await;
+    }
+    let given_up = end.is_cancelled() && !cancel.is_cancelled();
     match call {
         Call::Succeeded => {
             observed.until(LAST_EVENTS, Observed::is_completed).await;
             Ok(observed.statistics())
         }
+        Call::Failed(fault) if given_up && fault.is(&[sys::VIR_ERR_OPERATION_ABORTED]) => {
+            Err(JobError::NotConverging { last: observed.last() })
+        }
         Call::Failed(fault) if fault.is(&[sys::VIR_ERR_OPERATION_ABORTED]) => Err(JobError::Aborted),
         Call::Failed(fault) => {
             observed.until(LAST_EVENTS, Observed::is_handed_over).await;
             let message = fault.message;
-            Err(match (observed.is_handed_over(), cancel.is_cancelled()) {
-                (true, _) => JobError::Handover { message },
+            Err(match observed.is_handed_over() {
+                true => JobError::Handover { message },
                 // The abort broke what the job was just doing, a write to the socket for one, and that error was first.
-                (false, true) => JobError::Aborted,
-                (false, false) => JobError::BeforeHandover { message },
+                false if given_up => JobError::NotConverging { last: observed.last() },
+                false if end.is_cancelled() => JobError::Aborted,
+                false => JobError::BeforeHandover { message },
             })
         }
         Call::Unasked(source) => Err(JobError::Libvirt(Error::Refused { asked, source })),
@@ -254,14 +309,22 @@ fn in_thread(
     let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
     let memory_uri = format!("unix://{}", socket_uri(&order.memory_socket));
     let disk_uri = format!("unix://{}", socket_uri(&order.disk_socket));
-    let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, memory_uri.as_str())];
+    let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, Parameter::Text(&memory_uri))];
     if !order.transfer.copied.is_empty() {
-        parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, &disk_uri));
+        parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, Parameter::Text(&disk_uri)));
     }
-    parameters.extend(order.transfer.copied.iter().map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, disk.as_str())));
+    let copied = order.transfer.copied.iter();
+    parameters.extend(copied.map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, Parameter::Text(disk))));
     if let Some(Definitions { live, persistent }) = &order.definitions {
-        parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, live));
-        parameters.push((sys::VIR_MIGRATE_PARAM_PERSIST_XML, persistent));
+        parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, Parameter::Text(live)));
+        parameters.push((sys::VIR_MIGRATE_PARAM_PERSIST_XML, Parameter::Text(persistent)));
+    }
+    if let Some(bandwidth) = order.limits.bandwidth {
+        parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH, Parameter::Number(whole_mib(bandwidth))));
+    }
+    if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
+        parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));
+        parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, Parameter::Percent(increment)));
     }
     let call = match ffi::migrate(&domain, &libvirt_uri, &parameters, order.flags()) {
         Ok(()) => Call::Succeeded,

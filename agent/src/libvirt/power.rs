@@ -6,7 +6,8 @@ use virt_sys as sys;
 use vmferry_core::{agent::Sighting, id::InstanceId};
 
 use super::{
-    Error, Fault, Libvirt, ffi,
+    Error, Fault, Libvirt,
+    ffi::{self, Parameter},
     job::socket_uri,
     reading::{Moment, lookup, or_gone},
 };
@@ -143,11 +144,11 @@ impl Libvirt {
                 let libvirt = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
                 let memory = format!("unix://{}", socket_uri(&order.memory_socket));
                 let mut parameters = vec![
-                    (sys::VIR_MIGRATE_PARAM_URI, memory.as_str()),
-                    (sys::VIR_MIGRATE_PARAM_DEST_NAME, order.name.as_str()),
+                    (sys::VIR_MIGRATE_PARAM_URI, Parameter::Text(&memory)),
+                    (sys::VIR_MIGRATE_PARAM_DEST_NAME, Parameter::Text(&order.name)),
                 ];
                 if let Some(definition) = &order.definition {
-                    parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, definition));
+                    parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, Parameter::Text(definition)));
                 }
                 ffi::migrate(&domain, &libvirt, &parameters, DEFINITION_ONLY).map(Some)
             })

@@ -51,6 +51,8 @@ impl Params {
             rate: ByteSize::b(rate),
             dirty_rate: ByteSize::b(dirty_rate),
             round: self.round(),
+            throttle: u8::try_from(self.number(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(100),
+            stopped: false,
         }
     }
 
@@ -106,6 +108,7 @@ mod tests {
             (c"memory_dirty_rate", 6_400),
             (c"memory_page_size", 4_096),
             (c"memory_iteration", 3),
+            (c"auto_converge_throttle", 30),
         ])
         .progress(ByteSize::gib(1));
         let expected = Progress {
@@ -117,6 +120,8 @@ mod tests {
             rate: ByteSize::b(42_000_000),
             dirty_rate: ByteSize::mib(25),
             round: 3,
+            throttle: 30,
+            stopped: false,
         };
         assert_eq!(progress, expected);
     }

@@ -11,8 +11,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use vmferry_core::{
+    convergence::{Ladder, Policy},
     disk::{Sharing, Transfer},
     instance::InstanceState,
+    migration::Limits,
 };
 
 use super::{
@@ -144,7 +146,13 @@ fn job_of(domain: &str) -> JobOrder {
         transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
         memory: ByteSize::mib(256),
         definitions: None,
+        limits: Limits::default(),
     }
+}
+
+fn control(cancel: CancellationToken) -> Control {
+    let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
+    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel }
 }
 
 #[tokio::test]
@@ -152,7 +160,7 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     let host = host();
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
-    let refused = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), CancellationToken::new()).await;
+    let refused = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -160,11 +168,11 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), CancellationToken::new()).await;
+    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, |_| (), std::sync::Arc::default(), cancel).await;
+    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::default()).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

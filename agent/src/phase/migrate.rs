@@ -8,13 +8,14 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
+    convergence::{self, Ladder},
     disk::{self, Resolution, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
 };
 
-use crate::hypervisor::{Fault, Hypervisor, OnProgress, OnSent};
+use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent};
 
 /// Moves the guest. Returns when the job is over.
 ///
@@ -29,15 +30,18 @@ pub async fn source(
     resolved: &[Resolved],
     relocations: &[Relocation],
     progress: OnProgress,
+    helm: Helm,
     cancel: CancellationToken,
 ) -> Result<Statistics, Fault> {
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
-    let job = resolved.iter().map(|disk| match &disk.resolution {
-        Resolution::Copied { image, .. } => image.virtual_size.as_u64(),
-        _ => 0,
+    let copied = resolved.iter().filter_map(|disk| match &disk.resolution {
+        Resolution::Copied { image, .. } => Some(image.virtual_size),
+        _ => None,
     });
-    let ahead = Ahead::of(resolved, ByteSize::b(job.fold(guest.memory.as_u64(), u64::saturating_add)), progress);
+    let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied.clone()));
+    let job = copied.fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
+    let ahead = Ahead::of(resolved, ByteSize::b(job), progress);
     for (index, image) in disk::sent(resolved).into_iter().enumerate() {
         go_on(order, &cancel)?;
         host.send_image(order, index, image, ahead.sending(index), cancel.clone()).await?;
@@ -46,7 +50,8 @@ pub async fn source(
         host.await_images(order, &[]).await?;
         go_on(order, &cancel)?;
     }
-    host.migrate(order, &transfer, relocations, ahead.of_the_job(), cancel).await
+    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel };
+    host.migrate(order, &transfer, relocations, control).await
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

@@ -50,6 +50,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/Post", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Cleanup", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Abort", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Steer", COORDINATORS),
 ];
 
 fn is_allowed(role: Role, path: &str) -> bool {
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "EndCheck", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort"] {
+        for call in ["Check", "EndCheck", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort", "Steer"] {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");

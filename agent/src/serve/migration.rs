@@ -167,6 +167,14 @@ impl MigrationService for Service {
         Ok(Response::new(v1::AbortResponse {}))
     }
 
+    async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
+        let request = request.into_inner();
+        let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
+        let migration = self.migration(&request.migration_id)?;
+        migration.steer(steering).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(v1::SteerResponse {}))
+    }
+
     async fn list_migrations(
         &self,
         request: Request<v1::ListMigrationsRequest>,

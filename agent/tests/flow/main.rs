@@ -15,7 +15,7 @@ use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Rollback, Sighting},
     flow::{self, Completed, Failure, Plan, Watch},
-    migration::{Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, Progress, Shutdown, Side},
+    migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side},
     reason::Reason,
 };
 
@@ -62,6 +62,7 @@ impl Rig {
             source: endpoint("source"),
             destination: endpoint("destination"),
             kind,
+            limits: Limits::default(),
         };
         Self { world, directory, source, destination, order }
     }

@@ -3,10 +3,11 @@
 use uuid::Uuid;
 use vmferry_core::{
     agent::{Agent, Pair},
+    convergence::{DEFAULT, InvalidPolicy},
     flow,
     flow::Failure,
     id::MigrationId,
-    migration::{Order, Statistics},
+    migration::{Limits, Order, Statistics},
 };
 
 use super::{Session, drive};
@@ -26,7 +27,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     let order = order(session, args).await?;
     let hosts = session.pair(&order)?;
     if args.dry_run {
-        return dry_run(session, &hosts, &order).await;
+        return Box::pin(dry_run(session, &hosts, &order)).await;
     }
 
     let live = Live::begin(session.terminal, &order);
@@ -51,7 +52,8 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
 
 /// Finds the instance and both hosts.
 async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> {
-    // An unknown host is told before anybody is asked.
+    // What is unknown or makes no sense is told before anybody is asked.
+    let limits = limits(session, &args.limits)?;
     let destination = session.fleet.agent(&args.to)?.endpoint().clone();
     let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
@@ -65,12 +67,25 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
         source: session.fleet.agent(&guest.host)?.endpoint().clone(),
         destination,
         kind: args.cold.kind(guest.state),
+        limits,
     })
+}
+
+fn limits(session: &Session, args: &cli::Limits) -> Result<Limits, Failed> {
+    let no_sense = |invalid: InvalidPolicy| Failed::usage(invalid.to_string());
+    let mut policy = session.fleet.policy(args.policy.as_deref().unwrap_or(DEFAULT))?.clone();
+    if let Some(longest) = args.max_downtime {
+        policy = policy.with_longest_downtime(longest).map_err(no_sense)?;
+    }
+    if let Some(deadline) = args.deadline {
+        policy = policy.with_deadline(deadline).map_err(no_sense)?;
+    }
+    Ok(Limits { policy, bandwidth: args.bandwidth })
 }
 
 async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {
     let live = Live::quiet(session.terminal);
-    let checked = flow::check(hosts, order, &live).await;
+    let checked = Box::pin(flow::check(hosts, order, &live)).await;
     live.leave();
     let checked = checked.map_err(|error| Failed {
         message: sentence(order, &Err(Failure::NotStarted(error.clone()))),

@@ -126,6 +126,7 @@ pub(crate) fn moving_bar(percent: u8, sample: &Progress, width: usize) -> String
     let bar = "█".repeat(full) + &" ".repeat(BAR_WIDTH - full);
     let mut fields =
         vec![format!("{:<8} ▕{bar}▏ {percent:>2} %", Phase::Migrate), format!("{} left", bytes(sample.remaining))];
+    fields.extend(burden(sample));
     fields.extend(speeds(sample));
     fields.push(time(sample.elapsed));
     fields.extend(round(sample));
@@ -152,7 +153,12 @@ pub(crate) fn moving_line(percent: u8, sample: &Progress) -> String {
         return shutting_down(waiting);
     }
     let left = format!("{percent:>2} %  {} of {} left", bytes(sample.remaining), bytes(sample.total));
-    let fields = round(sample).into_iter().chain([left]).chain(speeds(sample)).chain([time(sample.elapsed)]);
+    let fields = round(sample)
+        .into_iter()
+        .chain([left])
+        .chain(burden(sample))
+        .chain(speeds(sample))
+        .chain([time(sample.elapsed)]);
     format!("{:<8} {}", Phase::Migrate, fields.collect::<Vec<_>>().join("  "))
 }
 
@@ -163,6 +169,15 @@ fn round(sample: &Progress) -> Option<String> {
 
 fn shutting_down(ShuttingDown { elapsed, deadline }: ShuttingDown) -> String {
     format!("{:<8} the guest is shutting down  {} of at most {}", Phase::Migrate, time(elapsed), time(deadline))
+}
+
+/// What is done to the guest, so that it arrives.
+fn burden(sample: &Progress) -> Option<String> {
+    match (sample.stopped, sample.throttle) {
+        (true, _) => Some("the guest is stopped".into()),
+        (false, 0) => None,
+        (false, percent) => Some(format!("its CPUs are slowed down by {percent} %")),
+    }
 }
 
 /// How fast memory is sent and written again, and what follows from that. libvirt measures the second at a round's end.
@@ -197,7 +212,7 @@ mod tests {
             rate: ByteSize::mib(110),
             dirty_rate: ByteSize::mib(21),
             round: 2,
-            shutting_down: None,
+            ..Progress::default()
         }
     }
 
@@ -246,6 +261,19 @@ mod tests {
         assert!(moving_line(10, &slow).contains("not converging"));
         let stuck = Progress { rate: ByteSize::b(0), ..slow };
         assert!(moving_line(10, &stuck).contains("ETA unknown"));
+    }
+
+    #[test]
+    fn what_is_done_to_the_guest_is_said() {
+        let slowed = Progress { throttle: 40, ..sample(98 << 20, 256 << 20) };
+        assert!(
+            moving_line(10, &slowed).contains("left  its CPUs are slowed down by 40 %  110"),
+            "{}",
+            moving_line(10, &slowed)
+        );
+        let stopped = Progress { stopped: true, dirty_rate: ByteSize::mib(500), ..slowed };
+        let line = moving_bar(10, &stopped, 200);
+        assert!(line.contains("left  the guest is stopped  110") && line.contains("ETA < 1 s"), "{line}");
     }
 
     #[test]

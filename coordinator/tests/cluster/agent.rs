@@ -28,7 +28,7 @@ use vmferry_core::{
     id::MigrationId,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
-    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics},
+    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
     volume::Attachment,
@@ -63,6 +63,10 @@ pub(crate) struct World {
     pub(crate) is_deaf: bool,
     /// The job fails.
     pub(crate) fails: bool,
+    /// Its policy gives the job up.
+    pub(crate) expires: bool,
+    /// What the job was told.
+    pub(crate) steered: Vec<Steering>,
     /// The destination cannot take back what it did.
     pub(crate) leaves: bool,
     /// What was said of the guest's one disk.
@@ -211,6 +215,9 @@ impl Agent {
                     () if world.breaks => {
                         world.breaks = false;
                         Some(Err(Status::unavailable("broken")))
+                    }
+                    () if world.expires => {
+                        Some(Err(self.error(Reason::NotConverging, "web was not on node-31 in time")))
                     }
                     () if world.fails => Some(Err(self.error(Reason::MigrationFailed, "the job failed"))),
                     () if left == 0 && !world.is_slow => Some(Ok(())),

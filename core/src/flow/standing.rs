@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::{
         id::HostName,
-        migration::{Endpoint, Kind, PhaseSpan, Side},
+        migration::{Endpoint, Kind, Limits, PhaseSpan, Side},
     };
 
     fn host(name: &str) -> HostName {
@@ -84,6 +84,7 @@ mod tests {
             source: endpoint("node-28"),
             destination: endpoint("node-31"),
             kind: Kind::Live,
+            limits: Limits::default(),
         }
     }
 

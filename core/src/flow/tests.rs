@@ -2,7 +2,7 @@
 //! `agent/tests/flow`.
 
 use super::*;
-use crate::migration::{Endpoint, Kind};
+use crate::migration::{Endpoint, Kind, Limits};
 
 fn order() -> Order {
     let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
@@ -13,6 +13,7 @@ fn order() -> Order {
         source: endpoint("node-28"),
         destination: endpoint("node-31"),
         kind: Kind::Live,
+        limits: Limits::default(),
     }
 }
 

@@ -26,6 +26,7 @@ impl From<Order> for v1::Order {
                 Kind::Live => None,
                 Kind::Cold { shutdown } => Some(order::Cold { shutdown: shutdown.map(Into::into) }),
             },
+            limits: Some(order.limits.into()),
         }
     }
 }
@@ -44,6 +45,7 @@ impl TryFrom<v1::Order> for Order {
                 None => Kind::Live,
                 Some(order::Cold { shutdown }) => Kind::Cold { shutdown: shutdown.map(TryInto::try_into).transpose()? },
             },
+            limits: order.limits.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -178,6 +180,8 @@ impl From<Progress> for v1::Progress {
             rate_bytes_per_second: progress.rate.as_u64(),
             dirty_rate_bytes_per_second: progress.dirty_rate.as_u64(),
             round: progress.round,
+            throttle_percent: progress.throttle.into(),
+            stopped: progress.stopped,
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
                 deadline: Some(wire_duration(deadline)),
@@ -198,6 +202,8 @@ impl TryFrom<v1::Progress> for Progress {
             rate: ByteSize::b(progress.rate_bytes_per_second),
             dirty_rate: ByteSize::b(progress.dirty_rate_bytes_per_second),
             round: progress.round,
+            throttle: progress.throttle_percent.try_into().map_err(invalid("progress.throttle_percent"))?,
+            stopped: progress.stopped,
             shutting_down: match progress.shutting_down {
                 None => None,
                 Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {

@@ -111,6 +111,7 @@ impl Rig {
             KernelHost::start(&testbed, &image, name, address, &configuration, &secrets)
         };
         let hosts = [start("node-a", 20)?, start("node-b", 21)?];
+        inventory += "\n[policy.slow]\ndowntime = \"10s\"\nsteps = [{ after = \"10m\", do = \"abort\" }]\n";
         fs::write(testbed.layout().inventory(), inventory)?;
         thread::scope(|scope| {
             let boots = [&hosts[0], &hosts[1]].map(|host| scope.spawn(|| host.wait_until_up()));

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::id::InstanceId;
 
@@ -15,7 +18,7 @@ use crate::libvirt::{
 
 /// The first sample comes sooner: small guests are through before the second.
 const FIRST_SAMPLE: Duration = Duration::from_millis(100);
-/// Between two samples.
+/// Between two samples, unless a round begins.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two aborts while libvirt refuses: the job may not have begun yet.
 const ABORT_RETRY: Duration = Duration::from_millis(50);
@@ -26,9 +29,9 @@ const LOST_CALL_POLL: Duration = Duration::from_millis(250);
 /// See [`LOST_CALL_POLL`].
 const LOST_CALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// Samples the job for as long as it is polled. A sample that fails is skipped: around the hand-over the domain is
+/// Samples the job for as long as it is polled, and as each round begins. A sample that fails is skipped: around the hand-over the domain is
 /// first "not running" and then gone, and a call that fails for good says so itself.
-pub(super) async fn sample(libvirt: &Libvirt, order: &JobOrder, sender: &event::Sender) -> Infallible {
+pub(super) async fn sample(libvirt: &Libvirt, order: &JobOrder, round: &Notify, sender: &event::Sender) -> Infallible {
     let id = order.instance;
     sleep(FIRST_SAMPLE).await;
     loop {
@@ -45,7 +48,8 @@ pub(super) async fn sample(libvirt: &Libvirt, order: &JobOrder, sender: &event::
             Ok(_) => {}
             Err(error) => tracing::debug!(%id, %error, "no sample"),
         }
-        sleep(SAMPLE_INTERVAL).await;
+        // Either way it is time for the next one.
+        let _ = timeout(SAMPLE_INTERVAL, round.notified()).await;
     }
 }
 

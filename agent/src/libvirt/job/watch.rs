@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use virt_sys as sys;
 use vmferry_core::migration::{Progress, Statistics};
 
@@ -17,6 +17,8 @@ pub(super) struct Observed<F> {
     events: mpsc::UnboundedReceiver<Event>,
     progress: F,
     stopped: Arc<Notify>,
+    round: Arc<Notify>,
+    samples: watch::Sender<Option<Progress>>,
     began: Instant,
     last: Option<Progress>,
     handed_over: bool,
@@ -25,7 +27,32 @@ pub(super) struct Observed<F> {
 
 impl<F: Fn(Progress)> Observed<F> {
     pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F, stopped: Arc<Notify>) -> Self {
-        Self { events, progress, stopped, began: Instant::now(), last: None, handed_over: false, completed: None }
+        Self {
+            events,
+            progress,
+            stopped,
+            round: Arc::default(),
+            samples: watch::Sender::default(),
+            began: Instant::now(),
+            last: None,
+            handed_over: false,
+            completed: None,
+        }
+    }
+
+    /// Notified as a round begins.
+    pub(super) fn rounds(&self) -> Arc<Notify> {
+        Arc::clone(&self.round)
+    }
+
+    /// Every sample, also of a job that has not begun to send anything.
+    pub(super) fn samples(&self) -> watch::Receiver<Option<Progress>> {
+        self.samples.subscribe()
+    }
+
+    /// The newest sample of a job that has begun to send.
+    pub(super) fn last(&self) -> Progress {
+        self.last.unwrap_or_default()
     }
 
     /// Takes the next event. Never returns when there can be none any more.
@@ -59,7 +86,7 @@ impl<F: Fn(Progress)> Observed<F> {
     /// The completed job's measurements; without them, what the last sample had.
     pub(super) fn statistics(&self) -> Statistics {
         self.completed.unwrap_or_else(|| {
-            let last = self.last.unwrap_or_default();
+            let last = self.last();
             Statistics {
                 total_time: self.began.elapsed(),
                 downtime: Duration::ZERO,
@@ -72,11 +99,15 @@ impl<F: Fn(Progress)> Observed<F> {
 
     fn note(&mut self, event: Event) {
         match event {
-            // Until QEMU has begun libvirt knows the time and nothing else.
-            Event::Sampled(sample) if sample.total == ByteSize::b(0) => {}
+            Event::Round => self.round.notify_one(),
             Event::Sampled(sample) => {
-                (self.progress)(sample);
-                self.last = Some(sample);
+                let sample = Progress { stopped: self.handed_over, ..sample };
+                self.samples.send_replace(Some(sample));
+                // Until QEMU has begun libvirt knows the time and nothing else.
+                if sample.total > ByteSize::b(0) {
+                    (self.progress)(sample);
+                    self.last = Some(sample);
+                }
             }
             Event::NotRunning => self.handed_over = true,
             Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {

@@ -3,8 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use tokio_util::sync::CancellationToken;
-use vmferry_agent::hypervisor::{Fault, Hypervisor, OnProgress};
+use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, VifSight},
@@ -210,8 +209,7 @@ impl Hypervisor for Fake {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        _: OnProgress,
-        _: CancellationToken,
+        _: Control,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");

@@ -107,6 +107,15 @@ impl v1::migration_service_server::MigrationService for Agent {
         Ok(Response::new(v1::AbortResponse {}))
     }
 
+    async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.migration_id.parse().expect("valid");
+        self.record(id, |_| ())?;
+        let steering = vmferry_proto::convert::required(request.steering, "steering").expect("a coordinator of ours");
+        self.world().steered.push(steering);
+        Ok(Response::new(v1::SteerResponse {}))
+    }
+
     async fn list_migrations(
         &self,
         request: Request<v1::ListMigrationsRequest>,

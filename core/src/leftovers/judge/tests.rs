@@ -39,6 +39,7 @@ fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
         source: endpoint("node-28"),
         destination: endpoint("node-31"),
         kind: crate::migration::Kind::Live,
+        limits: crate::migration::Limits::default(),
     };
     Half { order, started: started.parse().expect("valid"), outcome, pending }
 }

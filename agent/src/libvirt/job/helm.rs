@@ -1,0 +1,74 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use vmferry_core::migration::Steering;
+
+use crate::libvirt::Error;
+
+/// Where a running job can be told something else than its order says. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Helm(Arc<Mutex<Option<mpsc::UnboundedSender<Told>>>>);
+
+/// Why a job was not told.
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    /// There is none.
+    #[error("no job runs that could be told anything")]
+    NoJob,
+    /// libvirt does not take it.
+    #[error(transparent)]
+    Libvirt(#[from] Error),
+}
+
+/// A change, and where its answer is awaited.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) steering: Steering,
+    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// The helm in a job's hands. Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    helm: Helm,
+    told: mpsc::UnboundedReceiver<Told>,
+}
+
+impl Helm {
+    /// Tells the job. Returns once libvirt has taken it.
+    pub async fn steer(&self, steering: Steering) -> Result<(), SteeringError> {
+        let (answer, answered) = oneshot::channel();
+        let told = self.lock().as_ref().is_some_and(|job| job.send(Told { steering, answer }).is_ok());
+        if !told {
+            return Err(SteeringError::NoJob);
+        }
+        // A job that ends in between does not answer.
+        Ok(answered.await.map_err(|_| SteeringError::NoJob)??)
+    }
+
+    pub(super) fn hold(&self) -> Held {
+        let (sender, told) = mpsc::unbounded_channel();
+        *self.lock() = Some(sender);
+        Held { helm: self.clone(), told }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Told>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// What it is told next.
+    pub(super) async fn next(&mut self) -> Told {
+        match self.told.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.helm.lock() = None;
+    }
+}

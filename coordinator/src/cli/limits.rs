@@ -1,0 +1,48 @@
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+use vmferry_core::migration::FLOOR;
+
+/// What a live migration may cost, and how it comes to its end.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Live migration")]
+pub(crate) struct Limits {
+    /// How it comes to its end while the guest writes; `vmferry policies` lists them
+    #[arg(long, value_name = "NAME", conflicts_with = "cold")]
+    pub(crate) policy: Option<String>,
+    /// The longest time for which QEMU may let the guest stand still, whatever the policy says
+    #[arg(long, value_name = "TIME", conflicts_with = "cold", value_parser = humantime::parse_duration)]
+    pub(crate) max_downtime: Option<Duration>,
+    /// When the policy takes its last step, counted from the beginning of libvirt's job
+    #[arg(long, value_name = "TIME", conflicts_with = "cold", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// How much may be sent per second, memory and disks each: 100MiB/s; without: as much as goes
+    #[arg(long, value_name = "RATE", conflicts_with = "cold", value_parser = bandwidth)]
+    pub(crate) bandwidth: Option<ByteSize>,
+}
+
+/// Reads `100MiB/s`; the `/s` may be left out.
+pub(crate) fn bandwidth(text: &str) -> Result<ByteSize, String> {
+    let size = text.trim().trim_end_matches("/s").trim_end();
+    let bandwidth: ByteSize = size.parse().map_err(|_| format!("`{text}` is no rate; write 100MiB/s or 1GiB/s"))?;
+    if bandwidth < FLOOR {
+        return Err(format!("{text} is too little: write {FLOOR}/s or more"));
+    }
+    Ok(bandwidth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_size_per_second() {
+        for text in ["100MiB/s", "100 MiB", "104857600"] {
+            assert_eq!(bandwidth(text), Ok(ByteSize::mib(100)), "{text}");
+        }
+        for wrong in ["", "fast", "0", "-1MiB/s", "1KiB/s", "100MiB/h"] {
+            assert!(bandwidth(wrong).is_err(), "{wrong}");
+        }
+    }
+}

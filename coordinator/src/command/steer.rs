@@ -1,0 +1,54 @@
+//! `vmferry set`, `pause`, `resume`, `force-complete`: what a migration that goes on is told.
+
+use vmferry_core::migration::{InvalidSteering, Steering};
+
+use super::Session;
+use crate::{
+    cli::{self, Limit},
+    exit::{Exit, Failed},
+    render::steering::{told, told_document},
+};
+
+/// Sets limits of a migration that goes on.
+pub(crate) async fn set(session: &Session, args: &cli::SetLimits) -> Result<Exit, Failed> {
+    let wishes = args.limits.iter().map(|limit| match limit {
+        Limit::MaxDowntime(downtime) => Steering::Downtime(*downtime),
+        Limit::Bandwidth(bandwidth) => Steering::Bandwidth(*bandwidth),
+        Limit::Deadline(deadline) => Steering::Deadline(*deadline),
+    });
+    tell(session, &args.which, wishes).await
+}
+
+/// Stops the guest, so that the rest can be sent.
+pub(crate) async fn force_complete(session: &Session, args: &cli::ForceComplete) -> Result<Exit, Failed> {
+    let cli::How::Suspend = args.how;
+    tell(session, &args.which, [Steering::Suspend]).await
+}
+
+/// Has a migration send as little as can be.
+pub(crate) async fn pause(session: &Session, which: &cli::WhichMigration) -> Result<Exit, Failed> {
+    tell(session, which, [Steering::Pause]).await
+}
+
+/// Has it send again what it may.
+pub(crate) async fn resume(session: &Session, which: &cli::WhichMigration) -> Result<Exit, Failed> {
+    tell(session, which, [Steering::Resume]).await
+}
+
+/// Whatever makes no sense is said before anything is done.
+async fn tell(
+    session: &Session,
+    which: &cli::WhichMigration,
+    wishes: impl IntoIterator<Item = Steering>,
+) -> Result<Exit, Failed> {
+    session.may_coordinate()?;
+    let judged: Result<Vec<_>, InvalidSteering> = wishes.into_iter().map(Steering::judged).collect();
+    let wishes = judged.map_err(|invalid| Failed::usage(invalid.to_string()))?;
+    let order = session.moving(&which.migration).await?;
+    let source = session.fleet.agent(&order.source.host)?;
+    for wish in &wishes {
+        source.steer(order.id, *wish).await?;
+    }
+    session.terminal.show(|| told(&order, &wishes), &told_document(&order, &wishes))?;
+    Ok(Exit::Done)
+}

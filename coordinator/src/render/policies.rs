@@ -1,0 +1,112 @@
+//! How live migrations come to their end.
+
+use serde::Serialize;
+use vmferry_core::convergence::{Action, DEFAULT, Policy, Throttle, When};
+
+use super::{table::facts, units::milliseconds};
+
+/// Each with its steps.
+pub(crate) fn policies(all: &[Policy]) -> String {
+    let texts: Vec<_> = all.iter().map(policy).collect();
+    texts.join("\n")
+}
+
+fn policy(policy: &Policy) -> String {
+    let mut rows =
+        vec![("  at first", format!("may stand still for {}", humantime::format_duration(policy.downtime())))];
+    if let Some(Throttle { initial, increment }) = policy.throttle() {
+        rows.push((
+            "  throttle",
+            format!("while it writes too much its CPUs get {initial} % less time, then {increment} % less each time"),
+        ));
+    }
+    rows.extend(policy.steps().iter().map(|step| ("  then", step.to_string())));
+    let mark = if policy.name() == DEFAULT { " (unless another is asked for)" } else { "" };
+    format!("{}{mark}\n{}", policy.name(), facts(rows))
+}
+
+/// The same for programs.
+pub(crate) fn policies_document(all: &[Policy]) -> impl Serialize {
+    Document { policies: all.iter().map(PolicyDocument::from).collect() }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    policies: Vec<PolicyDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct PolicyDocument<'a> {
+    name: &'a str,
+    downtime_ms: u64,
+    /// `null`: the guest's CPUs are never slowed down.
+    throttle: Option<ThrottleDocument>,
+    steps: Vec<StepDocument>,
+}
+
+#[derive(Serialize)]
+struct ThrottleDocument {
+    initial_percent: u8,
+    increment_percent: u8,
+}
+
+/// One of the first three, or the first with the second; one of the last two.
+#[derive(Serialize, Default)]
+struct StepDocument {
+    after_ms: Option<u64>,
+    after_ms_per_gib: Option<u64>,
+    round: Option<u32>,
+    stalled_rounds: Option<u32>,
+    downtime_ms: Option<u64>,
+    r#do: Option<&'static str>,
+}
+
+impl<'a> From<&'a Policy> for PolicyDocument<'a> {
+    fn from(policy: &'a Policy) -> Self {
+        Self {
+            name: policy.name(),
+            downtime_ms: milliseconds(policy.downtime()),
+            throttle: policy.throttle().map(|Throttle { initial, increment }| ThrottleDocument {
+                initial_percent: initial,
+                increment_percent: increment,
+            }),
+            steps: policy.steps().iter().map(|step| StepDocument::of(step.when, step.action)).collect(),
+        }
+    }
+}
+
+impl StepDocument {
+    fn of(when: When, action: Action) -> Self {
+        let mut step = Self::default();
+        match when {
+            When::After(span) => {
+                step.after_ms = Some(milliseconds(span.base));
+                step.after_ms_per_gib = Some(milliseconds(span.per_gib));
+            }
+            When::Round(round) => step.round = Some(round),
+            When::Stalled(rounds) => step.stalled_rounds = Some(rounds),
+        }
+        match action {
+            Action::Downtime(downtime) => step.downtime_ms = Some(milliseconds(downtime)),
+            Action::Suspend => step.r#do = Some("suspend"),
+            Action::Abort => step.r#do = Some("abort"),
+        }
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policies_that_are_always_there() {
+        insta::assert_snapshot!(policies(&Policy::all_named()));
+    }
+
+    #[test]
+    fn a_policy_for_programs() {
+        let policy = vmferry_core::convergence::named("must-finish").expect("one of them");
+        insta::assert_json_snapshot!(PolicyDocument::from(&policy));
+    }
+}

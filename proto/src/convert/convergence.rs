@@ -1,0 +1,156 @@
+use bytesize::ByteSize;
+use vmferry_core::{
+    convergence::{Action, Policy, Span, Step, Throttle, When},
+    migration::{Limits, Steering},
+};
+
+use super::{Invalid, all, duration, invalid, wire_duration};
+use crate::v1::{
+    self,
+    convergence_step::{self, GiveUp, Suspend},
+    steering::{self, Change},
+};
+
+impl From<Limits> for v1::Limits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            policy: Some(limits.policy.into()),
+            bandwidth_bytes_per_second: limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+        }
+    }
+}
+
+impl TryFrom<v1::Limits> for Limits {
+    type Error = Invalid;
+
+    fn try_from(limits: v1::Limits) -> Result<Self, Invalid> {
+        let bandwidth = limits.bandwidth_bytes_per_second.map(ByteSize::b);
+        if bandwidth.is_some_and(|bandwidth| bandwidth.as_u64() == 0) {
+            return Err(Invalid { field: "limits.bandwidth_bytes_per_second" });
+        }
+        Ok(Self { policy: limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default(), bandwidth })
+    }
+}
+
+impl From<Policy> for v1::ConvergencePolicy {
+    fn from(policy: Policy) -> Self {
+        Self {
+            name: policy.name().to_owned(),
+            downtime: Some(wire_duration(policy.downtime())),
+            throttle: policy.throttle().map(Into::into),
+            steps: policy.steps().iter().copied().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::ConvergencePolicy> for Policy {
+    type Error = Invalid;
+
+    fn try_from(policy: v1::ConvergencePolicy) -> Result<Self, Invalid> {
+        let downtime = duration(policy.downtime, "policy.downtime")?;
+        let throttle = policy.throttle.map(TryInto::try_into).transpose()?;
+        Self::new(&policy.name, downtime, throttle, all(policy.steps)?).map_err(invalid("policy"))
+    }
+}
+
+impl From<Throttle> for v1::Throttle {
+    fn from(Throttle { initial, increment }: Throttle) -> Self {
+        Self { initial_percent: initial.into(), increment_percent: increment.into() }
+    }
+}
+
+impl TryFrom<v1::Throttle> for Throttle {
+    type Error = Invalid;
+
+    fn try_from(throttle: v1::Throttle) -> Result<Self, Invalid> {
+        Ok(Self {
+            initial: throttle.initial_percent.try_into().map_err(invalid("throttle.initial_percent"))?,
+            increment: throttle.increment_percent.try_into().map_err(invalid("throttle.increment_percent"))?,
+        })
+    }
+}
+
+impl From<Step> for v1::ConvergenceStep {
+    fn from(Step { when, action }: Step) -> Self {
+        let when = match when {
+            When::After(span) => convergence_step::When::After(span.into()),
+            When::Round(round) => convergence_step::When::Round(round),
+            When::Stalled(rounds) => convergence_step::When::StalledRounds(rounds),
+        };
+        let action = match action {
+            Action::Downtime(downtime) => convergence_step::Action::Downtime(wire_duration(downtime)),
+            Action::Suspend => convergence_step::Action::Suspend(Suspend {}),
+            Action::Abort => convergence_step::Action::Abort(GiveUp {}),
+        };
+        Self { when: Some(when), action: Some(action) }
+    }
+}
+
+impl TryFrom<v1::ConvergenceStep> for Step {
+    type Error = Invalid;
+
+    fn try_from(step: v1::ConvergenceStep) -> Result<Self, Invalid> {
+        let when = match step.when.ok_or(Invalid { field: "step.when" })? {
+            convergence_step::When::After(span) => When::After(span.try_into()?),
+            convergence_step::When::Round(round) => When::Round(round),
+            convergence_step::When::StalledRounds(rounds) => When::Stalled(rounds),
+        };
+        let action = match step.action.ok_or(Invalid { field: "step.action" })? {
+            convergence_step::Action::Downtime(downtime) => {
+                Action::Downtime(duration(Some(downtime), "step.downtime")?)
+            }
+            convergence_step::Action::Suspend(Suspend {}) => Action::Suspend,
+            convergence_step::Action::Abort(GiveUp {}) => Action::Abort,
+        };
+        Ok(Self { when, action })
+    }
+}
+
+impl From<Span> for v1::Span {
+    fn from(Span { base, per_gib }: Span) -> Self {
+        Self { base: Some(wire_duration(base)), per_gib: Some(wire_duration(per_gib)) }
+    }
+}
+
+impl TryFrom<v1::Span> for Span {
+    type Error = Invalid;
+
+    fn try_from(span: v1::Span) -> Result<Self, Invalid> {
+        let part = |part: Option<_>, field| part.map_or(Ok(Default::default()), |part| duration(Some(part), field));
+        Ok(Self { base: part(span.base, "span.base")?, per_gib: part(span.per_gib, "span.per_gib")? })
+    }
+}
+
+impl From<Steering> for v1::Steering {
+    fn from(steering: Steering) -> Self {
+        let change = match steering {
+            Steering::Downtime(downtime) => Change::Downtime(wire_duration(downtime)),
+            Steering::Bandwidth(bandwidth) => {
+                Change::Bandwidth(steering::Bandwidth { bytes_per_second: bandwidth.map(|bytes| bytes.as_u64()) })
+            }
+            Steering::Deadline(deadline) => Change::Deadline(wire_duration(deadline)),
+            Steering::Pause => Change::Pause(steering::Pause {}),
+            Steering::Resume => Change::Resume(steering::Resume {}),
+            Steering::Suspend => Change::Suspend(steering::Suspend {}),
+        };
+        Self { change: Some(change) }
+    }
+}
+
+impl TryFrom<v1::Steering> for Steering {
+    type Error = Invalid;
+
+    fn try_from(steering: v1::Steering) -> Result<Self, Invalid> {
+        let steering = match steering.change.ok_or(Invalid { field: "steering.change" })? {
+            Change::Downtime(downtime) => Self::Downtime(duration(Some(downtime), "steering.downtime")?),
+            Change::Bandwidth(steering::Bandwidth { bytes_per_second }) => {
+                Self::Bandwidth(bytes_per_second.map(ByteSize::b))
+            }
+            Change::Deadline(deadline) => Self::Deadline(duration(Some(deadline), "steering.deadline")?),
+            Change::Pause(steering::Pause {}) => Self::Pause,
+            Change::Resume(steering::Resume {}) => Self::Resume,
+            Change::Suspend(steering::Suspend {}) => Self::Suspend,
+        };
+        steering.judged().map_err(invalid("steering"))
+    }
+}

@@ -1,0 +1,177 @@
+//! Guests that write faster than their memory can be sent, and how each policy ends it; and what is said by hand meanwhile.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use vmferry_tests::{
+    Options, Testbed,
+    guest::{BootSectorGuest, Guest},
+    wait::until,
+};
+
+use crate::rig::{Answer, Before, DESTINATION, Move, SOON, SOURCE, assert_unharmed_on, memory_flows, vmferry};
+
+/// What is sent of the guest at most: of its 64 MiB, all of which it writes within a second, none ever gets less.
+const SLOW: &str = "40MiB/s";
+/// Policies of the tests: each gets to its point in seconds.
+const POLICIES: &str = r#"
+[policy.squeeze]
+downtime = "100ms"
+throttle = { initial = 90, increment = 9 }
+steps = [{ after = "3m", do = "abort" }]
+
+[policy.patient]
+downtime = "20ms"
+steps = [{ stalled = 2, downtime = "30s" }, { after = "3m", do = "abort" }]
+
+[policy.stop]
+downtime = "20ms"
+steps = [{ round = 3, do = "suspend" }, { after = "3m", do = "abort" }]
+"#;
+
+/// Two hosts, and a guest that writes 100 MiB/s.
+fn up() -> Result<(Testbed, Guest)> {
+    let testbed = Testbed::up(Options::default())?;
+    let inventory = testbed.layout().inventory();
+    let text = fs::read_to_string(&inventory)? + POLICIES;
+    fs::write(&inventory, text)?;
+    let guest = testbed.start(BootSectorGuest::new("web-1").dirtying(100), SOURCE)?;
+    Ok((testbed, guest))
+}
+
+fn migrate(testbed: &Testbed, arguments: &[&str]) -> Result<Answer> {
+    vmferry(testbed, &[&["migrate", "web-1", "--to", DESTINATION, "--bandwidth", SLOW], arguments].concat())
+}
+
+/// What libvirt keeps for the guest's migrations by others.
+fn usual(testbed: &Testbed) -> Result<[String; 2]> {
+    let source = testbed.host(SOURCE)?;
+    Ok([source.virsh(["migrate-getmaxdowntime", "web-1"])?, source.virsh(["migrate-getspeed", "web-1"])?])
+}
+
+/// Moves it with this policy, and fails unless it arrives unharmed.
+fn arrives(policy: &str) -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let answer = migrate(&testbed, &["--policy", policy])?;
+    answer.assert_ended(0, &[])?;
+    answer.assert_outcome("completed", DESTINATION)?;
+    assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
+#[test]
+fn a_guest_that_writes_too_fast_stays_where_it_is_when_its_policy_gives_up() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let usual_before = usual(&testbed)?;
+    let answer = migrate(&testbed, &["--deadline", "6s", "--max-downtime", "100ms"])?;
+    answer.assert_ended(5, &["NOT_CONVERGING"])?;
+    answer.assert_outcome("failed_rolled_back", SOURCE)?;
+    answer.assert_error_says(&[
+        "when the policy `default` gives up",
+        "--policy must-finish",
+        "web-1 runs on node-28 as before",
+    ])?;
+    assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])?;
+    let usual_after = usual(&testbed)?;
+    ensure!(usual_after == usual_before, "left behind: {usual_after:?}, not {usual_before:?}");
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_may_be_stopped_arrives() -> Result<()> {
+    arrives("stop")
+}
+
+#[test]
+fn a_guest_that_may_stand_still_for_long_enough_arrives_without_being_stopped_before() -> Result<()> {
+    arrives("patient")
+}
+
+#[test]
+fn a_guest_that_is_slowed_down_arrives_with_a_short_downtime() -> Result<()> {
+    arrives("squeeze")
+}
+
+#[test]
+fn a_move_is_told_by_hand_to_pause_to_go_on_and_to_let_the_guest_stand_still() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
+    vmferry(&testbed, &["pause", "web-1"])?.assert_ended(0, &[])?;
+    let speed = || testbed.host(SOURCE)?.virsh(["migrate-getspeed", "web-1"]).map(|mib| mib.trim().to_owned());
+    ensure!(speed()? == "1", "{}", speed()?);
+    vmferry(&testbed, &["resume", moving.id()])?.assert_ended(0, &[])?;
+    ensure!(speed()? == "40", "{}", speed()?);
+    vmferry(&testbed, &["set", "web-1", "bandwidth=60MiB/s", "max-downtime=30s"])?.assert_ended(0, &[])?;
+    let answer = moving.end(SOON)?;
+    answer.assert_ended(0, &[])?;
+    answer.assert_outcome("completed", DESTINATION)?;
+    assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
+#[test]
+fn a_move_is_forced_to_its_end_by_hand_neither_too_early_nor_too_late() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
+    let id = moving.id().to_owned();
+    vmferry(&testbed, &["force-complete", &id])?.assert_ended(0, &[])?;
+    let answer = moving.end(SOON)?;
+    answer.assert_ended(0, &[])?;
+    answer.assert_outcome("completed", DESTINATION)?;
+    assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])?;
+    let late = vmferry(&testbed, &["force-complete", &id])?;
+    late.assert_ended(2, &["MIGRATION_NOT_FOUND"])
+}
+
+#[test]
+fn a_deadline_that_is_set_by_hand_ends_a_move() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
+    vmferry(&testbed, &["set", "web-1", "deadline=1s"])?.assert_ended(0, &[])?;
+    let answer = moving.end(SOON)?;
+    answer.assert_ended(5, &["NOT_CONVERGING"])?;
+    assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
+fn a_bandwidth_that_drops_to_a_tenth_on_the_way_is_survived() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", "100MiB/s", "--policy", "stop"])?;
+    vmferry(&testbed, &["set", "web-1", "bandwidth=10MiB/s"])?.assert_ended(0, &[])?;
+    until("the guest to be stopped", SOON, || {
+        let state = testbed.host(SOURCE)?.domain_state("web-1")?;
+        Ok((state.as_deref() == Some("paused")).then_some(()))
+    })?;
+    ensure!(memory_flows(&testbed, &guest)?, "what is left is still sent");
+    vmferry(&testbed, &["set", "web-1", "bandwidth=unlimited"])?.assert_ended(0, &[])?;
+    let answer = moving.end(SOON)?;
+    answer.assert_ended(0, &[])?;
+    assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
+#[test]
+fn a_guest_that_was_stopped_for_its_move_goes_on_where_it_was_when_that_is_aborted() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
+    vmferry(&testbed, &["set", "web-1", "bandwidth=1MiB/s"])?.assert_ended(0, &[])?;
+    vmferry(&testbed, &["force-complete", "web-1"])?.assert_ended(0, &[])?;
+    until("the guest to be stopped", SOON, || {
+        let state = testbed.host(SOURCE)?.domain_state("web-1")?;
+        Ok((state.as_deref() == Some("paused")).then_some(()))
+    })?;
+    vmferry(&testbed, &["abort", moving.id()])?.assert_ended(0, &["MIGRATION_ABORTED"])?;
+    moving.end(SOON)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
+    assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
