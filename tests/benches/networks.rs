@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use vmferry_tests::{
-    Host, Testbed,
+    Host, Testbed, alone,
     carrier::{By, start, start_without, up},
     guest::{Guest, LinuxGuest},
     process,
@@ -42,13 +42,7 @@ fn main() -> Result<()> {
 fn measure(by: By, name: &str) -> Result<()> {
     let testbed = up([by, by])?;
     let [first, second] = testbed.hosts() else { anyhow::bail!("two hosts were asked for") };
-    for host in testbed.hosts() {
-        host.sh(&format!(
-            "systemd-run --quiet --unit=proxy --socket-property=ListenStream={} \
-             /lib/systemd/systemd-socket-proxyd /run/libvirt/libvirt-sock",
-            host.shared(&proxy(host))
-        ))?;
-    }
+    alone::open(&testbed)?;
     if by == By::Vxlan {
         // For their sake its bridge is on both hosts all the time: nobody makes it for libvirt's guest.
         start(&testbed, first.name(), by, LinuxGuest::new("stays-1"))?;
@@ -111,19 +105,8 @@ impl Mover {
             let said: Value = serde_json::from_str(&process::run(&mut command)?).context("vmferry speaks JSON")?;
             return said["downtime_ms"].as_u64().with_context(|| format!("downtime_ms in {said:#}"));
         }
-        let uri = format!("qemu+unix:///system?socket={}", to.shared(&proxy(to)));
-        let memory = format!("unix://{}", to.shared(&format!("{guest}-{}.sock", to.name())));
-        from.virsh(["migrate", "--live", "--p2p", "--persistent", "--undefinesource", guest, &uri, &memory])?;
-        let job = to.virsh(["domjobinfo", "--completed", guest])?;
-        let downtime = job.lines().find_map(|line| line.strip_prefix("Total downtime:"));
-        let downtime = downtime.and_then(|downtime| downtime.split_whitespace().next()?.parse().ok());
-        downtime.with_context(|| format!("a downtime in {job}"))
+        Ok(u64::try_from(alone::migrate(guest, from, to, &[])?.downtime.as_millis())?)
     }
-}
-
-/// Where libvirt of a host is to be found by the other's, in the directory that they share.
-fn proxy(host: &Host) -> String {
-    format!("{}-libvirt.sock", host.name())
 }
 
 /// The median, the least and the most.

@@ -42,6 +42,7 @@
 //! | netns `vmf-NAME-storage` | `underlay0` (192.0.2.5 and 192.0.2.6) of the storage node, if there is one ([`storage`]) |
 
 pub mod agent;
+pub mod alone;
 pub mod binaries;
 mod boot;
 pub mod capture;
