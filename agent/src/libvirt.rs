@@ -10,6 +10,7 @@ mod event;
 mod ffi;
 mod host;
 mod job;
+mod load;
 mod nwfilter;
 mod power;
 mod reading;
@@ -28,6 +29,7 @@ pub use self::{
     connection::Libvirt,
     host::HostReading,
     job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, SteeringError},
+    load::MemoryLoad,
     power::DefinitionOrder,
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},

@@ -16,6 +16,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 use vmferry_core::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    convergence::Measured,
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
     migration::{Endpoint, Order, Progress, Record, Side, Statistics, Steering},
@@ -84,6 +85,13 @@ impl RemoteAgent {
         let mut client = self.phases();
         self.within(LOOK, client.abort(request)).await?;
         Ok(())
+    }
+
+    /// What a guest of this host writes to, and what the way to its destination carries.
+    pub(crate) async fn measure(&self, order: &Order) -> Result<Measured, CallError> {
+        let request = v1::MeasureRequest { order: Some(order.clone().into()) };
+        let mut client = self.phases();
+        Ok(self.within(CHECK, client.measure(request)).await?.into())
     }
 
     /// Tells the job of a migration that leaves this host something else than its order says.

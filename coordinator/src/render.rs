@@ -2,6 +2,7 @@
 
 pub(crate) mod checks;
 pub(crate) mod doctor;
+pub(crate) mod forecast;
 pub(crate) mod groups;
 pub(crate) mod hosts;
 pub(crate) mod instances;

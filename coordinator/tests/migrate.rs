@@ -468,3 +468,35 @@ async fn nothing_is_told_that_makes_no_sense_or_to_what_does_not_go_on() {
     assert!(said(&output).contains("may only look"), "{}", said(&output));
     assert!(cluster.world().steered.is_empty());
 }
+
+#[tokio::test]
+async fn a_dry_run_says_how_it_may_go() {
+    let cluster = Cluster::new().await;
+    cluster.world().writes = 5;
+    let output = cluster.vmferry("migrate web --to node-31 --dry-run").await.success().get_output().clone();
+    for words in [
+        "measured: web writes to 5.0 MiB/s, the way to node-31 carries 100.0 MiB/s",
+        "forecast: 538.9 MiB sent in 3 rounds, 5.85 s in all (3.95 s to 12.50 s)",
+        "web stands still for 72 ms (61 ms to 94 ms)",
+    ] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    cluster.world().writes = 300;
+    let output = cluster.vmferry("migrate web --to node-31 --dry-run").await.success().get_output().clone();
+    for words in ["web does NOT ARRIVE", "gives up after 10 min", "it would take one of: ", "--policy must-finish"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    let (code, document) = cluster.json("migrate web --to node-31 --dry-run --policy must-finish").await;
+    let forecast = &document["forecast"];
+    assert_eq!((code, &forecast["converges"], &forecast["likely"]["end"]), (0, &false.into(), &"suspend".into()));
+    assert!(forecast["needed_bandwidth_bytes_per_second"].as_u64() > Some(200 << 20), "{forecast:#}");
+    assert!(cluster.world().records.is_empty());
+}
+
+#[tokio::test]
+async fn of_what_is_refused_nothing_is_foreseen() {
+    let cluster = Cluster::new().await;
+    cluster.world().refuses = true;
+    let (code, document) = cluster.json("migrate web --to node-31 --dry-run").await;
+    assert_eq!((code, document["forecast"].is_null()), (3, true), "{document}");
+}

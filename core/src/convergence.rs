@@ -6,6 +6,7 @@
 //!
 //! Nothing here asks the time or libvirt: a [`Ladder`] is shown the job's samples and says what is to be done.
 
+mod forecast;
 mod ladder;
 mod named;
 mod text;
@@ -16,6 +17,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    forecast::{Course, End, Forecast, Measured, Needed},
     ladder::Ladder,
     named::{DEFAULT, named},
     text::{PolicyText, StepText},

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     let testbed = Testbed::up(Options { storage: vec![Backend::Ceph], ..Options::default() })?;
     alone::open(&testbed)?;
     println!("{ROUNDS} moves of each guest by each, by turns; medians (least to most) in ms");
-    println!("{:>24}  {:>22}  {:>22}  {:>20}", "", "wall time", "libvirt's job", "downtime");
+    println!("{:>24}  {:>22}  {:>22}  {:>20}  {:>16}", "", "wall time", "libvirt's job", "downtime", "forecast of job");
     for load in [Load::Idle, Load::Busy, Load::Large, Load::Rbd, Load::Copied] {
         measure(&testbed, load)?;
     }
@@ -80,16 +80,26 @@ fn measure(testbed: &Testbed, load: Load) -> Result<()> {
             measured.push(mover.moves(testbed, load, name, from, to)?);
         }
     }
+    let foreseen = forecast(testbed, &rows[1].1, second)?;
     for (mover, name, measured) in &rows {
         let spread = |part: fn(&Measured) -> Duration| Spread::of(measured.iter().map(part).collect()).to_string();
         let (wall, total, downtime) = (spread(|m| m.wall), spread(|m| m.total), spread(|m| m.downtime));
-        println!("{:>24}  {wall:>22}  {total:>22}  {downtime:>20}", format!("{}, {}", load.word(), mover.word()));
+        let foreseen = if *mover == Mover::VmFerry { foreseen.as_millis().to_string() } else { String::new() };
+        let row = format!("{}, {}", load.word(), mover.word());
+        println!("{row:>24}  {wall:>22}  {total:>22}  {downtime:>20}  {foreseen:>16}");
         for host in testbed.hosts() {
             let _ = host.virsh(["destroy", name]);
             let _ = host.virsh(["undefine", name]);
         }
     }
     Ok(())
+}
+
+/// How long libvirt's job is to take, by a dry run.
+fn forecast(testbed: &Testbed, name: &str, to: &Host) -> Result<Duration> {
+    let said = json(testbed, &["migrate", name, "--to", to.name(), "--dry-run"])?;
+    let likely = said["forecast"]["likely"]["total_time_ms"].as_u64();
+    likely.map(Duration::from_millis).with_context(|| format!("a forecast in {said:#}"))
 }
 
 /// From the command to its end: both hosts have taken back what they did by then.

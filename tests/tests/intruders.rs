@@ -77,6 +77,12 @@ fn a_tunnel_opens_for_the_source_of_its_migration_and_for_nobody_else() -> Resul
     let refusal = ask_for_tunnel(&testbed, "agent-node-28", moving.id(), TunnelChannel::Libvirt)?;
     ensure!(refusal.is_empty(), "the source's own agent: {refusal}");
 
+    // A probe leads nowhere: agents may, and nobody else.
+    for (holder, may) in [("agent-node-27", true), ("coordinator-operator", false), ("viewer-watcher", false)] {
+        let refusal = ask_for_tunnel(&testbed, holder, "", TunnelChannel::Probe)?;
+        ensure!(refusal.is_empty() == may, "{holder}: {refusal:?}");
+    }
+
     ensure!(moving.goes_on()?, "the move has ended");
     let id = moving.id().to_owned();
     vmferry(&testbed, &["abort", &id])?.assert_ended(0, &["MIGRATION_ABORTED"])?;

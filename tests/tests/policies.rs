@@ -81,6 +81,31 @@ fn a_guest_that_writes_too_fast_stays_where_it_is_when_its_policy_gives_up() -> 
 }
 
 #[test]
+fn a_dry_run_measures_what_the_guest_writes_and_foresees_how_it_ends() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let foreseen = |arguments: &[&str]| {
+        let answer = migrate(&testbed, &[&["--dry-run"], arguments].concat())?;
+        answer.assert_ended(0, &[])?;
+        let forecast = answer.document["forecast"].clone();
+        ensure!(forecast.is_object(), "{answer:#?}");
+        Ok::<_, anyhow::Error>(forecast)
+    };
+    let slow = foreseen(&[])?;
+    // It writes to all of its 64 MiB within a second, and to nothing else.
+    let mib = slow["dirty_rate_bytes_per_second"].as_u64().unwrap_or_default() >> 20;
+    ensure!((32..=110).contains(&mib), "{slow:#}");
+    ensure!(slow["converges"] == false && slow["likely"]["end"] == "abort", "{slow:#}");
+    let needed = slow["needed_bandwidth_bytes_per_second"].as_u64().unwrap_or_default() >> 20;
+    ensure!((40..=400).contains(&needed), "{slow:#}");
+    let stopped = foreseen(&["--policy", "stop"])?;
+    ensure!(stopped["likely"]["end"] == "suspend", "{stopped:#}");
+    ensure!(slow["path_bytes_per_second"].as_u64() > Some(50 << 20), "{slow:#}");
+    assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
+
+#[test]
 fn a_guest_that_may_be_stopped_arrives() -> Result<()> {
     arrives("stop")
 }

@@ -4,6 +4,7 @@ mod filters;
 mod groups;
 mod instances;
 mod job;
+mod measure;
 mod network;
 mod power;
 mod reconcile;

@@ -6,6 +6,7 @@ use std::{
     ffi::{CStr, CString, c_int, c_void},
     mem, ptr, slice,
     sync::Arc,
+    time::Duration,
 };
 
 use secrecy::{SecretSlice, zeroize::Zeroize as _};
@@ -52,6 +53,31 @@ pub(super) fn job_statistics(domain: &Domain) -> Result<Option<Params>, Fault> {
         copy
     };
     Ok((kind.cast_unsigned() != sys::VIR_DOMAIN_JOB_NONE).then_some(copy))
+}
+
+/// Has QEMU count what the guest writes to, of some of its pages, for whole seconds. Returns before it has.
+pub(super) fn start_dirty_rate(domain: &Domain, period: Duration) -> Result<(), Fault> {
+    let seconds = c_int::try_from(period.as_secs()).unwrap_or(c_int::MAX);
+    // SAFETY: `domain` holds a reference for the whole call.
+    check(unsafe {
+        sys::virDomainStartDirtyRateCalc(domain.as_ptr(), seconds, sys::VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING)
+    })
+}
+
+/// What QEMU has counted, in MiB per second; `None` while it counts.
+pub(super) fn dirty_rate(domain: &Domain) -> Result<Option<u64>, Fault> {
+    let mut records = ptr::null_mut();
+    // SAFETY: the list ends with a null, and the domain in it holds a reference for the whole call; on success libvirt hands us a
+    // list of as many records as it says, which its own function frees.
+    let numbers = unsafe {
+        let mut domains = [domain.as_ptr(), ptr::null_mut()];
+        let count = sys::virDomainListGetStats(domains.as_mut_ptr(), sys::VIR_DOMAIN_STATS_DIRTYRATE, &mut records, 0);
+        check(count)?;
+        let numbers = (count > 0).then(|| read((**records).params, (**records).nparams));
+        sys::virDomainStatsRecordListFree(records);
+        numbers.unwrap_or_default()
+    };
+    Ok(numbers.dirty_rate())
 }
 
 /// Asks the job that runs to end. Returns before it has.

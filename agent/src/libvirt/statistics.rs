@@ -67,6 +67,13 @@ impl Params {
         }
     }
 
+    /// What QEMU has counted, in MiB per second; `None` while it counts.
+    pub(super) fn dirty_rate(&self) -> Option<u64> {
+        let status = self.number(sys::VIR_DOMAIN_STATS_DIRTYRATE_CALC_STATUS);
+        (status == u64::from(sys::VIR_DOMAIN_DIRTYRATE_MEASURED))
+            .then(|| self.number(sys::VIR_DOMAIN_STATS_DIRTYRATE_MEGABYTES_PER_SECOND))
+    }
+
     fn number(&self, name: &CStr) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }

@@ -44,6 +44,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/Locate", READERS),
     ("/vmferry.agent.v1.MigrationService/Check", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/EndCheck", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Measure", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Pre", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Migrate", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Start", COORDINATORS),
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "EndCheck", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort", "Steer"] {
+        for call in ["Check", "EndCheck", "Measure", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort", "Steer"] {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");

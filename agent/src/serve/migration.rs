@@ -84,6 +84,12 @@ impl MigrationService for Service {
         Ok(Response::new(v1::EndCheckResponse {}))
     }
 
+    async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(measured.into()))
+    }
+
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
         let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
         let request = request.into_inner();

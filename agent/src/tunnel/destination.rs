@@ -22,11 +22,14 @@ use vmferry_core::{
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::Stream;
 
-use super::{disk_socket, image_socket, memory_socket, receive, send, splice};
+use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, receive, send, splice};
 use crate::{firewall::Firewall, storage::receivers::Receivers};
 
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// For how long, and how much of, what comes is taken that leads nowhere: more than a probe sends.
+const SINK_LIMIT: (Duration, u64) = (Duration::from_secs(5), 4 << 30);
 
 /// More than the conversations of a guest take.
 const FLOWS_LIMIT: u64 = 8 << 20;
@@ -47,6 +50,8 @@ enum End {
     Firewall(Arc<BTreeSet<LinkName>>),
     /// Its response was all.
     Nothing,
+    /// What comes is counted by who sends it.
+    Sink,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +108,7 @@ impl Grants {
             match (send(&mut tls, &TunnelResponse::default()).await, end) {
                 (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
                 (Ok(()), End::Nothing) => {}
+                (Ok(()), End::Sink) => sink(&mut tls).await,
                 (Ok(()), End::Firewall(taps)) => {
                     if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
                         warn!("what the guest's conversations were is not known here: {error}");
@@ -118,6 +124,9 @@ impl Grants {
     /// What the table has for the request. One answer for "no such migration" and "not yours": who asks for another's
     /// migration learns nothing.
     async fn lead(&self, request: &TunnelRequest, caller: &Identity) -> Result<(End, CancellationToken), String> {
+        if request.channel() == TunnelChannel::Probe && caller.role == Role::Agent {
+            return Ok((End::Sink, CancellationToken::new()));
+        }
         let none = || format!("{caller} was granted no tunnel for migration {}", request.migration_id);
         let migration: MigrationId = request.migration_id.parse().map_err(|_| none())?;
         let grant = {
@@ -137,6 +146,7 @@ impl Grants {
                 return self.receivers.finish(migration, &lengths).await.map(|()| (End::Nothing, grant.revoked));
             }
             TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.revoked)),
+            TunnelChannel::Probe => return Err(none()),
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };
         let unix = UnixStream::connect(&path)
@@ -158,5 +168,26 @@ impl Grants {
             self.firewall.restore_flows(&tap, &flows).await.map_err(|fault| fault.message)?;
         }
         tls.shutdown().await.map_err(|error| error.to_string())
+    }
+}
+
+/// Takes what comes, and ends the stream when the caller does.
+async fn sink(tls: &mut Stream) {
+    let (limit, most) = SINK_LIMIT;
+    let mut buffer = vec![0; COPY_BUFFER];
+    let taken = async {
+        let mut left = most;
+        while left > 0 {
+            match tls.read(&mut buffer).await? {
+                0 => break,
+                read => left = left.saturating_sub(read as u64),
+            }
+        }
+        tls.shutdown().await
+    };
+    match timeout(limit, taken).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the probe broke"),
+        Err(_) => warn!("a probe did not end within {limit:?}"),
     }
 }

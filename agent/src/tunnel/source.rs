@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
@@ -27,10 +27,12 @@ use vmferry_core::{
 use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
-use super::{disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
+use super::{COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
 
 /// How long a stream may take to open, connection and acknowledgement.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// For how long a way is tried.
+const PROBE: Duration = Duration::from_millis(250);
 /// How long the destination may take to have on its disk what was sent to it.
 const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 
@@ -101,6 +103,33 @@ impl Listeners {
             told.await.map(drop).map_err(|error| error.to_string())
         };
         timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    }
+
+    /// What the way to another host's agent carries per second, by sending it something for a moment. An error is a sentence.
+    pub async fn probe(&self, destination: &Endpoint) -> Result<ByteSize, String> {
+        let end = End {
+            credentials: self.credentials.clone(),
+            destination: destination.clone(),
+            request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
+            closed: CancellationToken::new(),
+        };
+        let probed = async {
+            let mut tls = end.connect().await?;
+            let sent = async {
+                let (begun, something) = (Instant::now(), vec![0x5a; COPY_BUFFER]);
+                let mut sent = 0_u64;
+                while begun.elapsed() < PROBE {
+                    tls.write_all(&something).await?;
+                    sent += something.len() as u64;
+                }
+                tls.shutdown().await?;
+                // It ends when all has arrived.
+                tls.read_to_end(&mut Vec::new()).await?;
+                Ok::<_, io::Error>(ByteSize::b((sent as f64 / begun.elapsed().as_secs_f64()) as u64))
+            };
+            sent.await.map_err(|error| error.to_string())
+        };
+        timeout(OPEN_LIMIT, probed).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
     fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {

@@ -3,11 +3,12 @@
 use uuid::Uuid;
 use vmferry_core::{
     agent::{Agent, Pair},
-    convergence::{DEFAULT, InvalidPolicy},
+    convergence::{DEFAULT, Forecast, InvalidPolicy},
+    disk::to_copy,
     flow,
     flow::Failure,
     id::MigrationId,
-    migration::{Limits, Order, Statistics},
+    migration::{Kind, Limits, Order, Statistics},
 };
 
 use super::{Session, drive};
@@ -16,9 +17,10 @@ use crate::{
     client::RemoteAgent,
     exit::{Exit, Failed},
     render::{
-        checks::{plan, plan_document},
+        checks::{Foreseen, plan, plan_document},
         live::Live,
         migration::{Report, sentence},
+        unnamed,
     },
 };
 
@@ -92,8 +94,32 @@ async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, orde
         ..error.into()
     })?;
     let exit = if checked.is_refused() { Exit::Refused } else { Exit::Done };
-    session.terminal.show(|| plan(order, &checked), &plan_document(order, &checked, exit))?;
+    let foreseen = match order.kind {
+        Kind::Live if !checked.is_refused() => foresee(session, hosts, order, &checked).await,
+        Kind::Live | Kind::Cold { .. } => None,
+    };
+    let document = plan_document(order, &checked, foreseen.as_ref(), exit);
+    session.terminal.show(|| plan(order, &checked, foreseen.as_ref()), &document)?;
     Ok(exit)
+}
+
+/// How it may go. What cannot be measured hinders no migration.
+async fn foresee(
+    session: &Session,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    plan: &flow::Plan,
+) -> Option<Foreseen> {
+    match hosts.source.measure(order).await {
+        Ok(measured) => {
+            let Limits { policy, bandwidth } = &order.limits;
+            Some((measured, Forecast::of(&measured, to_copy(&plan.resolved), policy, *bandwidth)))
+        }
+        Err(error) => {
+            session.terminal.warn(&format!("there is no forecast: {}", unnamed(&error)));
+            None
+        }
+    }
 }
 
 /// The flow has them unless the job's answer was lost; then the source's record has.

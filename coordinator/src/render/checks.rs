@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use vmferry_core::{
     compatibility::{Check, Finding},
+    convergence::{Forecast, Measured},
     disk::{Resolved, to_copy},
     flow::Plan,
     migration::{Kind, Order},
@@ -13,13 +14,17 @@ use vmferry_core::{
 
 use super::{
     Paint, Terminal,
+    forecast::{forecast, forecast_document},
     table::table,
     units::{bytes, count},
 };
 use crate::exit::Exit;
 
-/// What would be done, and every check with its outcome.
-pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
+/// A live migration that nothing hinders, as it may go: what was measured, and what follows.
+pub(crate) type Foreseen = (Measured, Forecast);
+
+/// What would be done, how that may go, and every check with its outcome.
+pub(crate) fn plan(order: &Order, plan: &Plan, foreseen: Option<&Foreseen>) -> String {
     let guest = &plan.leaving.instance;
     let verdict = if plan.is_refused() { "cannot move" } else { "can move" };
     let (steps, to_move) = match plan.is_refused() {
@@ -27,13 +32,14 @@ pub(crate) fn plan(order: &Order, plan: &Plan) -> String {
         false => (steps(order), to_move(order, plan)),
     };
     format!(
-        "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}{to_move}\n{}",
+        "{} ({}, {}, {} of memory) {verdict} from {} to {}\n{steps}{to_move}{}\n{}",
         order.instance_name,
         order.instance,
         count(guest.vcpus, "vCPU"),
         bytes(guest.memory),
         order.source.host,
         order.destination.host,
+        foreseen.map(|(measured, course)| forecast(order, measured, course)).unwrap_or_default(),
         checks(&plan.checks)
     )
 }
@@ -146,9 +152,14 @@ impl<'a> From<&'a Check> for CheckDocument<'a> {
 }
 
 /// A dry run's document.
-pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) -> impl Serialize + use<'a> {
+pub(crate) fn plan_document<'a>(
+    order: &'a Order,
+    plan: &'a Plan,
+    foreseen: Option<&Foreseen>,
+    exit: Exit,
+) -> impl Serialize + use<'a> {
     #[derive(Serialize)]
-    struct Document<'a> {
+    struct Document<'a, F> {
         instance: &'a str,
         instance_id: String,
         source: &'a str,
@@ -159,6 +170,8 @@ pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) ->
         disks: &'a [Resolved],
         disk_bytes_to_copy: u64,
         would_migrate: bool,
+        /// `null`: it is refused, it is off meanwhile, or nothing could be measured.
+        forecast: Option<F>,
         exit_code: u8,
         checks: Vec<CheckDocument<'a>>,
     }
@@ -172,6 +185,7 @@ pub(crate) fn plan_document<'a>(order: &'a Order, plan: &'a Plan, exit: Exit) ->
         disks: &plan.resolved,
         disk_bytes_to_copy: to_copy(&plan.resolved).as_u64(),
         would_migrate: !plan.is_refused(),
+        forecast: foreseen.map(|(measured, forecast)| forecast_document(measured, forecast)),
         exit_code: exit.code(),
         checks: plan.checks.iter().map(Into::into).collect(),
     }

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) fails: bool,
     /// Its policy gives the job up.
     pub(crate) expires: bool,
+    /// What the guest writes to per second, in MiB.
+    pub(crate) writes: u64,
     /// What the job was told.
     pub(crate) steered: Vec<Steering>,
     /// The destination cannot take back what it did.

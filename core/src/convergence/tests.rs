@@ -237,105 +237,108 @@ fn policies_are_written_in_toml() {
     }
 }
 
-/// A guest that QEMU moves: what it writes, what can be sent, and how the ladder drives it.
-struct Simulated<'a> {
-    memory: f64,
-    /// Bytes per second, at that second.
-    dirty: &'a dyn Fn(f64) -> f64,
-    sent: &'a dyn Fn(f64) -> f64,
-    /// What it writes to over and over again.
-    working_set: f64,
-}
+const MIB: f64 = 1_048_576.0;
 
-/// How it ended, when, and for how long QEMU might let it stand still then.
-fn run(guest: &Simulated<'_>, policy: &Policy) -> (Option<Action>, f64, Duration) {
-    let mut ladder = Ladder::new(policy, load(ByteSize::b(guest.memory as u64), []));
-    let (mut time, mut round, mut remaining) = (0.0, 1, guest.memory);
-    loop {
-        let sample = |time: f64, left: f64| at(Duration::from_secs_f64(time), round, ByteSize::b(left as u64));
-        match ladder.see(&sample(time, remaining)) {
-            Some(end @ (Action::Suspend | Action::Abort)) => return (Some(end), time, ladder.downtime()),
-            Some(Action::Downtime(_)) | None => {}
-        }
-        if remaining <= (guest.sent)(time) * ladder.downtime().as_secs_f64() {
-            return (None, time, ladder.downtime());
-        }
-        // One round, in quarters of a second as the agent samples.
-        let (mut left, mut written) = (remaining, 0.0);
-        while left >= 1.0 {
-            let step = (left / (guest.sent)(time)).min(0.25);
-            left -= step * (guest.sent)(time);
-            written = f64::min(written + step * (guest.dirty)(time), guest.working_set);
-            time += step;
-            if left >= 1.0 {
-                match ladder.see(&sample(time, left)) {
-                    Some(end @ (Action::Suspend | Action::Abort)) => return (Some(end), time, ladder.downtime()),
-                    Some(Action::Downtime(_)) | None => {}
-                }
-            }
-        }
-        remaining = written.max(1.0);
-        round += 1;
+/// A guest of so much memory, all of it written to, that writes and is sent that much per second, in MiB.
+fn measured(memory: u64, dirty_rate: u64, path: u64) -> Measured {
+    Measured {
+        memory: ByteSize::mib(memory),
+        resident: ByteSize::mib(memory),
+        dirty_rate: ByteSize::mib(dirty_rate),
+        path: ByteSize::mib(path),
     }
 }
 
-const MIB: f64 = 1_048_576.0;
+fn course(measured: &Measured, policy: &Policy) -> Course {
+    Course::of(measured, ByteSize::b(0), policy, None)
+}
 
 #[test]
 fn a_quiet_guest_moves_with_the_shortest_downtime_of_each_policy() {
-    let guest =
-        Simulated { memory: 1_024.0 * MIB, dirty: &|_| 2.0 * MIB, sent: &|_| 100.0 * MIB, working_set: 200.0 * MIB };
     for policy in Policy::all_named() {
-        let (end, _, downtime) = run(&guest, &policy);
-        assert_eq!((end, downtime), (None, policy.downtime()), "{}", policy.name());
+        let Course { end, rounds, sent, total, downtime } = course(&measured(1_024, 2, 100), &policy);
+        // 1,024 MiB in 10.2 s, then what was written meanwhile, and so on.
+        assert_eq!((end, rounds), (None, 3), "{}", policy.name());
+        assert!((1_040.0..1_046.0).contains(&(sent.as_u64() as f64 / MIB)), "{}: {sent}", policy.name());
+        assert!((10.6..11.2).contains(&total.as_secs_f64()), "{}: {total:?}", policy.name());
+        assert!((ms(60)..ms(111)).contains(&downtime), "{}: {downtime:?}", policy.name());
     }
 }
 
 #[test]
 fn a_guest_that_writes_faster_than_can_be_sent_ends_as_its_policy_says() {
-    let guest =
-        Simulated { memory: 1_024.0 * MIB, dirty: &|_| 300.0 * MIB, sent: &|_| 100.0 * MIB, working_set: 800.0 * MIB };
     for policy in Policy::all_named() {
-        let expected = if policy.may_suspend() { Action::Suspend } else { Action::Abort };
-        let (end, time, downtime) = run(&guest, &policy);
-        assert_eq!(end, Some(expected), "{}", policy.name());
-        assert_eq!(downtime, policy.longest_downtime(), "{}: all was tried before", policy.name());
-        let last = policy.steps().last().expect("one").when;
-        let When::After(span) = last else { panic!("{last:?}") };
-        let deadline = span.of(ByteSize::gib(2)).as_secs_f64();
-        assert!((deadline..deadline + 0.5).contains(&time), "{}: {time} s", policy.name());
+        let course = course(&measured(1_024, 300, 100), &policy);
+        let expected = if policy.may_suspend() { End::Suspend } else { End::Abort };
+        assert_eq!(course.end, Some(expected), "{}", policy.name());
+        let deadline = Ladder::new(&policy, ByteSize::gib(2)).deadline().expect("not taken yet");
+        let until_the_end = course.total.checked_sub(course.downtime).expect("longer");
+        assert!((deadline..deadline + ms(500)).contains(&until_the_end), "{}: {course:?}", policy.name());
+        assert_eq!(course.downtime.is_zero(), expected == End::Abort, "{}: {course:?}", policy.name());
     }
 }
 
 #[test]
 fn a_bandwidth_that_drops_to_a_tenth_costs_downtime_and_no_more() {
-    let guest = Simulated {
-        memory: 1_024.0 * MIB,
-        dirty: &|_| 30.0 * MIB,
-        sent: &|time| if time < 5.0 { 200.0 * MIB } else { 20.0 * MIB },
-        working_set: 6.0 * MIB,
-    };
-    let (end, _, downtime) = run(&guest, &Policy::default());
-    assert_eq!((end, downtime), (None, ms(300)), "6 MiB at 20 MiB/s");
+    let guest = measured(1_024, 30, 0);
+    let speed = |time: f64| if time < 5.0 { 200.0 * MIB } else { 20.0 * MIB };
+    // It writes to the same 6 MiB over and over again.
+    let dirty = |time: f64| (30.0 * MIB * time).min(6.0 * MIB);
+    let course = Course::play(&guest, ByteSize::b(0), &Policy::default(), speed, dirty);
+    assert_eq!(course.end, None, "{course:?}");
+    assert!((ms(300)..ms(420)).contains(&course.downtime), "6 MiB at 20 MiB/s: {course:?}");
+}
+
+#[test]
+fn disks_are_sent_before_memory_and_a_bandwidth_holds_for_both() {
+    let guest = measured(100, 0, 1_000);
+    let course = Course::of(&guest, ByteSize::mib(900), &Policy::default(), Some(ByteSize::mib(100)));
+    assert_eq!((course.end, course.sent), (None, ByteSize::mib(1_000)));
+    assert!((10.3..10.6).contains(&course.total.as_secs_f64()), "{course:?}");
+}
+
+#[test]
+fn memory_that_was_never_written_to_is_not_sent() {
+    let guest = Measured { resident: ByteSize::mib(100), ..measured(4_096, 0, 100) };
+    let course = course(&guest, &Policy::default());
+    assert_eq!(course.sent, ByteSize::mib(100));
+    assert!(course.total < seconds(2), "{course:?}");
+}
+
+#[test]
+fn a_forecast_says_what_it_takes() {
+    let forecast = Forecast::of(&measured(1_024, 300, 100), ByteSize::b(0), &Policy::default(), None);
+    assert_eq!(forecast.likely.end, Some(End::Abort));
+    let needed = forecast.needed.expect("it does not converge");
+    let bandwidth = needed.bandwidth.expect("more would do");
+    assert!((ByteSize::mib(300)..=ByteSize::mib(400)).contains(&bandwidth), "{bandwidth}");
+    let downtime = needed.downtime.expect("longer would do");
+    assert!((seconds(10)..=seconds(11)).contains(&downtime), "1,024 MiB at 100 MiB/s: {downtime:?}");
+
+    let quiet = Forecast::of(&measured(1_024, 2, 100), ByteSize::b(0), &Policy::default(), None);
+    assert_eq!(quiet.needed, None);
+    assert!(quiet.best.total < quiet.likely.total && quiet.likely.total < quiet.worst.total, "{quiet:?}");
 }
 
 proptest! {
-    /// Whatever a guest does: it ends, at the latest at the last step; the downtime never falls and never passes the policy's.
+    /// Whatever a guest does: it ends, at the latest at the last step, and stands still no longer than it may, unless it is stopped.
     #[test]
     fn every_ladder_ends(
-        memory in 64_u32..4_096, dirty in 0_u32..2_000, sent in 5_u32..2_000, working_set in 1_u32..4_096,
+        memory in 64_u64..4_096, dirty in 0_u32..2_000, sent in 5_u32..2_000, working_set in 1_u32..4_096,
         drop_at in 0.0..100.0_f64, drop_to in 0.02..1.0_f64, which in 0_usize..5,
     ) {
         let policy = Policy::all_named().swap_remove(which);
-        let sent = |time: f64| f64::from(sent) * MIB * if time < drop_at { 1.0 } else { drop_to };
-        let wave = |time: f64| f64::from(dirty) * MIB * (1.0 + (time / 7.0).sin()) / 2.0;
-        let memory = f64::from(memory) * MIB;
-        let guest = Simulated { memory, dirty: &wave, sent: &sent, working_set: memory.min(f64::from(working_set) * MIB) };
-        let (end, time, downtime) = run(&guest, &policy);
-        prop_assert!(policy.downtime() <= downtime && downtime <= policy.longest_downtime());
-        let load = load(ByteSize::b(memory as u64), []);
-        let deadline = Ladder::new(&policy, load).deadline().expect("not taken yet").as_secs_f64();
-        prop_assert!(time <= deadline + 0.5, "{time} s of {deadline} s");
-        prop_assert_eq!(end.is_some(), time > deadline);
+        let guest = measured(memory, 0, 0);
+        let speed = |time: f64| f64::from(sent) * MIB * if time < drop_at { 1.0 } else { drop_to };
+        let wave = |time: f64| f64::from(dirty) * MIB * time * (1.0 + (time / 7.0).sin()) / 2.0;
+        let written = |time: f64| wave(time).min(f64::from(working_set) * MIB);
+        let course = Course::play(&guest, ByteSize::b(0), &policy, speed, written);
+        let deadline = Ladder::new(&policy, load(guest.memory, [])).deadline().expect("not taken yet");
+        let moving = course.total.saturating_sub(course.downtime);
+        prop_assert!(moving <= deadline + ms(500), "{course:?}, {deadline:?}");
+        prop_assert_eq!(course.end.is_some(), moving > deadline);
+        if course.end.is_none() {
+            prop_assert!(course.downtime <= policy.longest_downtime() + ms(61), "{course:?}");
+        }
     }
 }

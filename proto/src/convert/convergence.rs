@@ -1,6 +1,6 @@
 use bytesize::ByteSize;
 use vmferry_core::{
-    convergence::{Action, Policy, Span, Step, Throttle, When},
+    convergence::{Action, Measured, Policy, Span, Step, Throttle, When},
     migration::{Limits, Steering},
 };
 
@@ -118,6 +118,28 @@ impl TryFrom<v1::Span> for Span {
     fn try_from(span: v1::Span) -> Result<Self, Invalid> {
         let part = |part: Option<_>, field| part.map_or(Ok(Default::default()), |part| duration(Some(part), field));
         Ok(Self { base: part(span.base, "span.base")?, per_gib: part(span.per_gib, "span.per_gib")? })
+    }
+}
+
+impl From<Measured> for v1::MeasureResponse {
+    fn from(Measured { memory, resident, dirty_rate, path }: Measured) -> Self {
+        Self {
+            memory_bytes: memory.as_u64(),
+            resident_bytes: resident.as_u64(),
+            dirty_rate_bytes_per_second: dirty_rate.as_u64(),
+            path_bytes_per_second: path.as_u64(),
+        }
+    }
+}
+
+impl From<v1::MeasureResponse> for Measured {
+    fn from(measured: v1::MeasureResponse) -> Self {
+        Self {
+            memory: ByteSize::b(measured.memory_bytes),
+            resident: ByteSize::b(measured.resident_bytes),
+            dirty_rate: ByteSize::b(measured.dirty_rate_bytes_per_second),
+            path: ByteSize::b(measured.path_bytes_per_second),
+        }
     }
 }
 

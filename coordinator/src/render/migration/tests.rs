@@ -163,7 +163,7 @@ fn a_completed_migration_in_figures() {
 
 #[test]
 fn a_dry_run_shows_every_check() {
-    insta::assert_snapshot!(checks::plan(&order(), &plan()), @"
+    insta::assert_snapshot!(checks::plan(&order(), &plan(), None), @"
     web (ed831ace-39ef-4960-8bae-a035d292c305, 2 vCPUs, 256.0 MiB of memory) cannot move from node-28 to node-31
 
     HOST     CHECK                  OUTCOME                  DETAIL

@@ -36,6 +36,16 @@ impl v1::migration_service_server::MigrationService for Agent {
         Ok(Response::new(v1::EndCheckResponse {}))
     }
 
+    async fn measure(&self, _: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
+        let mib = |mib: u64| mib << 20;
+        Ok(Response::new(v1::MeasureResponse {
+            memory_bytes: mib(1_024),
+            resident_bytes: mib(512),
+            dirty_rate_bytes_per_second: mib(self.world().writes),
+            path_bytes_per_second: mib(100),
+        }))
+    }
+
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };

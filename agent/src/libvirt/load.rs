@@ -1,0 +1,73 @@
+//! How much memory a guest has, and how fast it writes to it.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tokio::time::sleep;
+use virt::domain::Domain;
+use virt_sys as sys;
+use vmferry_core::id::InstanceId;
+
+use super::{
+    Error, Fault, Libvirt, ffi,
+    reading::{lookup, or_gone},
+};
+
+/// For how long it is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks whether QEMU has counted, and for how many it may take.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 50;
+
+/// What QEMU says of a guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLoad {
+    /// What QEMU itself takes up on its host: all that the guest ever wrote to, and a little more.
+    pub resident: ByteSize,
+    /// What the guest writes to per second; what it writes to twice counts once.
+    pub dirty_rate: ByteSize,
+}
+
+impl Libvirt {
+    /// Looks at a guest that runs for a second.
+    ///
+    /// QEMU samples some of its pages. Its other ways are exact and not for this: one needs KVM, and one crashes QEMU 7.2 without
+    /// KVM.
+    pub async fn memory_load(&self, id: InstanceId) -> Result<MemoryLoad, Error> {
+        self.of_running(id, "begin to measure what is written to by", |domain| ffi::start_dirty_rate(domain, PERIOD))
+            .await?;
+        sleep(PERIOD).await;
+        for _ in 0..LOOKS {
+            let measured = self.of_running(id, "tell what is written to by", ffi::dirty_rate).await?;
+            if let Some(mib) = measured {
+                let resident = self.of_running(id, "tell the memory that is taken up by", resident).await?;
+                return Ok(MemoryLoad { resident, dirty_rate: ByteSize::mib(mib) });
+            }
+            sleep(LOOK).await;
+        }
+        let source = Fault { code: sys::VIR_ERR_OPERATION_TIMEOUT, message: "QEMU has not counted in time".to_owned() };
+        Err(Error::Refused { asked: format!("tell what is written to by domain {id}"), source })
+    }
+
+    async fn of_running<T: Send + 'static>(
+        &self,
+        id: InstanceId,
+        what: &str,
+        question: impl Fn(&Domain) -> Result<T, Fault> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let answer = self
+            .read(format!("{what} domain {id}"), move |connection| match lookup(connection, id)? {
+                Some(domain) => or_gone(question(&domain)),
+                None => Ok(None),
+            })
+            .await?;
+        answer.ok_or(Error::NoDomain { id })
+    }
+}
+
+fn resident(domain: &Domain) -> Result<ByteSize, Fault> {
+    let statistics = domain.memory_stats(0)?;
+    let rss = statistics.iter().find(|statistic| statistic.tag == sys::VIR_DOMAIN_MEMORY_STAT_RSS);
+    // QEMU's process is its own; libvirt leaves it out only if it cannot read /proc.
+    Ok(rss.map_or(ByteSize::b(u64::MAX), |rss| ByteSize::kib(rss.val)))
+}

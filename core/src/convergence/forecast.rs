@@ -1,0 +1,230 @@
+//! What a live migration will be like, by what was measured before it: the rounds are played through with the policy's own ladder.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Ladder, Policy, load};
+use crate::migration::Progress;
+
+/// What was measured of a guest that runs, and of the way to where it shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// What it may have of memory.
+    pub memory: ByteSize,
+    /// What it has written to at some time, as far as its host knows: the rest is empty, and not sent.
+    pub resident: ByteSize,
+    /// What it writes to per second; what it writes to twice counts once.
+    pub dirty_rate: ByteSize,
+    /// What the way carries per second.
+    pub path: ByteSize,
+}
+
+/// What will be, as one number is likely and as two others are possible.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forecast {
+    /// By what was measured.
+    pub likely: Course,
+    /// The guest writes less, and more is sent.
+    pub best: Course,
+    /// The other way round.
+    pub worst: Course,
+    /// What it would take, if the guest does not arrive without being stopped.
+    pub needed: Option<Needed>,
+}
+
+/// A migration as it may go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Course {
+    /// What the policy does in the end; `None`: it does not have to.
+    pub end: Option<End>,
+    /// Rounds over the guest's memory.
+    pub rounds: u32,
+    /// Memory and disks.
+    pub sent: ByteSize,
+    /// From the beginning of libvirt's job to its end.
+    pub total: Duration,
+    /// For how long the guest stands still. None if it stays where it is.
+    pub downtime: Duration,
+}
+
+/// How the policy ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The guest is stopped until the rest is sent.
+    Suspend,
+    /// It stays where it is.
+    Abort,
+}
+
+/// Either of them would do, by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// What must be sent per second.
+    pub bandwidth: Option<ByteSize>,
+    /// For how long the guest must be allowed to stand still.
+    pub downtime: Option<Duration>,
+}
+
+/// libvirt starts QEMU on the destination before anything is sent.
+const START: Duration = Duration::from_millis(400);
+/// Beside what is left of memory: devices' state, and the two libvirts' hand-over.
+const HANDOVER: Duration = Duration::from_millis(60);
+/// Of what the way carries and of what the guest writes, in percent: on a bad day, and on a good one.
+const BAD: (u64, u64) = (50, 150);
+const GOOD: (u64, u64) = (150, 70);
+/// Nobody plays more rounds than that through: whatever has not ended by then, does so at its deadline.
+const MOST_ROUNDS: u32 = 10_000;
+/// How far it is looked for what would be needed.
+const FURTHEST: u64 = 1_000;
+
+impl Forecast {
+    /// What will be with this policy. `disks` are copied before memory is sent; `bandwidth` is per second.
+    pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
+        let with = |(path, dirty): (u64, u64)| Measured {
+            path: percent(measured.path, path),
+            dirty_rate: percent(measured.dirty_rate, dirty),
+            ..*measured
+        };
+        let course = |measured: &Measured| Course::of(measured, disks, policy, bandwidth);
+        let likely = course(measured);
+        let needed = likely.end.map(|_| Needed {
+            bandwidth: least(|times| {
+                let path = ByteSize::b(speed(measured.path, bandwidth).as_u64().saturating_mul(times));
+                Course::of(&Measured { path, ..*measured }, disks, policy, None).end.is_none()
+            })
+            .map(|times| ByteSize::b(speed(measured.path, bandwidth).as_u64().saturating_mul(times))),
+            downtime: least(|times| {
+                let longest = policy.longest_downtime().saturating_mul(u32::try_from(times).unwrap_or(u32::MAX));
+                let longer = policy.with_longest_downtime(longest);
+                longer.is_ok_and(|policy| Course::of(measured, disks, &policy, bandwidth).end.is_none())
+            })
+            .map(|times| policy.longest_downtime().saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))),
+        });
+        Self { likely, best: course(&with(GOOD)), worst: course(&with(BAD)), needed }
+    }
+}
+
+impl Course {
+    /// Plays the rounds through.
+    pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
+        let path = speed(measured.path, bandwidth);
+        let dirty = |time: f64| time * per_second(measured.dirty_rate);
+        Self::play(measured, disks, policy, |_| per_second(path), dirty)
+    }
+
+    /// The same with a way that changes: `speed` is what it carries per second at a time. `dirty` is what the guest has written to,
+    /// of all its memory, that long after it was looked at.
+    pub(super) fn play(
+        measured: &Measured,
+        disks: ByteSize,
+        policy: &Policy,
+        speed: impl Fn(f64) -> f64,
+        dirty: impl Fn(f64) -> f64,
+    ) -> Self {
+        let copied = (disks.as_u64() > 0).then_some(disks);
+        let mut ladder = Ladder::new(policy, load(measured.memory, copied));
+        let most = measured.memory.as_u64() as f64;
+        let mut time = START.as_secs_f64();
+        let mut sent = 0.0;
+        // Disks come first; the guest goes on writing to its memory, all of which is still to be sent.
+        let mut remaining = disks.as_u64() as f64;
+        let mut round = 0;
+        loop {
+            if round > 0 {
+                let fits = speed(time) * ladder.downtime().as_secs_f64();
+                let action = ladder.see(&sample(time, round, remaining));
+                let end = match action {
+                    Some(Action::Suspend) => Some(End::Suspend),
+                    Some(Action::Abort) => Some(End::Abort),
+                    Some(Action::Downtime(_)) | None if round >= MOST_ROUNDS => Some(End::Abort),
+                    Some(Action::Downtime(_)) | None => None,
+                };
+                if end.is_some() || remaining <= fits {
+                    return Self::ended(end, round, sent, time, remaining, speed(time));
+                }
+            }
+            // In steps in which the agent looks at it: the policy's times come in the middle of rounds.
+            let begun = time;
+            let mut left = remaining;
+            while left >= 1.0 {
+                let step = (left / speed(time)).min(0.25);
+                sent += step * speed(time);
+                left -= step * speed(time);
+                time += step;
+                if left < 1.0 {
+                    break;
+                }
+                let end = match ladder.see(&sample(time, round, left)) {
+                    Some(Action::Suspend) => End::Suspend,
+                    Some(Action::Abort) => End::Abort,
+                    Some(Action::Downtime(_)) | None => continue,
+                };
+                let rest =
+                    if round == 0 { left + measured.resident.as_u64() as f64 } else { left + dirty(time - begun) };
+                return Self::ended(Some(end), round, sent, time, rest.min(most + left), speed(time));
+            }
+            remaining = match round {
+                0 => measured.resident.as_u64() as f64,
+                _ => dirty(time - begun).min(most),
+            };
+            round += 1;
+        }
+    }
+
+    fn ended(end: Option<End>, rounds: u32, sent: f64, time: f64, remaining: f64, speed: f64) -> Self {
+        let (rest, still) = match end {
+            Some(End::Abort) => (0.0, 0.0),
+            Some(End::Suspend) | None => (remaining, remaining / speed + HANDOVER.as_secs_f64()),
+        };
+        Self {
+            end,
+            rounds: rounds.max(1),
+            sent: ByteSize::b((sent + rest) as u64),
+            total: seconds(time + still),
+            downtime: seconds(still),
+        }
+    }
+}
+
+fn sample(time: f64, round: u32, remaining: f64) -> Progress {
+    Progress { elapsed: seconds(time), round, remaining: ByteSize::b(remaining as u64), ..Progress::default() }
+}
+
+/// Beyond what any clock counts it is all the same.
+fn seconds(time: f64) -> Duration {
+    Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
+}
+
+/// Nothing at all would take for ever.
+fn per_second(bytes: ByteSize) -> f64 {
+    bytes.as_u64() as f64
+}
+
+fn speed(path: ByteSize, bandwidth: Option<ByteSize>) -> ByteSize {
+    let path = path.max(ByteSize::kib(1));
+    bandwidth.map_or(path, |bandwidth| bandwidth.min(path))
+}
+
+fn percent(bytes: ByteSize, percent: u64) -> ByteSize {
+    ByteSize::b(u64::try_from(u128::from(bytes.as_u64()) * u128::from(percent) / 100).unwrap_or(u64::MAX))
+}
+
+/// The least factor that is enough, if one is: enough stays enough.
+fn least(is_enough: impl Fn(u64) -> bool) -> Option<u64> {
+    if !is_enough(FURTHEST) {
+        return None;
+    }
+    let (mut not, mut enough) = (1, FURTHEST);
+    while enough - not > 1 {
+        let middle = not.midpoint(enough);
+        if is_enough(middle) {
+            enough = middle;
+        } else {
+            not = middle;
+        }
+    }
+    Some(enough)
+}
