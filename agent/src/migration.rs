@@ -14,6 +14,7 @@
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
 
 mod recovery;
+mod samples;
 
 use std::{
     sync::Arc,
@@ -31,10 +32,11 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Outcome, Phase, Progress, Side, Statistics, Steering},
+    migration::{Cause, Kind, Outcome, Phase, Side, Statistics, Steering},
     reason::Reason,
 };
 
+pub use self::samples::Samples;
 use crate::{
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
     journal::{Entry, Journal, State},
@@ -62,7 +64,7 @@ type Released = bool;
 pub struct Migration {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
-    progress: watch::Receiver<Option<Progress>>,
+    samples: watch::Receiver<Samples>,
     helm: Helm,
     cancel: CancellationToken,
 }
@@ -81,7 +83,7 @@ impl Migration {
     fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, origin: Origin) -> Self {
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
-        let (progress_sender, progress) = watch::channel(None);
+        let (samples_sender, samples) = watch::channel(Samples::default());
         let cancel = CancellationToken::new();
         let helm = Helm::default();
         let order = journal.state().order();
@@ -91,12 +93,12 @@ impl Migration {
             host,
             journal,
             state: state_sender,
-            progress: Arc::new(progress_sender),
+            samples: Arc::new(samples_sender),
             helm: helm.clone(),
             cancel: cancel.clone(),
         };
         tokio::spawn(task.run(receiver, origin).instrument(span));
-        Self { commands, state, progress, helm, cancel }
+        Self { commands, state, samples, helm, cancel }
     }
 
     /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
@@ -164,9 +166,9 @@ impl Migration {
         self.state.clone()
     }
 
-    /// The running job's samples.
-    pub fn watch_progress(&self) -> watch::Receiver<Option<Progress>> {
-        self.progress.clone()
+    /// The running job's samples, whenever there is one more.
+    pub fn watch_samples(&self) -> watch::Receiver<Samples> {
+        self.samples.clone()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {
@@ -195,7 +197,7 @@ struct Task<H> {
     host: Arc<H>,
     journal: Journal,
     state: watch::Sender<State>,
-    progress: Arc<watch::Sender<Option<Progress>>>,
+    samples: Arc<watch::Sender<Samples>>,
     helm: Helm,
     cancel: CancellationToken,
 }
@@ -268,8 +270,8 @@ impl<H: Hypervisor> Task<H> {
         }
         let (order, resolved) = (state.order().clone(), state.resolved.clone());
         let begun = self.begin(Phase::Migrate)?;
-        let sender = Arc::clone(&self.progress);
-        let progress = Arc::new(move |sample| _ = sender.send_replace(Some(sample)));
+        let sender = Arc::clone(&self.samples);
+        let progress = Arc::new(move |sample| sender.send_modify(|samples| samples.push(sample)));
         let cancel = self.cancel.clone();
         let moved = match order.kind {
             Kind::Live => {
@@ -283,7 +285,7 @@ impl<H: Hypervisor> Task<H> {
                 moving.await
             }
         };
-        self.progress.send_replace(None);
+        self.samples.send_modify(Samples::end);
         match moved {
             Ok(statistics) => {
                 self.append(Entry::Measured(statistics))?;

@@ -28,6 +28,7 @@ Examples:
   vmferry migrate web --to node-31 --dry-run   what would be done, and every check
   vmferry migrate web --to node-31             moves web while it runs
   vmferry migrations                           what was moved, and what still goes on
+  vmferry watch web                            how the migration of web goes on
   vmferry migrations resolve                   ends what was left behind
   vmferry set web max-downtime=500ms           lets web, which moves, stand still for longer
   vmferry volumes                              the volumes, and whose disks they are
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Lists migrations, shows one, or ends what was left behind
     Migrations(Migrations),
+    /// Shows a migration as it goes on, from wherever it was begun
+    Watch(Watch),
     /// Ends a migration that goes on; the guest stays on its source
     Abort(Abort),
     /// Changes what a migration that goes on may cost
@@ -202,6 +205,26 @@ pub(crate) enum MigrationsCommand {
         /// The migration, or the beginning of its id; without: all that have not ended
         id: Option<String>,
     },
+}
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  vmferry watch web                     the migration of web that goes on, or was the last
+  vmferry watch 0190f5fe                by the beginning of its id
+  vmferry watch web -o json             a line for each sample, and one for the end
+  vmferry watch web -o json --after 52  those after the line with token 52
+
+Ctrl-C leaves, and changes nothing. Exit code: that of the migration.";
+
+/// `watch`
+#[derive(Debug, Args)]
+#[command(after_help = WATCH_EXAMPLES)]
+pub(crate) struct Watch {
+    /// The instance that moves, the migration, or the beginning of its id
+    pub(crate) migration: String,
+    /// Only what came after the line with this token
+    #[arg(long, value_name = "TOKEN", default_value_t = 0)]
+    pub(crate) after: u64,
 }
 
 /// `abort`

@@ -14,6 +14,7 @@ pub(crate) mod resolve;
 pub(crate) mod steer;
 pub(crate) mod vif;
 pub(crate) mod volumes;
+pub(crate) mod watch;
 pub(crate) mod zones;
 
 use std::collections::HashMap;

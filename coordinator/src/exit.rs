@@ -23,6 +23,8 @@ use vmferry_core::{
     reason::Reason,
 };
 
+use crate::history::Migration;
+
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Exit {
@@ -134,6 +136,14 @@ impl Exit {
             | R::CoordinatorLost
             | R::AgentRestarted
             | R::Internal => Self::Failed,
+        }
+    }
+
+    /// For a migration as the records have it.
+    pub(crate) fn of_migration(migration: &Migration) -> Self {
+        match migration.cause() {
+            Some(cause) if cause.reason == Reason::NotConverging => Self::Late,
+            _ => migration.outcome().map_or(Self::Failed, Self::of_outcome),
         }
     }
 

@@ -177,6 +177,16 @@ pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &st
     }
 }
 
+/// The migration that `wanted` names: that of its instance that goes on, or was the last; or as [`find`] has it.
+pub(crate) fn watched(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
+    let of_instance = |migration: &&Migration| migration.order.instance_name == wanted;
+    let open = migrations.iter().filter(of_instance).find(|migration| migration.is_open());
+    match open.or(migrations.iter().find(of_instance)) {
+        Some(migration) => Ok(migration.clone()),
+        None => find(migrations, silent, wanted),
+    }
+}
+
 /// The migration that goes on and that `wanted` names: as [`find`] has it, or by its instance.
 pub(crate) fn moving(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
     let (of_instance, others): (Vec<_>, Vec<_>) = migrations

@@ -23,7 +23,7 @@ use chain::chain;
 use cli::{Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
 use command::{
     Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, policies, resolve, steer,
-    vif, volumes, zones,
+    vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -103,6 +103,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,
             Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
         },
+        Command::Watch(args) => watch::run(session, &args).await,
         Command::Abort(args) => abort::run(session, &args).await,
         Command::Set(args) => steer::set(session, &args).await,
         Command::Pause(which) => steer::pause(session, &which).await,

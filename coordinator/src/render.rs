@@ -16,6 +16,7 @@ pub(crate) mod steering;
 pub(crate) mod table;
 pub(crate) mod units;
 pub(crate) mod volumes;
+pub(crate) mod watch;
 
 use std::io::{self, IsTerminal, Write};
 

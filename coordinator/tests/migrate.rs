@@ -476,7 +476,7 @@ async fn a_dry_run_says_how_it_may_go() {
     let output = cluster.vmferry("migrate web --to node-31 --dry-run").await.success().get_output().clone();
     for words in [
         "measured: web writes to 5.0 MiB/s, the way to node-31 carries 100.0 MiB/s",
-        "forecast: 538.9 MiB sent in 3 rounds, 5.85 s in all (3.95 s to 12.50 s)",
+        "forecast: 538.9 MiB sent in 3 rounds, 5.75 s in all (3.85 s to 12.40 s)",
         "web stands still for 72 ms (61 ms to 94 ms)",
     ] {
         assert!(said(&output).contains(words), "{}", said(&output));
@@ -499,4 +499,53 @@ async fn of_what_is_refused_nothing_is_foreseen() {
     cluster.world().refuses = true;
     let (code, document) = cluster.json("migrate web --to node-31 --dry-run").await;
     assert_eq!((code, document["forecast"].is_null()), (3, true), "{document}");
+}
+
+/// The lines of `vmferry watch … -o json`.
+async fn lines(cluster: &Cluster, arguments: &str) -> (i32, Vec<serde_json::Value>) {
+    let output = cluster.start(&format!("watch {arguments} -o json")).wait_with_output().await.expect("ran");
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{}", said(&output))));
+    (output.status.code().expect("not killed"), lines.collect())
+}
+
+#[tokio::test]
+async fn a_migration_can_be_watched_from_elsewhere_to_its_end() {
+    let cluster = Cluster::new().await;
+    let running = cluster.start("migrate web --to node-31");
+    cluster.moving().await;
+    let (code, seen) = lines(&cluster, "web").await;
+    let (last, samples) = seen.split_last().expect("an end");
+    assert_eq!((code, last["outcome"].as_str()), (0, Some("completed")), "{last}");
+    let of = |key: &str| samples.iter().map(|sample| sample[key].as_u64().expect(key)).collect::<Vec<_>>();
+    assert!(of("token").iter().copied().eq(1..=samples.len() as u64), "each once: {samples:?}");
+    assert!(of("percent").is_sorted() && of("percent").iter().all(|percent| *percent < 100), "{samples:?}");
+    assert!(running.wait_with_output().await.expect("ran").status.success());
+
+    // Whoever comes late sees the same, and whoever comes again the rest of it.
+    let id = last["migration_id"].as_str().expect("an id").to_owned();
+    assert_eq!(lines(&cluster, &id).await.1.len(), seen.len());
+    assert_eq!(lines(&cluster, &format!("{id} --after 4")).await.1.len(), seen.len() - 4);
+    let output = cluster.vmferry("watch web").await.success().get_output().clone();
+    assert!(said(&output).contains("completed (moved web from node-28 to node-31)"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_watcher_that_is_cut_off_goes_on_where_it_was() {
+    let cluster = Cluster::new().await;
+    let id = left_behind(&cluster).await;
+    let watching = cluster.start("watch web -o json");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.world().breaks = true;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.vmferry(&format!("abort {id}")).await.success();
+    let output = watching.wait_with_output().await.expect("ran");
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    let tokens: Vec<u64> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["token"].as_u64())
+        .collect();
+    assert!(!cluster.world().breaks && tokens.iter().copied().eq(1..=tokens.len() as u64), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    cluster.vmferry("watch nonesuch").await.code(2);
 }

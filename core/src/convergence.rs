@@ -17,7 +17,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    forecast::{Course, End, Forecast, Measured, Needed},
+    forecast::{Course, End, Forecast, Measured, Needed, usual},
     ladder::Ladder,
     named::{DEFAULT, named},
     text::{PolicyText, StepText},

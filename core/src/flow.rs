@@ -431,4 +431,4 @@ fn before_the_handover(failure: &CallError) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,8 +1,9 @@
 //! Guests that write faster than their memory can be sent, and how each policy ends it; and what is said by hand meanwhile.
 
-use std::fs;
+use std::{fs, process::Stdio, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use vmferry_tests::{
     Options, Testbed,
     guest::{BootSectorGuest, Guest},
@@ -134,6 +135,47 @@ fn a_move_is_told_by_hand_to_pause_to_go_on_and_to_let_the_guest_stand_still() -
     let answer = moving.end(SOON)?;
     answer.assert_ended(0, &[])?;
     answer.assert_outcome("completed", DESTINATION)?;
+    assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
+/// The lines of a watcher that has ended.
+fn watched(output: std::process::Output) -> Result<Vec<Value>> {
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+#[test]
+fn a_move_is_watched_from_anywhere_and_watchers_that_die_do_it_no_harm() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
+    let watch = |arguments: &[&str]| {
+        let mut command = testbed.vmferry_as_viewer([&["watch", "web-1", "-o", "json"], arguments].concat())?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("vmferry")
+    };
+    let (first, mut dies) = (watch(&[])?, watch(&[])?);
+    thread::sleep(Duration::from_secs(3));
+    dies.kill()?;
+    let died = watched(dies.wait_with_output()?)?;
+    let token = died.last().and_then(|line| line["token"].as_u64()).context("it saw something")?.to_string();
+    let second = watch(&["--after", &token])?;
+    vmferry(&testbed, &["force-complete", "web-1"])?.assert_ended(0, &[])?;
+    moving.end(SOON)?.assert_ended(0, &[])?;
+
+    let [first, second] = [first, second].map(|watcher| watched(watcher.wait_with_output()?));
+    let (first, second) = (first?, second?);
+    for lines in [&first, &second] {
+        let (last, samples) = lines.split_last().context("an end")?;
+        ensure!(last["outcome"] == "completed" && last["exit_code"] == 0, "{last:#}");
+        let of = |key: &str| samples.iter().filter_map(|sample| sample[key].as_u64()).collect::<Vec<_>>();
+        ensure!(of("percent").is_sorted() && of("percent").iter().all(|percent| *percent < 100), "{samples:#?}");
+        ensure!(of("token").windows(2).all(|pair| pair[1] == pair[0] + 1), "{samples:#?}");
+        ensure!(samples.last().is_some_and(|sample| sample["stopped"] == true), "{samples:#?}");
+    }
+    // What the one saw who died and what the other saw who went on for it are what the first saw.
+    let joined: Vec<_> = died.iter().chain(&second).take(first.len() - 1).map(|line| &line["token"]).collect();
+    ensure!(joined.iter().copied().eq(first[..first.len() - 1].iter().map(|line| &line["token"])), "{joined:?}");
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }

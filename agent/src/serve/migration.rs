@@ -6,9 +6,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
+    convergence::{Measured, usual},
     id::MigrationId,
     identity::Identity,
-    migration::{Order, Side},
+    migration::{Order, Progress, Side},
     reason::Reason,
 };
 use vmferry_proto::{
@@ -87,7 +88,8 @@ impl MigrationService for Service {
     async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
-        Ok(Response::new(measured.into()))
+        let usual = usual(&self.migrations.records(false));
+        Ok(Response::new(Measured { usual, ..measured }.into()))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
@@ -117,7 +119,7 @@ impl MigrationService for Service {
         let migration = self.migrations.of(&order).map_err(status)?;
         let (sender, events) = mpsc::channel(16);
         tokio::spawn(async move {
-            let mut progress = migration.watch_progress();
+            let mut samples = migration.watch_samples();
             let moved = migration.migrate(relocations);
             tokio::pin!(moved);
             let last = loop {
@@ -125,9 +127,9 @@ impl MigrationService for Service {
                     result = &mut moved => {
                         break result.map(|statistics| Event::Completed(statistics.into())).map_err(status);
                     }
-                    Ok(()) = progress.changed() => {
-                        let sample = *progress.borrow_and_update();
-                        let Some(sample) = sample else { continue };
+                    Ok(()) = samples.changed() => {
+                        let newest = samples.borrow_and_update().newest();
+                        let Some(sample) = newest else { continue };
                         let event = v1::MigrateResponse { event: Some(Event::Progress(sample.into())) };
                         // A caller that went away cancels nothing: the job is the migration's own.
                         _ = sender.try_send(Ok(event));
@@ -204,22 +206,35 @@ impl MigrationService for Service {
         &self,
         request: Request<v1::WatchMigrationRequest>,
     ) -> Result<Response<Self::WatchMigrationStream>, Status> {
-        let migration = self.migration(&request.into_inner().migration_id)?;
+        let v1::WatchMigrationRequest { migration_id, after: mut token } = request.into_inner();
+        let migration = self.migration(&migration_id)?;
         let (sender, records) = mpsc::channel(16);
         tokio::spawn(async move {
-            let (mut state, mut progress) = (migration.watch_state(), migration.watch_progress());
+            let (mut state, mut samples) = (migration.watch_state(), migration.watch_samples());
             loop {
                 let record = state.borrow_and_update().record();
-                let sample = *progress.borrow_and_update();
                 let ended = record.outcome.is_some();
-                let response =
-                    v1::WatchMigrationResponse { migration: Some(record.into()), progress: sample.map(Into::into) };
-                if sender.send(Ok(response)).await.is_err() || ended {
+                let news = samples.borrow_and_update().after(token);
+                token = news.last().map_or(token, |(number, _)| *number);
+                let record = v1::Migration::from(record);
+                let response = |progress: Option<Progress>, token| v1::WatchMigrationResponse {
+                    migration: Some(record.clone()),
+                    progress: progress.map(Into::into),
+                    token,
+                };
+                let news = news.into_iter().map(|(number, sample)| response(Some(sample), number));
+                // The record as it is now comes last, so that a stream ends with what there is to know.
+                for response in news.chain([response(None, token)]) {
+                    if sender.send(Ok(response)).await.is_err() {
+                        return;
+                    }
+                }
+                if ended {
                     return;
                 }
                 let changed = tokio::select! {
                     changed = state.changed() => changed,
-                    changed = progress.changed() => changed,
+                    changed = samples.changed() => changed,
                     () = sender.closed() => return,
                 };
                 if changed.is_err() {

@@ -14,10 +14,11 @@ pub(crate) fn forecast(order: &Order, measured: &Measured, forecast: &Forecast) 
     let policy = &order.limits.policy;
     let name = &order.instance_name;
     let seen = format!(
-        "measured: {name} writes to {}, the way to {} carries {}\n",
+        "measured: {name} writes to {}, the way to {} carries {}{}\n",
         rate(measured.dirty_rate),
         order.destination.host,
-        rate(measured.path)
+        rate(measured.path),
+        measured.usual.map(|usual| format!(", former moves were sent {}", rate(usual))).unwrap_or_default()
     );
     let course = format!(
         "forecast: {} sent in {}, {} in all ({} to {})",
@@ -70,6 +71,7 @@ pub(crate) fn forecast_document(measured: &Measured, forecast: &Forecast) -> imp
     Document {
         dirty_rate_bytes_per_second: measured.dirty_rate.as_u64(),
         path_bytes_per_second: measured.path.as_u64(),
+        usual_bytes_per_second: measured.usual.map(|usual| usual.as_u64()),
         resident_bytes: measured.resident.as_u64(),
         converges: likely.end.is_none(),
         likely: likely.into(),
@@ -84,6 +86,8 @@ pub(crate) fn forecast_document(measured: &Measured, forecast: &Forecast) -> imp
 struct Document {
     dirty_rate_bytes_per_second: u64,
     path_bytes_per_second: u64,
+    /// Of former moves; `null`: there were none.
+    usual_bytes_per_second: Option<u64>,
     resident_bytes: u64,
     /// Whether the guest likely arrives without its policy having to end it.
     converges: bool,

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Outcome, Phase, Record, Side},
+    migration::{Cause, Limits, Outcome, Phase, Record, Side},
 };
 
 use super::{
     Unreachable,
     table::{facts, table},
-    units::{bytes, count, milliseconds, time},
+    units::{bytes, count, milliseconds, rate, time},
 };
 use crate::history::Migration;
 
@@ -51,6 +51,9 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         ),
         ("duration", time(migration.duration(now))),
     ];
+    if !order.kind.is_cold() {
+        rows.push(("policy", limits(&order.limits)));
+    }
     if migration.is_open() {
         rows.extend([
             ("to finish it", format!("vmferry migrations resolve {}", order.id)),
@@ -72,6 +75,11 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         None => format!("\n{side}: {} has no record of it, or could not be asked\n", host(migration, side)),
     };
     facts(rows) + &half(Side::Source, &migration.source) + &half(Side::Destination, &migration.destination)
+}
+
+fn limits(limits: &Limits) -> String {
+    let policy = limits.policy.name();
+    limits.bandwidth.map_or(policy.to_owned(), |bandwidth| format!("{policy}, at most {}", rate(bandwidth)))
 }
 
 fn host(migration: &Migration, side: Side) -> &str {
@@ -112,6 +120,10 @@ pub(super) fn moment(time: Timestamp) -> String {
 struct Summary<'a> {
     instance: &'a str,
     instance_id: String,
+    /// By which it comes to its end, if it is live.
+    policy: &'a str,
+    /// `null`: as much as goes.
+    bandwidth_bytes_per_second: Option<u64>,
     phase: Phase,
     /// `null`: open.
     outcome: Option<Outcome>,
@@ -134,6 +146,8 @@ impl<'a> Summary<'a> {
         Self {
             instance: &migration.order.instance_name,
             instance_id: migration.order.instance.to_string(),
+            policy: migration.order.limits.policy.name(),
+            bandwidth_bytes_per_second: migration.order.limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
             phase: migration.phase(),
             outcome: migration.outcome(),
             started: migration.started(),

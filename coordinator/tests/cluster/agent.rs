@@ -203,6 +203,42 @@ impl Agent {
     }
 
     /// The job: samples, then the guest is elsewhere.
+    /// What is seen by one who looks on: each sample once.
+    async fn look_on(
+        self,
+        id: MigrationId,
+        after: u64,
+        events: mpsc::Sender<Result<v1::WatchMigrationResponse, Status>>,
+    ) {
+        let mut token = after;
+        loop {
+            let Ok(record) = self.record(id, |record| record.clone()) else { return };
+            let samples = self.world().samples;
+            let has_ended = record.outcome.is_some();
+            let mut responses = Vec::new();
+            for number in token + 1..=samples {
+                let remaining = ByteSize(SAMPLES.saturating_sub(number));
+                let sample = Progress { total: ByteSize(SAMPLES), remaining, round: 1, ..Progress::default() };
+                responses.push((Some(sample), number));
+            }
+            token = token.max(samples);
+            responses.push((None, token));
+            for (sample, token) in responses {
+                let migration = Some(record.clone().into());
+                let response = v1::WatchMigrationResponse { migration, progress: sample.map(Into::into), token };
+                let breaks = std::mem::take(&mut self.world().breaks);
+                let response = if breaks { Err(Status::unavailable("broken")) } else { Ok(response) };
+                if events.send(response).await.is_err() || breaks {
+                    return;
+                }
+            }
+            if has_ended {
+                return;
+            }
+            sleep(SAMPLE).await;
+        }
+    }
+
     async fn job(self, id: MigrationId, events: mpsc::Sender<Result<v1::MigrateResponse, Status>>) {
         let event = |event| Ok(v1::MigrateResponse { event: Some(event) });
         loop {

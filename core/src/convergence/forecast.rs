@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Ladder, Policy, load};
-use crate::migration::Progress;
+use crate::migration::{Kind, Order, Progress, Record, Side};
 
 /// What was measured of a guest that runs, and of the way to where it shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,22 @@ pub struct Measured {
     pub dirty_rate: ByteSize,
     /// What the way carries per second.
     pub path: ByteSize,
+    /// What was sent per second in former migrations, which QEMU had a part in as well: see [`usual`].
+    pub usual: Option<ByteSize>,
+}
+
+/// What was sent per second in a host's newest live migrations, if there were any from which that can be told.
+pub fn usual<'a>(newest_first: impl IntoIterator<Item = &'a Record>) -> Option<ByteSize> {
+    let told = |record: &'a Record| {
+        let statistics = record.statistics.filter(|statistics| statistics.transferred >= TELLING)?;
+        let Order { kind, limits, .. } = &record.order;
+        let sending = statistics.total_time.checked_sub(START)?;
+        (*kind == Kind::Live && limits.bandwidth.is_none() && record.side == Side::Source)
+            .then(|| (statistics.transferred.as_u64() as f64, sending.as_secs_f64()))
+    };
+    let moves = newest_first.into_iter().filter_map(told).take(NEWEST);
+    let (bytes, seconds) = moves.fold((0.0, 0.0), |(bytes, seconds), (more, took)| (bytes + more, seconds + took));
+    (seconds > 0.0).then(|| ByteSize::b((bytes / seconds) as u64))
 }
 
 /// What will be, as one number is likely and as two others are possible.
@@ -69,7 +85,7 @@ pub struct Needed {
 }
 
 /// libvirt starts QEMU on the destination before anything is sent.
-const START: Duration = Duration::from_millis(400);
+const START: Duration = Duration::from_millis(300);
 /// Beside what is left of memory: devices' state, and the two libvirts' hand-over.
 const HANDOVER: Duration = Duration::from_millis(60);
 /// Of what the way carries and of what the guest writes, in percent: on a bad day, and on a good one.
@@ -77,6 +93,10 @@ const BAD: (u64, u64) = (50, 150);
 const GOOD: (u64, u64) = (150, 70);
 /// Nobody plays more rounds than that through: whatever has not ended by then, does so at its deadline.
 const MOST_ROUNDS: u32 = 10_000;
+/// A migration that sent less tells more of its beginning and its end than of its speed.
+const TELLING: ByteSize = ByteSize::mib(32);
+/// How many former migrations count.
+const NEWEST: usize = 20;
 /// How far it is looked for what would be needed.
 const FURTHEST: u64 = 1_000;
 
@@ -84,7 +104,8 @@ impl Forecast {
     /// What will be with this policy. `disks` are copied before memory is sent; `bandwidth` is per second.
     pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
         let with = |(path, dirty): (u64, u64)| Measured {
-            path: percent(measured.path, path),
+            path: percent(measured.speed(), path),
+            usual: None,
             dirty_rate: percent(measured.dirty_rate, dirty),
             ..*measured
         };
@@ -92,10 +113,10 @@ impl Forecast {
         let likely = course(measured);
         let needed = likely.end.map(|_| Needed {
             bandwidth: least(|times| {
-                let path = ByteSize::b(speed(measured.path, bandwidth).as_u64().saturating_mul(times));
-                Course::of(&Measured { path, ..*measured }, disks, policy, None).end.is_none()
+                let faster = Measured { path: times_of(measured, bandwidth, times), usual: None, ..*measured };
+                Course::of(&faster, disks, policy, None).end.is_none()
             })
-            .map(|times| ByteSize::b(speed(measured.path, bandwidth).as_u64().saturating_mul(times))),
+            .map(|times| times_of(measured, bandwidth, times)),
             downtime: least(|times| {
                 let longest = policy.longest_downtime().saturating_mul(u32::try_from(times).unwrap_or(u32::MAX));
                 let longer = policy.with_longest_downtime(longest);
@@ -110,7 +131,7 @@ impl Forecast {
 impl Course {
     /// Plays the rounds through.
     pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
-        let path = speed(measured.path, bandwidth);
+        let path = limited(measured.speed(), bandwidth);
         let dirty = |time: f64| time * per_second(measured.dirty_rate);
         Self::play(measured, disks, policy, |_| per_second(path), dirty)
     }
@@ -198,14 +219,23 @@ fn seconds(time: f64) -> Duration {
     Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
 }
 
-/// Nothing at all would take for ever.
 fn per_second(bytes: ByteSize) -> f64 {
     bytes.as_u64() as f64
 }
 
-fn speed(path: ByteSize, bandwidth: Option<ByteSize>) -> ByteSize {
-    let path = path.max(ByteSize::kib(1));
-    bandwidth.map_or(path, |bandwidth| bandwidth.min(path))
+impl Measured {
+    /// What is likely to be sent per second. Never nothing: that would take for ever.
+    fn speed(&self) -> ByteSize {
+        self.usual.map_or(self.path, |usual| usual.min(self.path)).max(ByteSize::kib(1))
+    }
+}
+
+fn limited(speed: ByteSize, bandwidth: Option<ByteSize>) -> ByteSize {
+    bandwidth.map_or(speed, |bandwidth| bandwidth.min(speed))
+}
+
+fn times_of(measured: &Measured, bandwidth: Option<ByteSize>, times: u64) -> ByteSize {
+    ByteSize::b(limited(measured.speed(), bandwidth).as_u64().saturating_mul(times))
 }
 
 fn percent(bytes: ByteSize, percent: u64) -> ByteSize {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::migration::{Endpoint, Kind, Limits};
 
-fn order() -> Order {
+pub(crate) fn order() -> Order {
     let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
     Order {
         id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),

@@ -122,12 +122,13 @@ impl TryFrom<v1::Span> for Span {
 }
 
 impl From<Measured> for v1::MeasureResponse {
-    fn from(Measured { memory, resident, dirty_rate, path }: Measured) -> Self {
+    fn from(Measured { memory, resident, dirty_rate, path, usual }: Measured) -> Self {
         Self {
             memory_bytes: memory.as_u64(),
             resident_bytes: resident.as_u64(),
             dirty_rate_bytes_per_second: dirty_rate.as_u64(),
             path_bytes_per_second: path.as_u64(),
+            usual_bytes_per_second: usual.map(|usual| usual.as_u64()),
         }
     }
 }
@@ -139,6 +140,7 @@ impl From<v1::MeasureResponse> for Measured {
             resident: ByteSize::b(measured.resident_bytes),
             dirty_rate: ByteSize::b(measured.dirty_rate_bytes_per_second),
             path: ByteSize::b(measured.path_bytes_per_second),
+            usual: measured.usual_bytes_per_second.map(ByteSize::b),
         }
     }
 }

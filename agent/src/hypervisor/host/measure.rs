@@ -7,7 +7,7 @@ use crate::{hypervisor::Fault, libvirt::MemoryLoad};
 
 impl LibvirtHost {
     /// What the guest writes to, and what the way to its destination carries: one after the other, so that neither is seen in the
-    /// other. Changes nothing.
+    /// other. What was sent before the journals have.
     pub async fn measure(&self, order: &Order) -> Result<Measured, Fault> {
         let memory = self.domain(order).await?.definition.memory;
         let path = self.listeners.probe(&order.destination).await.map_err(|error| {
@@ -18,6 +18,6 @@ impl LibvirtHost {
             Fault::new(Reason::TunnelFailed, message)
         })?;
         let MemoryLoad { resident, dirty_rate } = self.libvirt.memory_load(order.instance).await?;
-        Ok(Measured { memory, resident: resident.min(memory), dirty_rate, path })
+        Ok(Measured { memory, resident: resident.min(memory), dirty_rate, path, usual: None })
     }
 }

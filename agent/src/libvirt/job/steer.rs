@@ -74,7 +74,9 @@ impl Steersman<'_> {
         let downtime = self.ladder.downtime();
         if self.told != Some(downtime) {
             let set = self.set_downtime(downtime).await;
-            self.told = set.is_ok().then_some(downtime);
+            if set.is_ok() {
+                self.told = Some(downtime);
+            }
             self.untold("the downtime", set);
         }
         if self.to_suspend {

@@ -38,6 +38,7 @@ fn one_with_both_halves() {
     to           node-31 (192.0.2.11:7443)
     outcome      completed
     duration     2.00 s
+    policy       default
     total time   1.92 s (libvirt's job)
     downtime     74 ms (QEMU)
     transferred  268.0 MiB in 2 rounds
@@ -65,6 +66,8 @@ fn one_with_both_halves() {
       "destination_host": "node-31",
       "instance": "web",
       "instance_id": "ed831ace-39ef-4960-8bae-a035d292c305",
+      "policy": "default",
+      "bandwidth_bytes_per_second": null,
       "phase": "migrate",
       "outcome": "completed",
       "started": "2026-11-22T00:00:00Z",
@@ -139,6 +142,7 @@ fn an_open_one_says_how_to_end_it() {
     to            node-31 (192.0.2.11:7443)
     outcome       open, in phase migrate
     duration      1 min 30 s
+    policy        default
     to finish it  vmferry migrations resolve 0190f600-0000-7a00-8abc-012345678902
     to abort it   vmferry abort 0190f600-0000-7a00-8abc-012345678902
 

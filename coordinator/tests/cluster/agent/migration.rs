@@ -43,6 +43,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             resident_bytes: mib(512),
             dirty_rate_bytes_per_second: mib(self.world().writes),
             path_bytes_per_second: mib(100),
+            usual_bytes_per_second: None,
         }))
     }
 
@@ -150,8 +151,13 @@ impl v1::migration_service_server::MigrationService for Agent {
 
     async fn watch_migration(
         &self,
-        _: Request<v1::WatchMigrationRequest>,
+        request: Request<v1::WatchMigrationRequest>,
     ) -> Result<Response<Self::WatchMigrationStream>, Status> {
-        Err(Status::unimplemented("not needed"))
+        let v1::WatchMigrationRequest { migration_id, after } = request.into_inner();
+        let id = migration_id.parse().expect("valid");
+        self.record(id, |_| ())?;
+        let (events, stream) = mpsc::channel(1);
+        tokio::spawn(self.clone().look_on(id, after, events));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }

@@ -1,0 +1,64 @@
+//! A migration that somebody looks at, for programs: a line of JSON for each sample, and one for the end.
+
+use serde::Serialize;
+use vmferry_core::migration::{Order, Outcome, Phase, Progress};
+
+use super::{migration::past_document, progress::percent, units::milliseconds};
+use crate::{exit::Exit, history::Migration};
+
+/// The line of a sample, and how much is done, of which `before` was known.
+pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, sample: &Progress) -> (String, u8) {
+    let done = percent(before, sample);
+    let line = Line {
+        migration_id: order.id.to_string(),
+        instance: &order.instance_name,
+        phase,
+        outcome: None,
+        token,
+        percent: done,
+        elapsed_ms: milliseconds(sample.elapsed),
+        total_bytes: sample.total.as_u64(),
+        remaining_bytes: sample.remaining.as_u64(),
+        transferred_bytes: sample.transferred.as_u64(),
+        rate_bytes_per_second: sample.rate.as_u64(),
+        dirty_rate_bytes_per_second: sample.dirty_rate.as_u64(),
+        round: sample.round,
+        eta_ms: sample.eta().map(milliseconds),
+        throttle_percent: sample.throttle,
+        stopped: sample.stopped,
+    };
+    (one_line(&line), done)
+}
+
+/// The last line.
+pub(crate) fn ended_line(migration: &Migration, exit: Exit, message: &str) -> String {
+    one_line(&past_document(migration, exit, message))
+}
+
+fn one_line(document: &impl Serialize) -> String {
+    serde_json::to_string(document).unwrap_or_default() + "\n"
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    migration_id: String,
+    instance: &'a str,
+    phase: Phase,
+    /// `null`: it goes on.
+    outcome: Option<Outcome>,
+    /// `vmferry watch --after TOKEN` goes on after this line.
+    token: u64,
+    /// Memory and disks in one; never falls, and never says 100.
+    percent: u8,
+    elapsed_ms: u64,
+    total_bytes: u64,
+    remaining_bytes: u64,
+    transferred_bytes: u64,
+    rate_bytes_per_second: u64,
+    dirty_rate_bytes_per_second: u64,
+    round: u32,
+    /// `null`: not known, or it does not converge.
+    eta_ms: Option<u64>,
+    throttle_percent: u8,
+    stopped: bool,
+}
