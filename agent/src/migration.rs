@@ -146,12 +146,14 @@ impl Migration {
                 let state = self.state.borrow();
                 let order = state.order();
                 let (name, to) = (&order.instance_name, &order.destination.host);
-                let message = match state.statistics().is_some() || state.outcome().is_some() {
-                    true => format!("the move of {name} to {to} is over"),
-                    false => format!("{name} does not move yet; say it again once its memory does"),
+                let is_over = state.statistics().is_some() || state.cause().is_some() || state.outcome().is_some();
+                let message = match is_over || self.cancel.is_cancelled() {
+                    true => format!("the move of {name} to {to} is over, or about to be"),
+                    false => format!("no memory of {name} is sent to {to} just now; say it again once it is"),
                 };
                 Fault::new(Reason::NothingToSteer, message)
             }
+            SteeringError::PolicyEnded => Fault::new(Reason::NothingToSteer, error.to_string()),
             SteeringError::Libvirt(error) => error.into(),
         })
     }

@@ -230,7 +230,7 @@ pub(crate) struct Watch {
 /// `abort`
 #[derive(Debug, Args)]
 pub(crate) struct Abort {
-    /// The migration, or the beginning of its id
+    /// The instance that moves, the migration, or the beginning of its id
     pub(crate) id: String,
 }
 

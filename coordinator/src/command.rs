@@ -121,6 +121,12 @@ impl Session {
         Ok((history::find(migrations, &silent, wanted)?, silent))
     }
 
+    /// The migration that the user means, or that of the instance that the user means, and the hosts that did not answer.
+    async fn migration_of(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
+        let (migrations, silent) = self.migrations(Which::All).await?;
+        Ok((history::newest(migrations, &silent, wanted)?, silent))
+    }
+
     /// The order of the migration that goes on and that the user means.
     async fn moving(&self, wanted: &str) -> Result<Order, Failed> {
         let (migrations, silent) = self.migrations(Which::Active).await?;

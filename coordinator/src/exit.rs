@@ -141,9 +141,12 @@ impl Exit {
 
     /// For a migration as the records have it.
     pub(crate) fn of_migration(migration: &Migration) -> Self {
+        let outcome = migration.outcome();
         match migration.cause() {
-            Some(cause) if cause.reason == Reason::NotConverging => Self::Late,
-            _ => migration.outcome().map_or(Self::Failed, Self::of_outcome),
+            Some(cause) if cause.reason == Reason::NotConverging && outcome == Some(Outcome::FailedRolledBack) => {
+                Self::Late
+            }
+            _ => outcome.map_or(Self::Failed, Self::of_outcome),
         }
     }
 

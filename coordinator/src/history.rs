@@ -178,7 +178,7 @@ pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &st
 }
 
 /// The migration that `wanted` names: that of its instance that goes on, or was the last; or as [`find`] has it.
-pub(crate) fn watched(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
+pub(crate) fn newest(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
     let of_instance = |migration: &&Migration| migration.order.instance_name == wanted;
     let open = migrations.iter().filter(of_instance).find(|migration| migration.is_open());
     match open.or(migrations.iter().find(of_instance)) {

@@ -17,7 +17,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    forecast::{Course, End, Forecast, Measured, Needed, usual},
+    forecast::{Course, End, Forecast, Job, Measured, Needed, usual},
     ladder::Ladder,
     named::{DEFAULT, named},
     text::{PolicyText, StepText},
@@ -93,6 +93,13 @@ pub enum Action {
     Suspend,
     /// The migration ends; the guest stays where it is.
     Abort,
+}
+
+impl Action {
+    /// Whether nothing comes after it.
+    pub fn ends(self) -> bool {
+        matches!(self, Self::Suspend | Self::Abort)
+    }
 }
 
 /// Why a policy is none.
@@ -200,8 +207,10 @@ impl Policy {
         });
         let mut steps: Vec<_> = capped.collect();
         if longest > self.longest_downtime() {
-            let rung = Step { when: When::Stalled(IN_VAIN), action: Action::Downtime(longest) };
-            steps.insert(steps.len() - 1, rung);
+            match steps.iter_mut().rfind(|step| !step.action.ends()) {
+                Some(last) => last.action = Action::Downtime(longest),
+                None => steps.insert(0, Step { when: When::Stalled(IN_VAIN), action: Action::Downtime(longest) }),
+            }
         }
         Self::new(&self.name, self.downtime.min(longest), self.throttle, steps)
     }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     facts::{File, Image, Probe, Problem, Qcow2, Room, Seen, SeenProbe, Shown, Sight, VolumeSight, VolumeUse},
     space::space,
-    transfer::{Sharing, Transfer, left_behind, sent, sent_last, to_copy, transfer},
+    transfer::{Sharing, Transfer, copied_by_the_job, left_behind, sent, sent_last, to_copy, transfer},
 };
 use crate::{
     compatibility::Refusal,

@@ -177,6 +177,9 @@ pub struct Progress {
     /// How much of their time the guest's CPUs are held back, in percent (auto-converge).
     #[serde(default)]
     pub throttle: u8,
+    /// How much is done of memory and disks, in percent, as far as it was told before: never falls, and never says 100.
+    #[serde(default)]
+    pub percent: u8,
     /// Whether the guest was stopped: for its hand-over, or so that the rest can be sent.
     #[serde(default)]
     pub stopped: bool,
@@ -194,6 +197,22 @@ pub struct ShuttingDown {
 }
 
 impl Progress {
+    /// The same, with how much is done, where `before` was told already.
+    pub fn after(self, before: u8) -> Self {
+        let (remaining, total) = (self.remaining.as_u64(), self.total.as_u64());
+        let done = match total {
+            0 => 0,
+            total => 100 - (u128::from(remaining.min(total)) * 100).div_ceil(u128::from(total)),
+        };
+        Self { percent: u8::try_from(done).unwrap_or(0).max(before).max(self.percent).min(99), ..self }
+    }
+
+    /// For how long the guest would stand still if it were stopped now; `None` while nothing is sent.
+    pub fn downtime_now(&self) -> Option<Duration> {
+        let rate = Some(self.rate.as_u64()).filter(|rate| *rate > 0)?;
+        Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / rate as f64))
+    }
+
     /// Time to the end at the present rates; `None` while it does not converge or nothing is known.
     pub fn eta(&self) -> Option<Duration> {
         let written = if self.stopped { 0 } else { self.dirty_rate.as_u64() };
@@ -266,7 +285,34 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn sample(remaining: u64, total: u64) -> Progress {
+        Progress { remaining: ByteSize::b(remaining), total: ByteSize::b(total), ..Progress::default() }
+    }
+
+    #[test]
+    fn a_percentage_means_what_it_says() {
+        let done = |before, remaining, total| sample(remaining, total).after(before).percent;
+        assert_eq!([done(0, 100, 100), done(0, 50, 100), done(0, 0, 100), done(0, 0, 0)], [0, 50, 99, 0]);
+        assert_eq!(done(70, 100, 100), 70);
+        let told = Progress { percent: 80, ..sample(100, 100) };
+        assert_eq!(told.after(70).percent, 80, "who told it knows what came before");
+    }
+
+    proptest! {
+        #[test]
+        fn a_percentage_never_falls_and_never_reaches_100(samples in prop::collection::vec(any::<(u64, u64)>(), 1..50)) {
+            let mut before = 0;
+            for (remaining, total) in samples {
+                let now = sample(remaining, total).after(before).percent;
+                prop_assert!((before..=99).contains(&now));
+                before = now;
+            }
+        }
+    }
 
     #[test]
     fn eta_is_known_only_while_it_converges() {
@@ -279,6 +325,8 @@ mod tests {
         assert_eq!(progress(60, 10).eta(), Some(Duration::from_secs(2)));
         assert_eq!(progress(10, 10).eta(), None);
         assert_eq!(progress(10, 60).eta(), None);
+        assert_eq!(progress(10, 60).downtime_now(), Some(Duration::from_secs(10)));
+        assert_eq!(progress(0, 60).downtime_now(), None);
         assert_eq!(Progress { stopped: true, ..progress(10, 60) }.eta(), Some(Duration::from_secs(10)));
     }
 }

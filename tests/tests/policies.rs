@@ -1,6 +1,10 @@
 //! Guests that write faster than their memory can be sent, and how each policy ends it; and what is said by hand meanwhile.
 
-use std::{fs, process::Stdio, thread, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -27,7 +31,7 @@ steps = [{ stalled = 2, downtime = "30s" }, { after = "3m", do = "abort" }]
 
 [policy.stop]
 downtime = "20ms"
-steps = [{ round = 3, do = "suspend" }, { after = "3m", do = "abort" }]
+steps = [{ after = "6s", do = "suspend" }]
 "#;
 
 /// Two hosts, and a guest that writes 100 MiB/s.
@@ -50,15 +54,19 @@ fn usual(testbed: &Testbed) -> Result<[String; 2]> {
     Ok([source.virsh(["migrate-getmaxdowntime", "web-1"])?, source.virsh(["migrate-getspeed", "web-1"])?])
 }
 
-/// Moves it with this policy, and fails unless it arrives unharmed.
-fn arrives(policy: &str) -> Result<()> {
+/// Moves it with this policy, and fails unless it arrives unharmed. Returns what was seen of it while it moved.
+fn arrives(policy: &str) -> Result<Vec<Value>> {
     let (testbed, guest) = up()?;
     let before = Before::of(&testbed)?;
     let answer = migrate(&testbed, &["--policy", policy])?;
     answer.assert_ended(0, &[])?;
     answer.assert_outcome("completed", DESTINATION)?;
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
-    before.assert_nothing_leaked(&testbed, &["web-1"])
+    before.assert_nothing_leaked(&testbed, &["web-1"])?;
+    let mut command = testbed.vmferry(["watch", "web-1", "-o", "json"])?;
+    let mut seen = watched(command.stdin(Stdio::null()).output()?)?;
+    ensure!(seen.pop().is_some_and(|end| end["outcome"] == "completed"), "{seen:#?}");
+    Ok(seen)
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn a_dry_run_measures_what_the_guest_writes_and_foresees_how_it_ends() -> Result
     let slow = foreseen(&[])?;
     // It writes to all of its 64 MiB within a second, and to nothing else.
     let mib = slow["dirty_rate_bytes_per_second"].as_u64().unwrap_or_default() >> 20;
-    ensure!((32..=110).contains(&mib), "{slow:#}");
+    ensure!((8..=110).contains(&mib), "{slow:#}");
     ensure!(slow["converges"] == false && slow["likely"]["end"] == "abort", "{slow:#}");
     let needed = slow["needed_bandwidth_bytes_per_second"].as_u64().unwrap_or_default() >> 20;
     ensure!((40..=400).contains(&needed), "{slow:#}");
@@ -108,17 +116,27 @@ fn a_dry_run_measures_what_the_guest_writes_and_foresees_how_it_ends() -> Result
 
 #[test]
 fn a_guest_that_may_be_stopped_arrives() -> Result<()> {
-    arrives("stop")
+    let seen = arrives("stop")?;
+    // It was stopped when its time had come, with most of its memory still to be sent, and not before.
+    let stopped = seen.iter().find(|sample| sample["stopped"] == true).context("it was stopped")?;
+    ensure!(stopped["elapsed_ms"].as_u64() > Some(6_000), "{stopped:#}");
+    Ok(())
 }
 
 #[test]
-fn a_guest_that_may_stand_still_for_long_enough_arrives_without_being_stopped_before() -> Result<()> {
-    arrives("patient")
+fn a_guest_that_may_stand_still_for_long_enough_arrives() -> Result<()> {
+    let seen = arrives("patient")?;
+    // Two rounds in vain come first.
+    ensure!(seen.iter().any(|sample| sample["round"].as_u64() > Some(3)), "{seen:#?}");
+    ensure!(seen.iter().all(|sample| sample["throttle_percent"] == 0), "{seen:#?}");
+    Ok(())
 }
 
 #[test]
-fn a_guest_that_is_slowed_down_arrives_with_a_short_downtime() -> Result<()> {
-    arrives("squeeze")
+fn a_guest_that_is_slowed_down_arrives() -> Result<()> {
+    let seen = arrives("squeeze")?;
+    ensure!(seen.iter().any(|sample| sample["throttle_percent"].as_u64() >= Some(90)), "{seen:#?}");
+    Ok(())
 }
 
 #[test]
@@ -155,9 +173,11 @@ fn a_move_is_watched_from_anywhere_and_watchers_that_die_do_it_no_harm() -> Resu
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("vmferry")
     };
     let (first, mut dies) = (watch(&[])?, watch(&[])?);
-    thread::sleep(Duration::from_secs(3));
+    let mut lines = BufReader::new(dies.stdout.take().context("piped")?).lines();
+    let read = |line: std::io::Result<String>| Ok::<Value, anyhow::Error>(serde_json::from_str(&line?)?);
+    let died: Vec<Value> = lines.by_ref().take(3).map(read).collect::<Result<_>>()?;
     dies.kill()?;
-    let died = watched(dies.wait_with_output()?)?;
+    dies.wait()?;
     let token = died.last().and_then(|line| line["token"].as_u64()).context("it saw something")?.to_string();
     let second = watch(&["--after", &token])?;
     vmferry(&testbed, &["force-complete", "web-1"])?.assert_ended(0, &[])?;
@@ -181,7 +201,7 @@ fn a_move_is_watched_from_anywhere_and_watchers_that_die_do_it_no_harm() -> Resu
 }
 
 #[test]
-fn a_move_is_forced_to_its_end_by_hand_neither_too_early_nor_too_late() -> Result<()> {
+fn a_move_is_forced_to_its_end_by_hand_and_nothing_is_told_afterwards() -> Result<()> {
     let (testbed, guest) = up()?;
     let before = Before::of(&testbed)?;
     let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "gentle"])?;
@@ -212,8 +232,8 @@ fn a_deadline_that_is_set_by_hand_ends_a_move() -> Result<()> {
 fn a_bandwidth_that_drops_to_a_tenth_on_the_way_is_survived() -> Result<()> {
     let (testbed, guest) = up()?;
     let before = Before::of(&testbed)?;
-    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", "100MiB/s", "--policy", "stop"])?;
-    vmferry(&testbed, &["set", "web-1", "bandwidth=10MiB/s"])?.assert_ended(0, &[])?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--policy", "stop"])?;
+    vmferry(&testbed, &["set", "web-1", "bandwidth=4MiB/s"])?.assert_ended(0, &[])?;
     until("the guest to be stopped", SOON, || {
         let state = testbed.host(SOURCE)?.domain_state("web-1")?;
         Ok((state.as_deref() == Some("paused")).then_some(()))

@@ -38,7 +38,7 @@ use vmferry_core::{
 
 pub use self::helm::{Helm, SteeringError};
 use self::{
-    steer::{Steersman, usual, whole_mib},
+    steer::{Steersman, whole_mib},
     watch::Observed,
 };
 use super::{
@@ -193,20 +193,10 @@ async fn run(
     let id = order.instance;
     // Cancelled with `cancel`, or when the policy gives the job up.
     let end = cancel.child_token();
-    let mut steersman = Steersman {
-        libvirt: &libvirt,
-        instance: id,
-        ladder,
-        bandwidth: order.limits.bandwidth,
-        usual: usual(&libvirt, id).await,
-        told: None,
-        changed_bandwidth: false,
-        to_suspend: false,
-        give_up: end.clone(),
-    };
     let asked = format!("migrate domain {id}");
     // A connection of its own: this call takes one for minutes, and the others are few.
     let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
+    let mut steersman = Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, end.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
     let mut observed = Observed::new(events, move |sample| progress(sample), stopped);
     let (rounds, samples) = (observed.rounds(), observed.samples());
@@ -239,19 +229,25 @@ async fn run(
     let call = {
         let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
         let mut aborter = pin!(attend::abort(&libvirt, id, &end));
-        let mut steering = pin!(steersman.steer(samples, helm.hold()));
-        loop {
+        let over = CancellationToken::new();
+        let mut steering = pin!(steersman.steer(samples, helm.hold(), over.clone()));
+        let call = loop {
             tokio::select! {
                 call = &mut call => break call,
                 () = observed.next() => {}
                 never = &mut sampler => match never {},
                 never = &mut aborter => match never {},
-                never = &mut steering => match never {},
+                () = &mut steering => {}
             }
-        }
+        };
+        over.cancel();
+        steering.await;
+        call
     };
-    if !matches!(call, Call::Succeeded) {
-        steersman.restore().await;
+    match &call {
+        Call::Succeeded => {}
+        Call::Failed(fault) => steersman.restore(fault.is(&[sys::VIR_ERR_OPERATION_ABORTED])).await,
+        Call::Unasked(_) | Call::Lost(_) => steersman.restore(false).await,
     }
     let given_up = end.is_cancelled() && !cancel.is_cancelled();
     match call {

@@ -22,7 +22,7 @@ const LOOKS: u32 = 50;
 /// What QEMU says of a guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLoad {
-    /// What QEMU itself takes up on its host: all that the guest ever wrote to, and a little more.
+    /// What QEMU itself takes up on its host: what the guest ever wrote to, and a little more; not what is in huge pages or swapped out.
     pub resident: ByteSize,
     /// What the guest writes to per second; what it writes to twice counts once.
     pub dirty_rate: ByteSize,
@@ -34,8 +34,15 @@ impl Libvirt {
     /// QEMU samples some of its pages. Its other ways are exact and not for this: one needs KVM, and one crashes QEMU 7.2 without
     /// KVM.
     pub async fn memory_load(&self, id: InstanceId) -> Result<MemoryLoad, Error> {
-        self.of_running(id, "begin to measure what is written to by", |domain| ffi::start_dirty_rate(domain, PERIOD))
+        let begun = self
+            .change(format!("begin to measure what is written to by domain {id}"), move |connection| {
+                match lookup(connection, id)? {
+                    Some(domain) => or_gone(ffi::start_dirty_rate(&domain, PERIOD)),
+                    None => Ok(None),
+                }
+            })
             .await?;
+        begun.ok_or(Error::NoDomain { id })?;
         sleep(PERIOD).await;
         for _ in 0..LOOKS {
             let measured = self.of_running(id, "tell what is written to by", ffi::dirty_rate).await?;

@@ -53,6 +53,7 @@ impl Params {
             round: self.round(),
             throttle: u8::try_from(self.number(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(100),
             stopped: false,
+            percent: 0,
         }
     }
 
@@ -129,6 +130,7 @@ mod tests {
             round: 3,
             throttle: 30,
             stopped: false,
+            percent: 0,
         };
         assert_eq!(progress, expected);
     }

@@ -18,7 +18,8 @@ pub struct Samples {
 
 impl Samples {
     pub(super) fn push(&mut self, sample: Progress) {
-        self.kept.push_back(sample);
+        let before = self.kept.back().map_or(0, |last| last.percent);
+        self.kept.push_back(sample.after(before));
         if self.kept.len() > KEPT {
             self.kept.pop_front();
             self.forgotten += 1;

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     convergence::{self, Ladder},
-    disk::{self, Resolution, Resolved, StaticImage, Transfer},
+    disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
@@ -35,12 +35,9 @@ pub async fn source(
 ) -> Result<Statistics, Fault> {
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
-    let copied = resolved.iter().filter_map(|disk| match &disk.resolution {
-        Resolution::Copied { image, .. } => Some(image.virtual_size),
-        _ => None,
-    });
-    let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied.clone()));
-    let job = copied.fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
+    let (_, copied) = disk::copied_by_the_job(resolved);
+    let job = copied.iter().fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
+    let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied));
     let ahead = Ahead::of(resolved, ByteSize::b(job), progress);
     for (index, image) in disk::sent(resolved).into_iter().enumerate() {
         go_on(order, &cancel)?;

@@ -88,7 +88,7 @@ impl MigrationService for Service {
     async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
-        let usual = usual(&self.migrations.records(false));
+        let usual = usual(&self.migrations.records(false), &order.destination.host);
         Ok(Response::new(Measured { usual, ..measured }.into()))
     }
 

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ use crate::{firewall::Firewall, storage::receivers::Receivers};
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
+/// How many probes are taken at once.
+const PROBES: usize = 4;
 /// For how long, and how much of, what comes is taken that leads nowhere: more than a probe sends.
 const SINK_LIMIT: (Duration, u64) = (Duration::from_secs(5), 4 << 30);
 
@@ -41,6 +44,7 @@ pub struct Grants {
     receivers: Arc<Receivers>,
     firewall: Arc<Firewall>,
     granted: Mutex<HashMap<MigrationId, Grant>>,
+    probes: Arc<Semaphore>,
 }
 
 /// What a stream leads to.
@@ -51,7 +55,7 @@ enum End {
     /// Its response was all.
     Nothing,
     /// What comes is counted by who sends it.
-    Sink,
+    Sink(OwnedSemaphorePermit),
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +70,7 @@ impl Grants {
     /// None granted. `libvirt` is the socket on which this host's libvirt answers, `receivers` take the images that are
     /// sent here, `firewall` what was remembered of guests' conversations.
     pub fn new(libvirt: PathBuf, receivers: Arc<Receivers>, firewall: Arc<Firewall>) -> Self {
-        Self { libvirt, receivers, firewall, granted: Mutex::default() }
+        Self { libvirt, receivers, firewall, granted: Mutex::default(), probes: Arc::new(Semaphore::new(PROBES)) }
     }
 
     /// Lets the agent of `source`, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
@@ -108,7 +112,7 @@ impl Grants {
             match (send(&mut tls, &TunnelResponse::default()).await, end) {
                 (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
                 (Ok(()), End::Nothing) => {}
-                (Ok(()), End::Sink) => sink(&mut tls).await,
+                (Ok(()), End::Sink(_permit)) => sink(&mut tls).await,
                 (Ok(()), End::Firewall(taps)) => {
                     if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
                         warn!("what the guest's conversations were is not known here: {error}");
@@ -125,7 +129,9 @@ impl Grants {
     /// migration learns nothing.
     async fn lead(&self, request: &TunnelRequest, caller: &Identity) -> Result<(End, CancellationToken), String> {
         if request.channel() == TunnelChannel::Probe && caller.role == Role::Agent {
-            return Ok((End::Sink, CancellationToken::new()));
+            let permit = Arc::clone(&self.probes).try_acquire_owned();
+            let permit = permit.map_err(|_| "too many probes at once; try again in a moment".to_owned())?;
+            return Ok((End::Sink(permit), CancellationToken::new()));
         }
         let none = || format!("{caller} was granted no tunnel for migration {}", request.migration_id);
         let migration: MigrationId = request.migration_id.parse().map_err(|_| none())?;

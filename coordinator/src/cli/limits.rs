@@ -24,7 +24,8 @@ pub(crate) struct Limits {
 
 /// Reads `100MiB/s`; the `/s` may be left out.
 pub(crate) fn bandwidth(text: &str) -> Result<ByteSize, String> {
-    let size = text.trim().trim_end_matches("/s").trim_end();
+    let size = text.trim();
+    let size = size.strip_suffix("/s").unwrap_or(size).trim_end();
     let bandwidth: ByteSize = size.parse().map_err(|_| format!("`{text}` is no rate; write 100MiB/s or 1GiB/s"))?;
     if bandwidth < FLOOR {
         return Err(format!("{text} is too little: write {FLOOR}/s or more"));
@@ -41,7 +42,7 @@ mod tests {
         for text in ["100MiB/s", "100 MiB", "104857600"] {
             assert_eq!(bandwidth(text), Ok(ByteSize::mib(100)), "{text}");
         }
-        for wrong in ["", "fast", "0", "-1MiB/s", "1KiB/s", "100MiB/h"] {
+        for wrong in ["", "fast", "0", "-1MiB/s", "1KiB/s", "100MiB/h", "100MiB/s/s"] {
             assert!(bandwidth(wrong).is_err(), "{wrong}");
         }
     }

@@ -20,7 +20,7 @@ use crate::{
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
     session.may_coordinate()?;
-    let (migration, silent) = session.migration(&args.id).await?;
+    let (migration, silent) = session.migration_of(&args.id).await?;
     let order = &migration.order;
     if session.is_settled(&migration, &silent) {
         return ended(session, &migration);

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 use vmferry_core::{
     agent::{Agent, Pair},
-    convergence::{DEFAULT, Forecast, InvalidPolicy},
-    disk::to_copy,
+    convergence::{DEFAULT, Forecast, InvalidPolicy, Job, load},
+    disk::copied_by_the_job,
     flow,
     flow::Failure,
     id::MigrationId,
@@ -113,7 +113,9 @@ async fn foresee(
     match hosts.source.measure(order).await {
         Ok(measured) => {
             let Limits { policy, bandwidth } = &order.limits;
-            Some((measured, Forecast::of(&measured, to_copy(&plan.resolved), policy, *bandwidth)))
+            let (disks, sizes) = copied_by_the_job(&plan.resolved);
+            let job = Job { disks, load: load(measured.memory, sizes) };
+            Some((measured, Forecast::of(&measured, job, policy, *bandwidth)))
         }
         Err(error) => {
             session.terminal.warn(&format!("there is no forecast: {}", unnamed(&error)));

@@ -1,6 +1,9 @@
 //! `vmferry set`, `pause`, `resume`, `force-complete`: what a migration that goes on is told.
 
-use vmferry_core::migration::{InvalidSteering, Steering};
+use vmferry_core::{
+    agent::CallError,
+    migration::{InvalidSteering, Steering},
+};
 
 use super::Session;
 use crate::{
@@ -46,8 +49,14 @@ async fn tell(
     let wishes = judged.map_err(|invalid| Failed::usage(invalid.to_string()))?;
     let order = session.moving(&which.migration).await?;
     let source = session.fleet.agent(&order.source.host)?;
-    for wish in &wishes {
-        source.steer(order.id, *wish).await?;
+    for (index, wish) in wishes.iter().enumerate() {
+        source.steer(order.id, *wish).await.map_err(|error| {
+            let done = told(&order, &wishes[..index]);
+            CallError {
+                message: format!("{error}{}{}", if index > 0 { "; before that: " } else { "" }, done.trim_end()),
+                ..error
+            }
+        })?;
     }
     session.terminal.show(|| told(&order, &wishes), &told_document(&order, &wishes))?;
     Ok(Exit::Done)

@@ -1,15 +1,19 @@
 //! `vmferry watch`
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
-use vmferry_core::{flow::Watch as _, migration::Record};
+use tokio::time::{Instant, sleep};
+use vmferry_core::{
+    flow::Watch as _,
+    migration::{Order, Record},
+};
 
 use super::Session;
 use crate::{
     cli,
     client::Seen,
     exit::{Exit, Failed},
-    history,
+    history::Migration,
     render::{
         Output,
         live::Live,
@@ -18,10 +22,13 @@ use crate::{
     },
 };
 
+/// How long the destination may take to end its half once the source has ended its own, and how often it is asked.
+const BOTH_LIMIT: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Shows a migration as it goes on, and how it ends. Whoever looks on changes nothing, nor does leaving.
 pub(crate) async fn run(session: &Session, args: &cli::Watch) -> Result<Exit, Failed> {
-    let (migrations, silent) = session.migrations(crate::client::Which::All).await?;
-    let migration = history::watched(migrations, &silent, &args.migration)?;
+    let (migration, _) = session.migration_of(&args.migration).await?;
     let order = &migration.order;
     let source = session.fleet.agent(&order.source.host)?;
     let live = Live::resume(session.terminal, order);
@@ -44,13 +51,29 @@ pub(crate) async fn run(session: &Session, args: &cli::Watch) -> Result<Exit, Fa
     live.leave();
     watched?;
 
-    // Of both hosts: the destination may have something to tell as well.
-    let (migration, _) = session.migration(&order.id.to_string()).await?;
+    let migration = ended(session, order).await?;
     let exit = Exit::of_migration(&migration);
-    let message = format!("migration {} ended {}", order.id, past(&migration));
+    let message = match migration.outcome() {
+        Some(_) => format!("migration {} ended {}", order.id, past(&migration)),
+        None => {
+            format!("migration {0} has not ended on both hosts; end it with vmferry migrations resolve {0}", order.id)
+        }
+    };
     match session.terminal.output {
         Output::Text => session.terminal.print(&format!("{message}\n"))?,
         Output::Json => session.terminal.print(&ended_line(&migration, exit, &message))?,
     }
     Ok(exit)
+}
+
+/// The migration once both hosts have ended it, or have not in time.
+async fn ended(session: &Session, order: &Order) -> Result<Migration, Failed> {
+    let begun = Instant::now();
+    loop {
+        let (migration, _) = session.migration(&order.id.to_string()).await?;
+        if !migration.is_open() || begun.elapsed() > BOTH_LIMIT {
+            return Ok(migration);
+        }
+        sleep(LOOK).await;
+    }
 }

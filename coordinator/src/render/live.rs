@@ -17,7 +17,7 @@ use vmferry_core::{
 
 use super::{
     Paint, Terminal,
-    progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, percent, running},
+    progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, running},
 };
 
 /// How often a line is written where lines stay.
@@ -210,7 +210,7 @@ impl Watch for Live {
     fn progress(&self, sample: Progress) {
         let (percent, is_due) = {
             let mut trail = self.trail();
-            trail.percent = percent(trail.percent, &sample);
+            trail.percent = sample.after(trail.percent).percent;
             let is_due = trail.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
             if is_due {
                 trail.last_line = Some(Instant::now());

@@ -106,16 +106,6 @@ pub(crate) fn checked(plan: &Plan) -> String {
     }
 }
 
-/// How much is done, in percent: never less than `previous`, never 100, for it is not over before it is over.
-pub(crate) fn percent(previous: u8, sample: &Progress) -> u8 {
-    let (remaining, total) = (sample.remaining.as_u64(), sample.total.as_u64());
-    let done = match total {
-        0 => 0,
-        total => 100 - (u128::from(remaining.min(total)) * 100).div_ceil(u128::from(total)),
-    };
-    u8::try_from(done).unwrap_or(0).max(previous).min(99)
-}
-
 /// A job that goes on, with a bar for those who see it move, in at most `width` columns: what matters least comes last
 /// and is left out first.
 pub(crate) fn moving_bar(percent: u8, sample: &Progress, width: usize) -> String {
@@ -187,11 +177,11 @@ fn speeds(sample: &Progress) -> Vec<String> {
         1 => return vec![rate(sample.rate), "dirty ?".into()],
         _ => {}
     }
-    let eta = match sample.eta() {
-        Some(eta) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
-        Some(eta) => format!("ETA {}", about(eta)),
-        None if sample.rate.as_u64() == 0 => "ETA unknown".into(),
-        None => "not converging".into(),
+    let eta = match (sample.eta(), sample.downtime_now()) {
+        (Some(eta), _) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
+        (Some(eta), _) => format!("ETA {}", about(eta)),
+        (None, Some(downtime)) => format!("not converging: {} if it were stopped now", about(downtime)),
+        (None, None) => "ETA unknown".into(),
     };
     vec![rate(sample.rate), format!("dirty {}", rate(sample.dirty_rate)), eta]
 }
@@ -199,7 +189,6 @@ fn speeds(sample: &Progress) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use bytesize::ByteSize;
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -219,7 +208,7 @@ mod tests {
     #[test]
     fn a_running_job_on_a_terminal_and_off_it() {
         let sample = sample(98 << 20, 256 << 20);
-        let percent = percent(0, &sample);
+        let percent = sample.after(0).percent;
         insta::assert_snapshot!(
             format!("{}\n{}", moving_bar(percent, &sample, 200), moving_line(percent, &sample)),
             @"
@@ -291,26 +280,5 @@ mod tests {
         migrate  failed                                              2.34 s
         cleanup  warning                                           1 min 15 s
         ");
-    }
-
-    #[test]
-    fn a_percentage_means_what_it_says() {
-        assert_eq!(percent(0, &sample(100, 100)), 0);
-        assert_eq!(percent(0, &sample(50, 100)), 50);
-        assert_eq!(percent(0, &sample(0, 100)), 99);
-        assert_eq!(percent(0, &sample(0, 0)), 0);
-        assert_eq!(percent(70, &sample(100, 100)), 70);
-    }
-
-    proptest! {
-        #[test]
-        fn a_percentage_never_falls_and_never_reaches_100(samples in prop::collection::vec(any::<(u64, u64)>(), 1..50)) {
-            let mut previous = 0;
-            for (remaining, total) in samples {
-                let now = percent(previous, &sample(remaining, total));
-                prop_assert!((previous..=99).contains(&now));
-                previous = now;
-            }
-        }
     }
 }

@@ -19,7 +19,11 @@ pub(crate) fn told(order: &Order, wishes: &[Steering]) -> String {
             humantime::format_duration(*deadline)
         ),
         Steering::Pause => {
-            format!("{name} stays on {source} for now: {} is sent, until `vmferry resume {}`\n", rate(FLOOR), order.id)
+            format!(
+                "{} of the memory of {name} is sent from {source}, until `vmferry resume {}`\n",
+                rate(FLOOR),
+                order.id
+            )
         }
         Steering::Resume => format!("{name} moves on\n"),
         Steering::Suspend => format!("{name} is stopped; it goes on where it arrives, once the rest is sent\n"),

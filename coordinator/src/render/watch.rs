@@ -3,12 +3,12 @@
 use serde::Serialize;
 use vmferry_core::migration::{Order, Outcome, Phase, Progress};
 
-use super::{migration::past_document, progress::percent, units::milliseconds};
+use super::{migration::past_document, units::milliseconds};
 use crate::{exit::Exit, history::Migration};
 
 /// The line of a sample, and how much is done, of which `before` was known.
 pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, sample: &Progress) -> (String, u8) {
-    let done = percent(before, sample);
+    let done = sample.after(before).percent;
     let line = Line {
         migration_id: order.id.to_string(),
         instance: &order.instance_name,
@@ -24,6 +24,7 @@ pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, s
         dirty_rate_bytes_per_second: sample.dirty_rate.as_u64(),
         round: sample.round,
         eta_ms: sample.eta().map(milliseconds),
+        downtime_now_ms: sample.downtime_now().map(milliseconds),
         throttle_percent: sample.throttle,
         stopped: sample.stopped,
     };
@@ -59,6 +60,8 @@ struct Line<'a> {
     round: u32,
     /// `null`: not known, or it does not converge.
     eta_ms: Option<u64>,
+    /// For how long the guest would stand still if it were stopped now; `null` while nothing is sent.
+    downtime_now_ms: Option<u64>,
     throttle_percent: u8,
     stopped: bool,
 }

@@ -5,15 +5,18 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Ladder, Policy, load};
-use crate::migration::{Kind, Order, Progress, Record, Side};
+use super::{Action, DOWNTIME, Ladder, Policy};
+use crate::{
+    id::HostName,
+    migration::{Kind, Order, Progress, Record, Side},
+};
 
 /// What was measured of a guest that runs, and of the way to where it shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
     /// What it may have of memory.
     pub memory: ByteSize,
-    /// What it has written to at some time, as far as its host knows: the rest is empty, and not sent.
+    /// What it has written to at some time, as far as its host knows (not of what is in huge pages): the rest is empty, and not sent.
     pub resident: ByteSize,
     /// What it writes to per second; what it writes to twice counts once.
     pub dirty_rate: ByteSize,
@@ -23,18 +26,29 @@ pub struct Measured {
     pub usual: Option<ByteSize>,
 }
 
-/// What was sent per second in a host's newest live migrations, if there were any from which that can be told.
-pub fn usual<'a>(newest_first: impl IntoIterator<Item = &'a Record>) -> Option<ByteSize> {
+/// What was sent per second from a host to another in its newest live migrations, if there were any from which that can be told:
+/// in the middle one, so that one that was paused, or ran beside others, says nothing of the rest.
+pub fn usual<'a>(newest_first: impl IntoIterator<Item = &'a Record>, to: &HostName) -> Option<ByteSize> {
     let told = |record: &'a Record| {
         let statistics = record.statistics.filter(|statistics| statistics.transferred >= TELLING)?;
-        let Order { kind, limits, .. } = &record.order;
+        let Order { kind, limits, destination, .. } = &record.order;
         let sending = statistics.total_time.checked_sub(START)?;
-        (*kind == Kind::Live && limits.bandwidth.is_none() && record.side == Side::Source)
-            .then(|| (statistics.transferred.as_u64() as f64, sending.as_secs_f64()))
+        let counts = *kind == Kind::Live && limits.bandwidth.is_none() && record.side == Side::Source;
+        (counts && destination.host == *to && !sending.is_zero())
+            .then(|| (statistics.transferred.as_u64() as f64 / sending.as_secs_f64()) as u64)
     };
-    let moves = newest_first.into_iter().filter_map(told).take(NEWEST);
-    let (bytes, seconds) = moves.fold((0.0, 0.0), |(bytes, seconds), (more, took)| (bytes + more, seconds + took));
-    (seconds > 0.0).then(|| ByteSize::b((bytes / seconds) as u64))
+    let mut rates: Vec<_> = newest_first.into_iter().filter_map(told).take(NEWEST).collect();
+    rates.sort_unstable();
+    rates.get(rates.len() / 2).copied().map(ByteSize::b)
+}
+
+/// What libvirt's job sends besides memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// Of disks that are copied while the guest runs.
+    pub disks: ByteSize,
+    /// What its policy's times count by: [`load`](super::load).
+    pub load: ByteSize,
 }
 
 /// What will be, as one number is likely and as two others are possible.
@@ -97,56 +111,62 @@ const MOST_ROUNDS: u32 = 10_000;
 const TELLING: ByteSize = ByteSize::mib(32);
 /// How many former migrations count.
 const NEWEST: usize = 20;
-/// How far it is looked for what would be needed.
+/// How many times as much bandwidth is looked at.
 const FURTHEST: u64 = 1_000;
 
 impl Forecast {
-    /// What will be with this policy. `disks` are copied before memory is sent; `bandwidth` is per second.
-    pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
+    /// What will be with this policy; `bandwidth` is per second.
+    pub fn of(measured: &Measured, job: Job, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
         let with = |(path, dirty): (u64, u64)| Measured {
             path: percent(measured.speed(), path),
             usual: None,
             dirty_rate: percent(measured.dirty_rate, dirty),
             ..*measured
         };
-        let course = |measured: &Measured| Course::of(measured, disks, policy, bandwidth);
+        let course = |measured: &Measured| Course::of(measured, job, policy, bandwidth);
         let likely = course(measured);
         let needed = likely.end.map(|_| Needed {
-            bandwidth: least(|times| {
-                let faster = Measured { path: times_of(measured, bandwidth, times), usual: None, ..*measured };
-                Course::of(&faster, disks, policy, None).end.is_none()
-            })
-            .map(|times| times_of(measured, bandwidth, times)),
-            downtime: least(|times| {
-                let longest = policy.longest_downtime().saturating_mul(u32::try_from(times).unwrap_or(u32::MAX));
-                let longer = policy.with_longest_downtime(longest);
-                longer.is_ok_and(|policy| Course::of(measured, disks, &policy, bandwidth).end.is_none())
-            })
-            .map(|times| policy.longest_downtime().saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))),
+            bandwidth: needed_bandwidth(measured, job, policy, bandwidth),
+            downtime: needed_downtime(measured, job, policy, bandwidth),
         });
         Self { likely, best: course(&with(GOOD)), worst: course(&with(BAD)), needed }
     }
 }
 
+fn needed_bandwidth(measured: &Measured, job: Job, policy: &Policy, bandwidth: Option<ByteSize>) -> Option<ByteSize> {
+    let now = limited(measured.speed(), bandwidth).as_u64();
+    let with = |path| Measured { path: ByteSize::b(path), usual: None, ..*measured };
+    let is_enough = |path| Course::of(&with(path), job, policy, None).end.is_none();
+    least(now, now.saturating_mul(FURTHEST), is_enough).map(ByteSize::b)
+}
+
+fn needed_downtime(measured: &Measured, job: Job, policy: &Policy, bandwidth: Option<ByteSize>) -> Option<Duration> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let is_enough = |downtime| {
+        let longer = policy.with_longest_downtime(Duration::from_millis(downtime));
+        longer.is_ok_and(|policy| Course::of(measured, job, &policy, bandwidth).end.is_none())
+    };
+    least(millis(policy.longest_downtime()), millis(DOWNTIME.1), is_enough).map(Duration::from_millis)
+}
+
 impl Course {
     /// Plays the rounds through.
-    pub fn of(measured: &Measured, disks: ByteSize, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
+    pub fn of(measured: &Measured, job: Job, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
         let path = limited(measured.speed(), bandwidth);
         let dirty = |time: f64| time * per_second(measured.dirty_rate);
-        Self::play(measured, disks, policy, |_| per_second(path), dirty)
+        Self::play(measured, job, policy, |_| per_second(path), dirty)
     }
 
     /// The same with a way that changes: `speed` is what it carries per second at a time. `dirty` is what the guest has written to,
     /// of all its memory, that long after it was looked at.
     pub(super) fn play(
         measured: &Measured,
-        disks: ByteSize,
+        Job { disks, load }: Job,
         policy: &Policy,
         speed: impl Fn(f64) -> f64,
         dirty: impl Fn(f64) -> f64,
     ) -> Self {
-        let copied = (disks.as_u64() > 0).then_some(disks);
-        let mut ladder = Ladder::new(policy, load(measured.memory, copied));
+        let mut ladder = Ladder::new(policy, load);
         let most = measured.memory.as_u64() as f64;
         let mut time = START.as_secs_f64();
         let mut sent = 0.0;
@@ -156,11 +176,13 @@ impl Course {
         loop {
             if round > 0 {
                 let fits = speed(time) * ladder.downtime().as_secs_f64();
-                let action = ladder.see(&sample(time, round, remaining));
-                let end = match action {
+                if round >= MOST_ROUNDS {
+                    // It goes on like that until its policy ends it.
+                    time = ladder.deadline().map_or(time, |deadline| time.max(deadline.as_secs_f64() + 0.25));
+                }
+                let end = match ladder.see(&sample(time, round, remaining)) {
                     Some(Action::Suspend) => Some(End::Suspend),
                     Some(Action::Abort) => Some(End::Abort),
-                    Some(Action::Downtime(_)) | None if round >= MOST_ROUNDS => Some(End::Abort),
                     Some(Action::Downtime(_)) | None => None,
                 };
                 if end.is_some() || remaining <= fits {
@@ -234,22 +256,18 @@ fn limited(speed: ByteSize, bandwidth: Option<ByteSize>) -> ByteSize {
     bandwidth.map_or(speed, |bandwidth| bandwidth.min(speed))
 }
 
-fn times_of(measured: &Measured, bandwidth: Option<ByteSize>, times: u64) -> ByteSize {
-    ByteSize::b(limited(measured.speed(), bandwidth).as_u64().saturating_mul(times))
-}
-
 fn percent(bytes: ByteSize, percent: u64) -> ByteSize {
     ByteSize::b(u64::try_from(u128::from(bytes.as_u64()) * u128::from(percent) / 100).unwrap_or(u64::MAX))
 }
 
-/// The least factor that is enough, if one is: enough stays enough.
-fn least(is_enough: impl Fn(u64) -> bool) -> Option<u64> {
-    if !is_enough(FURTHEST) {
+/// The least that is enough, by a hundredth, if the most is: enough stays enough, and `not` is not.
+fn least(mut not: u64, mut enough: u64, is_enough: impl Fn(u64) -> bool) -> Option<u64> {
+    if enough <= not || !is_enough(enough) {
         return None;
     }
-    let (mut not, mut enough) = (1, FURTHEST);
-    while enough - not > 1 {
-        let middle = not.midpoint(enough);
+    while enough - not > not / 100 + 1 {
+        // What is far away is halved in its order of magnitude.
+        let middle = if enough / 4 > not { (not.max(1)).saturating_mul(2) } else { not.midpoint(enough) };
         if is_enough(middle) {
             enough = middle;
         } else {

@@ -46,7 +46,7 @@ impl Ladder {
     /// What is to be done now, if anything. Shown each sample, in their order, as soon as it is there: a round's first one tells
     /// what the round begins with.
     ///
-    /// Of several steps whose moment has come the last one counts, but that nothing comes after the end.
+    /// Of several steps whose moment has come the longest downtime counts; but if one of them ends it, the last of those.
     pub fn see(&mut self, sample: &Progress) -> Option<Action> {
         self.stall.see(sample);
         let (stalled, load) = (self.stall.rounds, self.load);
@@ -62,15 +62,16 @@ impl Ladder {
             due.push(self.steps.remove(index));
             self.stall.rounds = 0;
         }
-        let end = due.iter().find(|step| matches!(step.action, Action::Suspend | Action::Abort));
-        match end.or(due.last()).map(|step| step.action)? {
-            Action::Downtime(downtime) if self.is_steered || downtime <= self.downtime => None,
-            Action::Downtime(downtime) => {
-                self.downtime = downtime;
-                Some(Action::Downtime(downtime))
-            }
-            end @ (Action::Suspend | Action::Abort) => Some(end),
+        if let Some(end) = due.iter().map(|step| step.action).rfind(|action| action.ends()) {
+            return Some(end);
         }
+        let downtimes = due.iter().filter_map(|step| match step.action {
+            Action::Downtime(downtime) => Some(downtime),
+            Action::Suspend | Action::Abort => None,
+        });
+        let downtime = downtimes.max().filter(|downtime| *downtime > self.downtime && !self.is_steered)?;
+        self.downtime = downtime;
+        Some(Action::Downtime(downtime))
     }
 
     /// Somebody says by hand for how long the guest may stand still: the policy does not, any more.
@@ -79,16 +80,16 @@ impl Ladder {
         self.is_steered = true;
     }
 
-    /// Somebody says by hand when the last step is taken. Nothing if it was.
-    pub fn steer_deadline(&mut self, deadline: Duration) {
-        if let Some(last) = self.steps.last_mut() {
-            last.when = When::After(super::Span { base: deadline, per_gib: Duration::ZERO });
-        }
+    /// Somebody says by hand when the last step is taken. `false` if it was: nothing is changed.
+    pub fn steer_deadline(&mut self, deadline: Duration) -> bool {
+        let last = self.steps.last_mut().filter(|step| step.action.ends());
+        last.map(|last| last.when = When::After(super::Span { base: deadline, per_gib: Duration::ZERO })).is_some()
     }
 
     /// When the last step is taken, whatever happens; `None` once it was.
     pub fn deadline(&self) -> Option<Duration> {
-        match self.steps.last()?.when {
+        let last = self.steps.last().filter(|step| step.action.ends())?;
+        match last.when {
             When::After(span) => Some(span.of(self.load)),
             When::Round(_) | When::Stalled(_) => None,
         }

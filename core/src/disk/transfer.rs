@@ -93,6 +93,17 @@ pub fn to_copy(resolved: &[Resolved]) -> ByteSize {
     ByteSize::b(own.chain(sent).fold(0, |sum, size| sum.saturating_add(size.as_u64())))
 }
 
+/// What libvirt's job copies of disks while the guest runs, and how large each of them may get.
+pub fn copied_by_the_job(resolved: &[Resolved]) -> (ByteSize, Vec<ByteSize>) {
+    let copied = resolved.iter().filter_map(|disk| match &disk.resolution {
+        Resolution::Copied { image, .. } => Some((image.allocated, image.virtual_size)),
+        _ => None,
+    });
+    let (allocated, sizes): (Vec<_>, Vec<_>) = copied.unzip();
+    let sum = allocated.into_iter().fold(0, |sum: u64, size| sum.saturating_add(size.as_u64()));
+    (ByteSize::b(sum), sizes)
+}
+
 /// What of its disks must go from the source once the guest runs on the destination. What nobody writes to stays: other
 /// guests may read it, and it shortens the way back.
 pub fn left_behind(resolved: &[Resolved]) -> Vec<Undo> {

@@ -11,11 +11,11 @@ use crate::convergence::{DOWNTIME, LONGEST};
 pub enum Steering {
     /// For how long QEMU may let the guest stand still, in place of what the policy says.
     Downtime(Duration),
-    /// How much may be sent per second from now on, memory and disks each; `None`: as much as goes.
+    /// How much memory may be sent per second from now on; `None`: as much as goes. Disks keep the rate with which they began.
     Bandwidth(Option<ByteSize>),
     /// When the policy's last step is taken, counted from the beginning of libvirt's job.
     Deadline(Duration),
-    /// As little is sent as can be, [`FLOOR`].
+    /// As little memory is sent as can be, [`FLOOR`]. Ends when the guest is stopped so that the rest can be sent.
     Pause,
     /// After that: as much as before.
     Resume,

@@ -182,6 +182,7 @@ impl From<Progress> for v1::Progress {
             round: progress.round,
             throttle_percent: progress.throttle.into(),
             stopped: progress.stopped,
+            percent: progress.percent.into(),
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
                 deadline: Some(wire_duration(deadline)),
@@ -204,6 +205,7 @@ impl TryFrom<v1::Progress> for Progress {
             round: progress.round,
             throttle: progress.throttle_percent.try_into().map_err(invalid("progress.throttle_percent"))?,
             stopped: progress.stopped,
+            percent: progress.percent.try_into().map_err(invalid("progress.percent"))?,
             shutting_down: match progress.shutting_down {
                 None => None,
                 Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {

@@ -15,6 +15,9 @@ pub enum SteeringError {
     /// There is none.
     #[error("no job runs that could be told anything")]
     NoJob,
+    /// The policy has taken its last step: there is no deadline any more.
+    #[error("the policy has taken its last step")]
+    PolicyEnded,
     /// libvirt does not take it.
     #[error(transparent)]
     Libvirt(#[from] Error),
@@ -24,7 +27,7 @@ pub enum SteeringError {
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) steering: Steering,
-    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+    pub(super) answer: oneshot::Sender<Result<(), SteeringError>>,
 }
 
 /// The helm in a job's hands. Given back when dropped.
@@ -43,7 +46,7 @@ impl Helm {
             return Err(SteeringError::NoJob);
         }
         // A job that ends in between does not answer.
-        Ok(answered.await.map_err(|_| SteeringError::NoJob)??)
+        answered.await.unwrap_or(Err(SteeringError::NoJob))
     }
 
     pub(super) fn hold(&self) -> Held {
@@ -70,5 +73,31 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         *self.helm.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_job_that_runs_is_told() {
+        let helm = Helm::default();
+        let told = || helm.steer(Steering::Downtime(Duration::from_millis(5)));
+        assert!(matches!(told().await, Err(SteeringError::NoJob)), "too early");
+        let mut held = helm.hold();
+        let job = async {
+            let Told { answer, steering } = held.next().await;
+            assert_eq!(steering, Steering::Downtime(Duration::from_millis(5)));
+            answer.send(Ok(())).expect("it is waited for");
+        };
+        let (answer, ()) = tokio::join!(told(), job);
+        assert!(answer.is_ok(), "{answer:?}");
+        // A job that ends without an answer has not taken it.
+        let (answer, ()) = tokio::join!(told(), async { drop(held) });
+        assert!(matches!(answer, Err(SteeringError::NoJob)), "{answer:?}");
+        assert!(matches!(told().await, Err(SteeringError::NoJob)), "too late");
     }
 }

@@ -1,22 +1,35 @@
 //! Carries out the policy, and what is said by hand, while the job runs.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use bytesize::ByteSize;
-use tokio::{select, sync::watch};
+use tokio::{
+    select,
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
+use virt_sys as sys;
 use vmferry_core::{
     convergence::{Action, Ladder},
     id::InstanceId,
     migration::{FLOOR, Progress, Steering},
 };
 
-use super::{Libvirt, helm::Held};
+use super::{
+    Libvirt, SteeringError,
+    helm::{Held, Told},
+};
 use crate::libvirt::{
     Error, Fault, ffi,
     reading::{lookup, or_gone},
 };
+
+/// The policy's times come also while libvirt does not say how the job goes on.
+const SILENCE: Duration = Duration::from_secs(1);
+/// As much as libvirt can be told, in MiB.
+const MOST_MIB: u64 = i64::MAX.cast_unsigned() >> 20;
 
 /// What libvirt and QEMU keep for a guest's migrations, whoever asks for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,128 +39,233 @@ pub(super) struct Usual {
 }
 
 /// At the wheel of one job.
-pub(super) struct Steersman<'a> {
-    pub(super) libvirt: &'a Libvirt,
-    pub(super) instance: InstanceId,
-    pub(super) ladder: Ladder,
-    /// Per second; `None`: as much as is usual.
-    pub(super) bandwidth: Option<ByteSize>,
-    pub(super) usual: Option<Usual>,
-    /// What QEMU was told, as far as it has taken it.
-    pub(super) told: Option<Duration>,
-    /// Whether the bandwidth was changed by hand.
-    pub(super) changed_bandwidth: bool,
-    /// A guest that could not be stopped yet.
-    pub(super) to_suspend: bool,
-    /// What ends the job.
-    pub(super) give_up: CancellationToken,
+pub(super) struct Steersman {
+    libvirt: Libvirt,
+    instance: InstanceId,
+    ladder: Ladder,
+    /// Per second, while it is not paused; `None`: as much as is usual.
+    bandwidth: Option<ByteSize>,
+    usual: Option<Usual>,
+    /// What QEMU has taken.
+    told: Option<Duration>,
+    /// The newest sample, and when it came.
+    last: (Progress, Instant),
+    is_paused: bool,
+    suspend: Suspend,
+    /// What was tried to change, and is to be put back.
+    changed: Changed,
+    /// Ends the job.
+    give_up: CancellationToken,
 }
 
-impl Steersman<'_> {
-    /// For as long as it is polled.
-    pub(super) async fn steer(&mut self, mut samples: watch::Receiver<Option<Progress>>, mut helm: Held) -> Infallible {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspend {
+    No,
+    /// As soon as memory is sent, and libvirt takes it.
+    Wanted,
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Changed {
+    downtime: bool,
+    bandwidth: bool,
+    /// Whether the guest was stopped, or may have been.
+    suspended: bool,
+}
+
+impl Steersman {
+    /// Before the job begins: sets what the policy begins with, for QEMU decides by it when the last round is sent.
+    pub(super) async fn embark(
+        libvirt: &Libvirt,
+        instance: InstanceId,
+        ladder: Ladder,
+        bandwidth: Option<ByteSize>,
+        give_up: CancellationToken,
+    ) -> Self {
+        let mut steersman = Self {
+            libvirt: libvirt.clone(),
+            instance,
+            ladder,
+            bandwidth,
+            usual: usual(libvirt, instance).await,
+            told: None,
+            last: (Progress::default(), Instant::now()),
+            is_paused: false,
+            suspend: Suspend::No,
+            changed: Changed::default(),
+            give_up,
+        };
+        steersman.tell_downtime().await;
+        steersman
+    }
+
+    /// Until `over`. What is being told then is told to its end, so that nothing of it comes after what follows.
+    pub(super) async fn steer(
+        &mut self,
+        mut samples: mpsc::UnboundedReceiver<Progress>,
+        mut helm: Held,
+        over: CancellationToken,
+    ) {
         loop {
             select! {
-                // The watcher of the job has them for as long as it runs.
-                Ok(()) = samples.changed() => {
-                    let sample = *samples.borrow_and_update();
-                    if let Some(sample) = sample {
-                        self.follow(&sample).await;
-                    }
+                biased;
+                () = over.cancelled() => return,
+                Some(sample) = samples.recv() => {
+                    self.last = (sample, Instant::now());
+                    self.follow(&sample).await;
                 }
-                told = helm.next() => {
-                    let answer = self.tell(told.steering).await;
-                    // Nobody may be waiting for it any more.
-                    let _ = told.answer.send(answer);
+                told = helm.next() => self.answer(told).await,
+                () = sleep(SILENCE) => {
+                    let (last, at) = self.last;
+                    self.follow(&Progress { elapsed: last.elapsed + at.elapsed(), ..last }).await;
                 }
             }
         }
     }
 
-    /// What QEMU has not taken is tried again with the next sample: it takes nothing before its job has begun.
+    /// What libvirt has not taken is tried again with the next sample.
     async fn follow(&mut self, sample: &Progress) {
         match self.ladder.see(sample) {
-            Some(Action::Suspend) => self.to_suspend = true,
+            Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted,
             Some(Action::Abort) => self.give_up.cancel(),
-            Some(Action::Downtime(_)) | None => {}
+            Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
-        let downtime = self.ladder.downtime();
-        if self.told != Some(downtime) {
-            let set = self.set_downtime(downtime).await;
-            if set.is_ok() {
-                self.told = Some(downtime);
-            }
-            self.untold("the downtime", set);
-        }
-        if self.to_suspend {
-            tracing::info!(id = %self.instance, "the guest is stopped, so that the rest can be sent");
-            let stopped = self.suspend().await;
-            self.to_suspend = stopped.is_err();
-            self.untold("to stop the guest", stopped);
+        self.tell_downtime().await;
+        // While disks are copied the guest would stand still for all of them.
+        if self.suspend == Suspend::Wanted
+            && sample.round > 0
+            && let Err(error) = self.suspend().await
+        {
+            tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
         }
     }
 
-    fn untold(&self, what: &str, told: Result<(), Error>) {
-        if let Err(error) = told {
-            tracing::debug!(id = %self.instance, %error, "QEMU was not told {what}");
+    async fn answer(&mut self, Told { steering, answer }: Told) {
+        // Who has given up waiting must not be surprised.
+        if answer.is_closed() {
+            return;
         }
+        let told = self.tell(steering).await;
+        if told.is_ok() {
+            tracing::info!(id = %self.instance, ?steering, "the job was told by hand");
+        }
+        let _ = answer.send(told);
     }
 
-    async fn tell(&mut self, steering: Steering) -> Result<(), Error> {
+    async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
+        let (last, _) = self.last;
+        let is_handed_over = last.stopped && self.suspend != Suspend::Done;
+        if last.round == 0 || is_handed_over || self.give_up.is_cancelled() {
+            return Err(SteeringError::NoJob);
+        }
         match steering {
             Steering::Downtime(downtime) => {
                 self.set_downtime(downtime).await?;
-                self.told = Some(downtime);
                 self.ladder.steer_downtime(downtime);
             }
             Steering::Bandwidth(bandwidth) => {
                 self.set_bandwidth(bandwidth).await?;
-                self.bandwidth = bandwidth;
+                (self.bandwidth, self.is_paused) = (bandwidth, false);
             }
-            Steering::Deadline(deadline) => self.ladder.steer_deadline(deadline),
-            Steering::Pause => self.set_bandwidth(Some(FLOOR)).await?,
-            Steering::Resume => self.set_bandwidth(self.bandwidth).await?,
+            Steering::Deadline(deadline) => {
+                if !self.ladder.steer_deadline(deadline) {
+                    return Err(SteeringError::PolicyEnded);
+                }
+            }
+            Steering::Pause => {
+                self.set_bandwidth(Some(FLOOR)).await?;
+                self.is_paused = true;
+            }
+            Steering::Resume => self.speed_up().await?,
             Steering::Suspend => self.suspend().await?,
         }
-        tracing::info!(id = %self.instance, ?steering, "the job was told by hand");
         Ok(())
     }
 
-    /// What the guest's next migration, by whomever, shall find as it was. There being no guest any more is success.
-    pub(super) async fn restore(&self) {
-        let Some(Usual { downtime_millis, bandwidth_mib }) = self.usual else { return };
-        let (downtime, bandwidth) = (self.told.is_some(), self.changed_bandwidth);
-        let restored = self
-            .of_guest("restore the usual migration limits of", move |domain| {
-                if downtime {
-                    domain.migrate_set_max_downtime(downtime_millis, 0)?;
-                }
-                if bandwidth {
-                    domain.migrate_set_max_speed(bandwidth_mib, 0)?;
-                }
-                Ok(())
-            })
-            .await;
-        if let Err(error) = restored {
-            tracing::debug!(id = %self.instance, %error, "its next migration begins with the limits of this one");
+    async fn tell_downtime(&mut self) {
+        let downtime = self.ladder.downtime();
+        if self.told == Some(downtime) {
+            return;
+        }
+        if let Err(error) = self.set_downtime(downtime).await {
+            tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime");
         }
     }
 
-    async fn set_downtime(&self, downtime: Duration) -> Result<(), Error> {
+    async fn set_downtime(&mut self, downtime: Duration) -> Result<(), Error> {
+        self.changed.downtime = true;
         let millis = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
-        self.of_guest("set the migration downtime of", move |domain| Ok(domain.migrate_set_max_downtime(millis, 0)?))
-            .await
+        let set = move |domain: &Domain| Ok(domain.migrate_set_max_downtime(millis, 0)?);
+        self.of_guest("set the migration downtime of", set).await?;
+        self.told = Some(downtime);
+        Ok(())
     }
 
     async fn set_bandwidth(&mut self, bandwidth: Option<ByteSize>) -> Result<(), Error> {
         let usual = self.usual.map(|usual| usual.bandwidth_mib);
-        let Some(mib) = bandwidth.map(whole_mib).or(usual) else { return Ok(()) };
-        self.changed_bandwidth = true;
-        self.of_guest("set the migration bandwidth of", move |domain| Ok(domain.migrate_set_max_speed(mib, 0)?)).await
+        let (Some(mib), Some(_)) = (bandwidth.map(whole_mib).or(usual), usual) else {
+            // What cannot be put back is not changed.
+            let source =
+                Fault { code: sys::VIR_ERR_OPERATION_FAILED, message: "libvirt has not told what is usual".to_owned() };
+            return Err(Error::Refused { asked: format!("set the bandwidth of domain {}", self.instance), source });
+        };
+        self.changed.bandwidth = true;
+        let set = move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, 0)?);
+        self.of_guest("set the migration bandwidth of", set).await
     }
 
-    async fn suspend(&self) -> Result<(), Error> {
-        self.of_guest("stop, so that it can be moved,", |domain| Ok(domain.suspend()?)).await
+    /// Ends a pause.
+    async fn speed_up(&mut self) -> Result<(), Error> {
+        self.set_bandwidth(self.bandwidth).await?;
+        self.is_paused = false;
+        Ok(())
+    }
+
+    /// A guest that stands still waits for what is left: it is not to wait for the sake of a pause.
+    async fn suspend(&mut self) -> Result<(), Error> {
+        if self.is_paused {
+            self.speed_up().await?;
+        }
+        self.changed.suspended = true;
+        self.of_guest("stop, so that it can be moved,", |domain| Ok(domain.suspend()?)).await?;
+        self.suspend = Suspend::Done;
+        tracing::info!(id = %self.instance, "the guest is stopped, so that the rest can be sent");
+        Ok(())
+    }
+
+    /// After a job that did not end well: what the guest's next migration, by whomever, shall find as it was. There being no guest
+    /// any more is success.
+    ///
+    /// libvirt lets a guest go on that was stopped meanwhile. If it was stopped too late for that, `is_aborted` says for certain that
+    /// it runs nowhere else, and it is let go on here.
+    pub(super) async fn restore(&self, is_aborted: bool) {
+        let Changed { downtime, bandwidth, suspended } = self.changed;
+        if let Some(Usual { downtime_millis, bandwidth_mib }) = self.usual {
+            if downtime {
+                let restore = move |domain: &Domain| Ok(domain.migrate_set_max_downtime(downtime_millis, 0)?);
+                self.restored(self.of_guest("restore the migration downtime of", restore).await);
+            }
+            if bandwidth {
+                let restore = move |domain: &Domain| Ok(domain.migrate_set_max_speed(bandwidth_mib, 0)?);
+                self.restored(self.of_guest("restore the migration bandwidth of", restore).await);
+            }
+        }
+        if suspended && is_aborted {
+            let go_on = |domain: &Domain| match ffi::state(domain)? {
+                (sys::VIR_DOMAIN_PAUSED, _) => Ok(domain.resume()?),
+                _ => Ok(()),
+            };
+            self.restored(self.of_guest("let go on", go_on).await);
+        }
+    }
+
+    fn restored(&self, restored: Result<(), Error>) {
+        if let Err(error) = restored
+            && !matches!(error, Error::NoDomain { .. })
+        {
+            tracing::warn!(id = %self.instance, %error, "the guest is not quite as it was before its migration");
+        }
     }
 
     async fn of_guest(
@@ -167,8 +285,8 @@ impl Steersman<'_> {
     }
 }
 
-/// What is usual for the guest's migrations, before anybody says otherwise. `None` if libvirt does not tell: nothing needs it then.
-pub(super) async fn usual(libvirt: &Libvirt, id: InstanceId) -> Option<Usual> {
+/// What is usual for the guest's migrations, before anybody says otherwise.
+async fn usual(libvirt: &Libvirt, id: InstanceId) -> Option<Usual> {
     let asked = format!("read the migration limits of domain {id}");
     let read = libvirt.read(asked, move |connection| {
         let Some(domain) = lookup(connection, id)? else { return Ok(None) };
@@ -179,7 +297,7 @@ pub(super) async fn usual(libvirt: &Libvirt, id: InstanceId) -> Option<Usual> {
 
 /// libvirt's unit. Never less than was asked for.
 pub(super) fn whole_mib(bandwidth: ByteSize) -> u64 {
-    bandwidth.as_u64().div_ceil(ByteSize::mib(1).as_u64()).max(1)
+    bandwidth.as_u64().div_ceil(ByteSize::mib(1).as_u64()).clamp(1, MOST_MIB)
 }
 
 #[cfg(test)]
@@ -189,5 +307,6 @@ mod tests {
     #[test]
     fn libvirt_is_told_whole_mebibytes_and_never_none() {
         assert_eq!([0, 1, 1 << 20, (1 << 20) + 1, 5 << 20].map(|bytes| whole_mib(ByteSize::b(bytes))), [1, 1, 1, 2, 5]);
+        assert_eq!(whole_mib(ByteSize::b(u64::MAX)), MOST_MIB);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use virt_sys as sys;
 use vmferry_core::migration::{Progress, Statistics};
 
@@ -18,7 +18,7 @@ pub(super) struct Observed<F> {
     progress: F,
     stopped: Arc<Notify>,
     round: Arc<Notify>,
-    samples: watch::Sender<Option<Progress>>,
+    samples: Option<mpsc::UnboundedSender<Progress>>,
     began: Instant,
     last: Option<Progress>,
     handed_over: bool,
@@ -32,7 +32,7 @@ impl<F: Fn(Progress)> Observed<F> {
             progress,
             stopped,
             round: Arc::default(),
-            samples: watch::Sender::default(),
+            samples: None,
             began: Instant::now(),
             last: None,
             handed_over: false,
@@ -46,8 +46,10 @@ impl<F: Fn(Progress)> Observed<F> {
     }
 
     /// Every sample, also of a job that has not begun to send anything.
-    pub(super) fn samples(&self) -> watch::Receiver<Option<Progress>> {
-        self.samples.subscribe()
+    pub(super) fn samples(&mut self) -> mpsc::UnboundedReceiver<Progress> {
+        let (sender, samples) = mpsc::unbounded_channel();
+        self.samples = Some(sender);
+        samples
     }
 
     /// The newest sample of a job that has begun to send.
@@ -102,7 +104,10 @@ impl<F: Fn(Progress)> Observed<F> {
             Event::Round => self.round.notify_one(),
             Event::Sampled(sample) => {
                 let sample = Progress { stopped: self.handed_over, ..sample };
-                self.samples.send_replace(Some(sample));
+                if let Some(samples) = &self.samples {
+                    // Nobody steers a job that is over.
+                    let _ = samples.send(sample);
+                }
                 // Until QEMU has begun libvirt knows the time and nothing else.
                 if sample.total > ByteSize::b(0) {
                     (self.progress)(sample);
