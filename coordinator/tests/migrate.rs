@@ -549,3 +549,24 @@ async fn a_watcher_that_is_cut_off_goes_on_where_it_was() {
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
     cluster.vmferry("watch nonesuch").await.code(2);
 }
+
+#[tokio::test]
+async fn a_watcher_waits_until_both_hosts_are_done() {
+    let cluster = Cluster::new().await;
+    cluster.world().lingers = true;
+    let id = left_behind(&cluster).await;
+    let watching = cluster.start("watch web -o json");
+    cluster.vmferry(&format!("abort {id}")).await.success();
+    let output = watching.wait_with_output().await.expect("ran");
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
+    assert_eq!((output.status.code(), last["outcome"].as_str()), (Some(4), Some("aborted_rolled_back")), "{last}");
+}
+
+#[tokio::test]
+async fn an_abort_may_name_the_instance() {
+    let cluster = Cluster::new().await;
+    left_behind(&cluster).await;
+    let (code, aborted) = cluster.json("abort web").await;
+    assert_eq!((code, aborted["outcome"].as_str()), (0, Some("aborted_rolled_back")), "{aborted}");
+}

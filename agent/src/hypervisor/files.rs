@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
 use vmferry_core::disk::{File, Probe, Seen, SeenProbe};
 
 use crate::storage::blocking::within;
@@ -75,9 +76,11 @@ pub(super) fn remove(probe: &Probe) -> io::Result<()> {
 
 /// What is here at this path, which the source has `shown` to be so; `probe` is what it has put beside it.
 ///
-/// Looks again for a while, as long as a probe that should be here is not.
+/// Looks again for a while, as long as a probe that should be here is not; but where a file system believes nothing of what it
+/// saw before, what is not there at once is not there.
 pub(super) fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io::Result<Option<Seen>> {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = if sees_at_once(Path::new(path)) { Duration::ZERO } else { PATIENCE };
+    let deadline = Instant::now() + patience;
     loop {
         let seen = match look_at(path) {
             Ok(file) => {
@@ -103,6 +106,13 @@ pub(super) fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io
     }
 }
 
+/// Whether the file system in which a path lies, or would, is this host's own. Of all others it is not known.
+fn sees_at_once(path: &Path) -> bool {
+    let existing = path.ancestors().find_map(|ancestor| statfs(ancestor).ok());
+    let own = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
+    existing.is_some_and(|file_system| own.contains(&file_system.filesystem_type()))
+}
+
 fn read(directory: &str, file_name: &str) -> io::Result<SeenProbe> {
     let path = Path::new(directory).join(file_name);
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
@@ -117,6 +127,14 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn only_file_systems_of_the_host_itself_are_believed_at_once() {
+        assert!(sees_at_once(Path::new("/dev/shm/not/there")), "tmpfs");
+        for other in ["/proc/not/there", "/sys/not/there", "not/there"] {
+            assert!(!sees_at_once(Path::new(other)), "{other}");
+        }
+    }
 
     #[test]
     fn a_probe_is_seen_beside_the_real_file_until_it_is_removed() {

@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) writes: u64,
     /// What the job was told.
     pub(crate) steered: Vec<Steering>,
+    /// The destination takes its time to take back what it did.
+    pub(crate) lingers: bool,
     /// The destination cannot take back what it did.
     pub(crate) leaves: bool,
     /// What was said of the guest's one disk.

@@ -98,6 +98,10 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = order(request.order).id;
         let cause: Cause = vmferry_proto::convert::required(request.cause, "cause").expect("a coordinator of ours");
         self.begin(id, Phase::Cleanup)?;
+        let lingers = self.name == "node-31" && self.world().lingers;
+        if lingers {
+            sleep(Duration::from_millis(600)).await;
+        }
         self.end(id, vmferry_core::flow::rolled_back(&cause), Some(cause))?;
         let leaves = self.name == "node-31" && self.world().leaves;
         let left = |what: &str| if leaves { vec![what.to_owned()] } else { vec![] };
