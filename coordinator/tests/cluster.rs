@@ -117,6 +117,16 @@ impl Cluster {
         (output.status.code().expect("not killed"), document.unwrap_or_else(|_| panic!("{}", said(&output))))
     }
 
+    /// The id of a migration whose coordinator was killed while the guest moved.
+    pub(crate) async fn left_behind(&self) -> String {
+        self.world().is_slow = true;
+        let mut running = self.start("migrate web --to node-31");
+        self.moving().await;
+        running.kill().await.expect("killed");
+        let (_, open) = self.json("migrations --active").await;
+        open["migrations"][0]["id"].as_str().expect("an id").to_owned()
+    }
+
     /// Waits until the guest moves.
     pub(crate) async fn moving(&self) {
         while !self.world().is_moving {

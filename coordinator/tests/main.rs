@@ -1,6 +1,7 @@
 //! The binary as a person runs it.
 
 mod cluster;
+mod convergence;
 mod groups;
 mod migrate;
 mod pki;

@@ -1,0 +1,68 @@
+//! Looking on.
+
+use tonic::Status;
+use vmferry_core::{
+    agent::CallError,
+    id::MigrationId,
+    migration::{Progress, Record},
+};
+use vmferry_proto::v1;
+
+use super::{RESTART, RemoteAgent, error, patience::Patience};
+use crate::exit::Failed;
+
+/// What somebody sees who looks on.
+pub(crate) struct Seen {
+    /// The source's half.
+    pub(crate) record: Record,
+    /// A sample of the job, if it is new.
+    pub(crate) progress: Option<Progress>,
+    /// Stands for this sample and all before it.
+    pub(crate) token: u64,
+}
+
+impl RemoteAgent {
+    /// Looks on while a migration that leaves this host goes on. Returns when this host's half has ended.
+    pub(crate) async fn watch(
+        &self,
+        id: MigrationId,
+        after: u64,
+        mut seen: impl FnMut(Seen) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let (mut token, mut patience) = (after, Patience::new(RESTART));
+        loop {
+            let before = token;
+            let broken = match self.look_on(id, &mut token, &mut seen).await {
+                Ok(ended) => return ended,
+                Err(error) => error,
+            };
+            // It was heard meanwhile: the silence begins now.
+            if token > before {
+                patience = Patience::new(RESTART);
+            }
+            patience.bear(broken).await?;
+        }
+    }
+
+    async fn look_on(
+        &self,
+        id: MigrationId,
+        token: &mut u64,
+        seen: &mut impl FnMut(Seen) -> Result<(), Failed>,
+    ) -> Result<Result<(), Failed>, CallError> {
+        let broken = |status: Status| error::from_status(&status, &self.endpoint);
+        let request = v1::WatchMigrationRequest { migration_id: id.to_string(), after: *token };
+        let mut responses = self.phases().watch_migration(request).await.map_err(broken)?.into_inner();
+        let mut has_ended = false;
+        while let Some(response) = responses.message().await.map_err(broken)? {
+            *token = response.token;
+            let record: Record = self.read(response.migration)?;
+            has_ended = record.outcome.is_some();
+            let progress = response.progress.map(|progress| self.read(Some(progress))).transpose()?;
+            if let Err(failed) = seen(Seen { record, progress, token: *token }) {
+                return Ok(Err(failed));
+            }
+        }
+        if has_ended { Ok(Ok(())) } else { Err(error::cut_short(&self.endpoint)) }
+    }
+}
