@@ -141,20 +141,22 @@ impl Migration {
 
     /// Tells the running job something else than its order says. Returns once libvirt has taken it.
     pub async fn steer(&self, steering: Steering) -> Result<(), Fault> {
-        self.helm.steer(steering).await.map_err(|error| match error {
-            SteeringError::NoJob => {
-                let state = self.state.borrow();
-                let order = state.order();
-                let (name, to) = (&order.instance_name, &order.destination.host);
-                let is_over = state.statistics().is_some() || state.cause().is_some() || state.outcome().is_some();
-                let message = match is_over || self.cancel.is_cancelled() {
-                    true => format!("the move of {name} to {to} is over, or about to be"),
-                    false => format!("no memory of {name} is sent to {to} just now; say it again once it is"),
-                };
-                Fault::new(Reason::NothingToSteer, message)
+        self.helm.steer(steering).await.map_err(|error| {
+            let state = self.state.borrow();
+            let (name, to) = (&state.order().instance_name, &state.order().destination.host);
+            let nothing = |message| Fault::new(Reason::NothingToSteer, message);
+            let too_late = || nothing(format!("the move of {name} to {to} is over, or about to be"));
+            let too_early = || nothing(format!("no memory of {name} is sent to {to} yet; say it again once it is"));
+            let is_over = state.statistics().is_some() || state.cause().is_some() || state.outcome().is_some();
+            match error {
+                SteeringError::NoJob if is_over => too_late(),
+                SteeringError::NoJob | SteeringError::TooEarly => too_early(),
+                SteeringError::TooLate => too_late(),
+                SteeringError::PolicyEnded => {
+                    nothing(format!("the policy of the move of {name} has taken its last step"))
+                }
+                SteeringError::Libvirt(error) => error.into(),
             }
-            SteeringError::PolicyEnded => Fault::new(Reason::NothingToSteer, error.to_string()),
-            SteeringError::Libvirt(error) => error.into(),
         })
     }
 

@@ -177,37 +177,39 @@ pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &st
     }
 }
 
-/// The migration that `wanted` names: that of its instance that goes on, or was the last; or as [`find`] has it.
+/// The migration that `wanted` names: the one of its instance that goes on, or was the last; or as [`find`] has it.
 pub(crate) fn newest(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
-    let of_instance = |migration: &&Migration| migration.order.instance_name == wanted;
-    let open = migrations.iter().filter(of_instance).find(|migration| migration.is_open());
-    match open.or(migrations.iter().find(of_instance)) {
-        Some(migration) => Ok(migration.clone()),
-        None => find(migrations, silent, wanted),
-    }
-}
-
-/// The migration that goes on and that `wanted` names: as [`find`] has it, or by its instance.
-pub(crate) fn moving(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
-    let (of_instance, others): (Vec<_>, Vec<_>) = migrations
-        .into_iter()
-        .filter(Migration::is_open)
-        .partition(|migration| migration.order.instance_name == wanted);
-    match (of_instance.len(), of_instance.into_iter().next()) {
-        (1, Some(only)) => Ok(only),
-        (0, _) => find(others, silent, wanted).map_err(|failed| Failed {
-            message: match failed.reason {
-                Some(Reason::MigrationNotFound) => {
-                    format!("{}; only what goes on can be told anything", failed.message)
-                }
-                _ => failed.message,
-            },
-            ..failed
-        }),
-        (count, _) => Err(Failed::usage(format!(
+    let (of_instance, others): (Vec<_>, Vec<_>) =
+        migrations.into_iter().partition(|migration| migration.order.instance_name == wanted);
+    let open = of_instance.iter().filter(|migration| migration.is_open()).count();
+    let wanted_one = of_instance.into_iter().find(|migration| open == 0 || migration.is_open());
+    match (open, wanted_one) {
+        (_, None) => find(others, silent, wanted),
+        (0, Some(_)) if !silent.is_empty() => {
+            let unasked: Vec<_> = silent.iter().map(|error| error.host.as_str()).collect();
+            let message = format!(
+                "no migration of {wanted} goes on at the hosts that answered, and {} could not be asked{}",
+                unasked.join(", "),
+                crate::render::list(silent)
+            );
+            Err(Failed::because(Reason::MigrationNotFound, message).with_exit(Exit::Unreachable))
+        }
+        (0 | 1, Some(only)) => Ok(only),
+        (count, Some(_)) => Err(Failed::usage(format!(
             "{count} instances are called {wanted} and move; name the migration (`vmferry migrations --active`)"
         ))),
     }
+}
+
+/// The migration that goes on and that `wanted` names, as [`newest`] has it.
+pub(crate) fn moving(mut migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
+    migrations.retain(Migration::is_open);
+    newest(migrations, silent, wanted).map_err(|failed| match failed.reason {
+        Some(Reason::MigrationNotFound) => {
+            Failed { message: format!("{}; only what goes on can be told anything", failed.message), ..failed }
+        }
+        _ => failed,
+    })
 }
 
 #[cfg(test)]

@@ -108,6 +108,10 @@ pub(super) fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io
 
 /// Whether the file system in which a path lies, or would, is this host's own. Of all others it is not known.
 fn sees_at_once(path: &Path) -> bool {
+    // A link whose end is not to be seen may lead anywhere.
+    if statfs(path).is_err() && path.is_symlink() {
+        return false;
+    }
     let existing = path.ancestors().find_map(|ancestor| statfs(ancestor).ok());
     let own = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
     existing.is_some_and(|file_system| own.contains(&file_system.filesystem_type()))
@@ -131,6 +135,10 @@ mod tests {
     #[test]
     fn only_file_systems_of_the_host_itself_are_believed_at_once() {
         assert!(sees_at_once(Path::new("/dev/shm/not/there")), "tmpfs");
+        let link = Path::new("/dev/shm").join(format!("vmferry-test-{}", std::process::id()));
+        std::os::unix::fs::symlink("/not/to/be/seen", &link).expect("a link");
+        assert!(!sees_at_once(&link), "it may lead anywhere");
+        fs::remove_file(&link).expect("removed");
         for other in ["/proc/not/there", "/sys/not/there", "not/there"] {
             assert!(!sees_at_once(Path::new(other)), "{other}");
         }

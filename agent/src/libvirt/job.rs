@@ -192,11 +192,12 @@ async fn run(
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
     // Cancelled with `cancel`, or when the policy gives the job up.
-    let end = cancel.child_token();
+    let (end, over) = (cancel.child_token(), CancellationToken::new());
     let asked = format!("migrate domain {id}");
     // A connection of its own: this call takes one for minutes, and the others are few.
     let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
-    let mut steersman = Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, end.clone()).await;
+    let mut steersman =
+        Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, end.clone(), over.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
     let mut observed = Observed::new(events, move |sample| progress(sample), stopped);
     let (rounds, samples) = (observed.rounds(), observed.samples());
@@ -212,6 +213,7 @@ async fn run(
     // migration, which needs neither of them to go on.
     if let Err(error) = thread::Builder::new().name(format!("migrate-{id}")).spawn(call_thread) {
         let source = Fault { code: sys::VIR_ERR_SYSTEM_ERROR, message: error.to_string() };
+        steersman.restore().await;
         return Err(JobError::Libvirt(Error::Refused { asked, source }));
     }
 
@@ -227,27 +229,26 @@ async fn run(
         call
     });
     let call = {
-        let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
-        let mut aborter = pin!(attend::abort(&libvirt, id, &end));
-        let over = CancellationToken::new();
-        let mut steering = pin!(steersman.steer(samples, helm.hold(), over.clone()));
-        let call = loop {
-            tokio::select! {
-                call = &mut call => break call,
-                () = observed.next() => {}
-                never = &mut sampler => match never {},
-                never = &mut aborter => match never {},
-                () = &mut steering => {}
+        let mut steering = pin!(steersman.steer(samples, helm.hold()));
+        let call = {
+            let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
+            let mut aborter = pin!(attend::abort(&libvirt, id, &end));
+            loop {
+                tokio::select! {
+                    call = &mut call => break call,
+                    () = observed.next() => {}
+                    never = &mut sampler => match never {},
+                    never = &mut aborter => match never {},
+                    () = &mut steering => {}
+                }
             }
         };
         over.cancel();
         steering.await;
         call
     };
-    match &call {
-        Call::Succeeded => {}
-        Call::Failed(fault) => steersman.restore(fault.is(&[sys::VIR_ERR_OPERATION_ABORTED])).await,
-        Call::Unasked(_) | Call::Lost(_) => steersman.restore(false).await,
+    if !matches!(call, Call::Succeeded) {
+        steersman.restore().await;
     }
     let given_up = end.is_cancelled() && !cancel.is_cancelled();
     match call {

@@ -173,6 +173,8 @@ impl Course {
         // Disks come first; the guest goes on writing to its memory, all of which is still to be sent.
         let mut remaining = disks.as_u64() as f64;
         let mut round = 0;
+        // A guest is stopped when its memory is sent, not before; and not waited for without an end.
+        let mut wanted: Option<f64> = None;
         loop {
             if round > 0 {
                 let fits = speed(time) * ladder.downtime().as_secs_f64();
@@ -181,6 +183,7 @@ impl Course {
                     time = ladder.deadline().map_or(time, |deadline| time.max(deadline.as_secs_f64() + 0.25));
                 }
                 let end = match ladder.see(&sample(time, round, remaining)) {
+                    _ if wanted.is_some() => Some(End::Suspend),
                     Some(Action::Suspend) => Some(End::Suspend),
                     Some(Action::Abort) => Some(End::Abort),
                     Some(Action::Downtime(_)) | None => None,
@@ -201,6 +204,11 @@ impl Course {
                     break;
                 }
                 let end = match ladder.see(&sample(time, round, left)) {
+                    Some(Action::Suspend) if round == 0 => {
+                        wanted = Some(time);
+                        continue;
+                    }
+                    None if wanted.is_some_and(|since| time > 2.0 * since) => End::Abort,
                     Some(Action::Suspend) => End::Suspend,
                     Some(Action::Abort) => End::Abort,
                     Some(Action::Downtime(_)) | None => continue,

@@ -60,7 +60,7 @@ fn small_parts_count_as_two_gib_and_large_ones_as_what_they_are() {
 }
 
 #[test]
-fn of_several_steps_that_are_due_at_once_the_last_counts() {
+fn of_several_steps_that_are_due_at_once_one_is_taken() {
     let steps = [100, 200, 300].map(|millis| Step { when: after(ms(millis)), action: Action::Downtime(ms(millis)) });
     let mut ladder = Ladder::new(&policy([&steps[..], &[END]].concat()), ByteSize::gib(2));
     assert_eq!(ladder.see(&at(ms(250), 1, ByteSize::gib(1))), Some(Action::Downtime(ms(200))));
@@ -348,6 +348,21 @@ fn what_was_sent_before_counts_more_than_what_the_way_would_carry() {
     assert_eq!(usual(&records, &"node-99".parse().expect("valid")), None);
     let guest = Measured { usual: Some(ByteSize::mib(100)), ..measured(1_000, 0, 5_000) };
     assert!((10.3..10.5).contains(&course(&guest, &Policy::default()).total.as_secs_f64()));
+}
+
+#[test]
+fn a_guest_is_not_stopped_while_its_disks_are_copied() {
+    let policy = named("must-finish").expect("one of them");
+    let deadline = Ladder::new(&policy, ByteSize::gib(2)).deadline().expect("not taken yet");
+    // Disks for as long as half of the deadline more, and for ever.
+    let disks = |share: f64| job((deadline.as_secs_f64() * share * 100.0) as u64);
+    let guest = measured(1_024, 300, 100);
+    let late = Course::of(&guest, disks(1.5), &policy, None);
+    assert_eq!((late.end, late.rounds), (Some(End::Suspend), 1), "{late:?}");
+    assert!((10.2..10.4).contains(&late.downtime.as_secs_f64()), "its memory and no disk: {late:?}");
+    let never = Course::of(&guest, disks(9.0), &policy, None);
+    assert_eq!(never.end, Some(End::Abort));
+    assert!((deadline * 2..deadline * 2 + seconds(2)).contains(&never.total), "{never:?}");
 }
 
 #[test]

@@ -15,6 +15,12 @@ pub enum SteeringError {
     /// There is none.
     #[error("no job runs that could be told anything")]
     NoJob,
+    /// No memory is sent yet.
+    #[error("the job sends no memory yet")]
+    TooEarly,
+    /// The guest was stopped for its hand-over, or the job is being given up.
+    #[error("the job is as good as over")]
+    TooLate,
     /// The policy has taken its last step: there is no deadline any more.
     #[error("the policy has taken its last step")]
     PolicyEnded,

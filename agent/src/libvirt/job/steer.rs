@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use tokio::{
     select,
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
@@ -56,13 +56,15 @@ pub(super) struct Steersman {
     changed: Changed,
     /// Ends the job.
     give_up: CancellationToken,
+    /// The job is over.
+    over: CancellationToken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspend {
     No,
-    /// As soon as memory is sent, and libvirt takes it.
-    Wanted,
+    /// As soon as memory is sent, and libvirt takes it; since this time of the job's.
+    Wanted(Duration),
     Done,
 }
 
@@ -70,7 +72,7 @@ enum Suspend {
 struct Changed {
     downtime: bool,
     bandwidth: bool,
-    /// Whether the guest was stopped, or may have been.
+    /// Whether the guest ran and was stopped, or may have been.
     suspended: bool,
 }
 
@@ -82,6 +84,7 @@ impl Steersman {
         ladder: Ladder,
         bandwidth: Option<ByteSize>,
         give_up: CancellationToken,
+        over: CancellationToken,
     ) -> Self {
         let mut steersman = Self {
             libvirt: libvirt.clone(),
@@ -95,27 +98,29 @@ impl Steersman {
             suspend: Suspend::No,
             changed: Changed::default(),
             give_up,
+            over,
         };
         steersman.tell_downtime().await;
         steersman
     }
 
-    /// Until `over`. What is being told then is told to its end, so that nothing of it comes after what follows.
-    pub(super) async fn steer(
-        &mut self,
-        mut samples: mpsc::UnboundedReceiver<Progress>,
-        mut helm: Held,
-        over: CancellationToken,
-    ) {
+    /// Until the job is over. What is being told then is told to its end, so that nothing of it comes after what follows.
+    pub(super) async fn steer(&mut self, mut samples: mpsc::UnboundedReceiver<Progress>, mut helm: Held) {
+        let over = self.over.clone();
         loop {
             select! {
                 biased;
                 () = over.cancelled() => return,
-                Some(sample) = samples.recv() => {
-                    self.last = (sample, Instant::now());
-                    self.follow(&sample).await;
+                Some(sample) = samples.recv() => self.note(sample).await,
+                told = helm.next() => {
+                    // Whoever tells it may have seen more of the job than the newest sample has: the one after the next is newer.
+                    for _ in 0..2 {
+                        if self.last.0.round == 0 && let Ok(Some(sample)) = timeout(SILENCE, samples.recv()).await {
+                            self.note(sample).await;
+                        }
+                    }
+                    self.answer(told).await;
                 }
-                told = helm.next() => self.answer(told).await,
                 () = sleep(SILENCE) => {
                     let (last, at) = self.last;
                     self.follow(&Progress { elapsed: last.elapsed + at.elapsed(), ..last }).await;
@@ -124,17 +129,26 @@ impl Steersman {
         }
     }
 
+    async fn note(&mut self, sample: Progress) {
+        self.last = (sample, Instant::now());
+        self.follow(&sample).await;
+    }
+
     /// What libvirt has not taken is tried again with the next sample.
     async fn follow(&mut self, sample: &Progress) {
         match self.ladder.see(sample) {
-            Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted,
+            Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
             Some(Action::Abort) => self.give_up.cancel(),
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
         self.tell_downtime().await;
-        // While disks are copied the guest would stand still for all of them.
-        if self.suspend == Suspend::Wanted
-            && sample.round > 0
+        let Suspend::Wanted(since) = self.suspend else { return };
+        // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
+        if sample.round == 0 {
+            if sample.elapsed > since * 2 {
+                self.give_up.cancel();
+            }
+        } else if !self.is_over()
             && let Err(error) = self.suspend().await
         {
             tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
@@ -156,8 +170,11 @@ impl Steersman {
     async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
         let (last, _) = self.last;
         let is_handed_over = last.stopped && self.suspend != Suspend::Done;
-        if last.round == 0 || is_handed_over || self.give_up.is_cancelled() {
-            return Err(SteeringError::NoJob);
+        if is_handed_over || self.is_over() {
+            return Err(SteeringError::TooLate);
+        }
+        if last.round == 0 {
+            return Err(SteeringError::TooEarly);
         }
         match steering {
             Steering::Downtime(downtime) => {
@@ -227,8 +244,12 @@ impl Steersman {
         if self.is_paused {
             self.speed_up().await?;
         }
-        self.changed.suspended = true;
-        self.of_guest("stop, so that it can be moved,", |domain| Ok(domain.suspend()?)).await?;
+        let state = self.of_guest("tell the state of", ffi::state).await?;
+        // One that its owner has paused is not ours to let go on.
+        if state.0 == sys::VIR_DOMAIN_RUNNING {
+            self.changed.suspended = true;
+            self.of_guest("stop, so that it can be moved,", |domain| Ok(domain.suspend()?)).await?;
+        }
         self.suspend = Suspend::Done;
         tracing::info!(id = %self.instance, "the guest is stopped, so that the rest can be sent");
         Ok(())
@@ -237,9 +258,9 @@ impl Steersman {
     /// After a job that did not end well: what the guest's next migration, by whomever, shall find as it was. There being no guest
     /// any more is success.
     ///
-    /// libvirt lets a guest go on that was stopped meanwhile. If it was stopped too late for that, `is_aborted` says for certain that
-    /// it runs nowhere else, and it is let go on here.
-    pub(super) async fn restore(&self, is_aborted: bool) {
+    /// libvirt lets a guest go on that was stopped meanwhile. One that was stopped too late for that had gone on by then: libvirt calls
+    /// it paused by its user, not by a migration, and it is let go on again.
+    pub(super) async fn restore(&self) {
         let Changed { downtime, bandwidth, suspended } = self.changed;
         if let Some(Usual { downtime_millis, bandwidth_mib }) = self.usual {
             if downtime {
@@ -251,9 +272,9 @@ impl Steersman {
                 self.restored(self.of_guest("restore the migration bandwidth of", restore).await);
             }
         }
-        if suspended && is_aborted {
+        if suspended {
             let go_on = |domain: &Domain| match ffi::state(domain)? {
-                (sys::VIR_DOMAIN_PAUSED, _) => Ok(domain.resume()?),
+                (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_USER) => Ok(domain.resume()?),
                 _ => Ok(()),
             };
             self.restored(self.of_guest("let go on", go_on).await);
@@ -268,11 +289,15 @@ impl Steersman {
         }
     }
 
-    async fn of_guest(
+    fn is_over(&self) -> bool {
+        self.over.is_cancelled() || self.give_up.is_cancelled()
+    }
+
+    async fn of_guest<T: Send + 'static>(
         &self,
         asked: &str,
-        step: impl Fn(&Domain) -> Result<(), Fault> + Send + Sync + 'static,
-    ) -> Result<(), Error> {
+        step: impl Fn(&Domain) -> Result<T, Fault> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
         let id = self.instance;
         let done = self
             .libvirt
