@@ -29,7 +29,7 @@ pub use self::{
     power::Power,
     storage::{OnSent, Storage},
 };
-pub use crate::libvirt::{Control, Helm, OnProgress, SteeringError};
+pub use crate::libvirt::{Control, Helm, OnProgress, OnSwitch, SteeringError, Switch};
 
 /// What went wrong at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,8 +85,8 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
     /// Either: closes the migration's sockets and removes its directory.
     fn remove_sockets(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Destination: lets `source`, and nobody else, open tunnel streams of this migration.
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault>;
+    /// Destination: lets the source, and nobody else, open tunnel streams of this migration.
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault>;
 
     /// Destination: lets nobody in any more, and cuts the streams that are open.
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
@@ -98,6 +98,13 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
+        control: Control,
+    ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
+
+    /// Source, after a restart: sends what is left of a guest that was switched to postcopy, as soon as the way is there.
+    fn resume_migration(
+        &self,
+        order: &Order,
         control: Control,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 

@@ -66,6 +66,10 @@ pub enum Entry {
     Filters(Vec<String>),
     /// Whether this host shall start the guest with itself.
     Autostart(bool),
+    /// The guest is about to be switched to postcopy: from now on it may run on the destination.
+    Switching,
+    /// It was not.
+    Stayed,
     /// The job finished.
     Measured(Statistics),
     /// Something failed.
@@ -105,6 +109,8 @@ pub struct State {
     pub filters: Vec<String>,
     /// Whether this host shall start the guest with itself; the destination has it, once pre has begun.
     pub autostart: bool,
+    /// Whether the guest was switched to postcopy, or may have been; the source has it.
+    pub switched: bool,
 }
 
 impl State {
@@ -131,6 +137,7 @@ impl State {
             placed: Vec::new(),
             filters: Vec::new(),
             autostart: false,
+            switched: false,
         })
     }
 
@@ -151,6 +158,8 @@ impl State {
             Entry::Placed(placed) => self.placed = placed,
             Entry::Filters(filters) => self.filters = filters,
             Entry::Autostart(autostart) => self.autostart = autostart,
+            Entry::Switching => self.switched = true,
+            Entry::Stayed => self.switched = false,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),

@@ -140,10 +140,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
-    let grants = Arc::new(Grants::new(config.libvirt_socket.clone(), Arc::clone(&receivers), Arc::clone(&firewall)));
+    let libvirt = Libvirt::new(&config.libvirt_uri);
+    let grants =
+        Grants::new(config.libvirt_socket.clone(), libvirt.clone(), Arc::clone(&receivers), Arc::clone(&firewall));
+    let grants = Arc::new(grants);
     let host = LibvirtHost::new(
         &config,
-        Libvirt::new(&config.libvirt_uri),
+        libvirt,
         Listeners::new(credentials.clone()),
         Arc::clone(&grants),
         receivers,

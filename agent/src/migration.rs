@@ -17,6 +17,7 @@ mod recovery;
 mod samples;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,7 +39,7 @@ use vmferry_core::{
 
 pub use self::samples::Samples;
 use crate::{
-    hypervisor::{Fault, Helm, Hypervisor, SteeringError},
+    hypervisor::{Fault, Helm, Hypervisor, OnProgress, OnSwitch, SteeringError, Switch},
     journal::{Entry, Journal, State},
     phase::{self, Steps, write},
 };
@@ -47,6 +48,8 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(10);
 
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+/// What a job wants remembered, and where it waits until it is.
+type Remember = (Switch, oneshot::Sender<Result<(), String>>);
 
 enum Command {
     Pre(Half, Reply<Vec<Relocation>>),
@@ -129,7 +132,7 @@ impl Migration {
     /// Asks the running job, or the one to come, to end. Returns at once.
     pub fn abort(&self) -> Result<(), Fault> {
         let state = self.state.borrow();
-        if state.statistics().is_some() || state.has_begun(Phase::Post) {
+        if state.statistics().is_some() || state.switched || state.has_begun(Phase::Post) {
             let order = state.order();
             let message =
                 format!("{} is already on {}; the move cannot be aborted", order.instance_name, order.destination.host);
@@ -154,6 +157,13 @@ impl Migration {
                 SteeringError::TooLate => too_late(),
                 SteeringError::PolicyEnded => {
                     nothing(format!("the policy of the move of {name} has taken its last step"))
+                }
+                SteeringError::NotAllowed => nothing(format!(
+                    "the move of {name} was begun with a policy that does not allow postcopy; begin it with --postcopy, or \
+                     stop the guest instead (--how suspend)"
+                )),
+                SteeringError::Way(error) => {
+                    nothing(format!("{name} is not switched to postcopy while the way to {to} is not good: {error}"))
                 }
                 SteeringError::Libvirt(error) => error.into(),
             }
@@ -274,34 +284,74 @@ impl<H: Hypervisor> Task<H> {
         }
         let (order, resolved) = (state.order().clone(), state.resolved.clone());
         let begun = self.begin(Phase::Migrate)?;
-        let sender = Arc::clone(&self.samples);
-        let progress = Arc::new(move |sample| sender.send_modify(|samples| samples.push(sample)));
-        let cancel = self.cancel.clone();
+        let (host, progress) = (Arc::clone(&self.host), self.progress());
         let moved = match order.kind {
             Kind::Live => {
-                let helm = self.helm.clone();
-                phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, helm, cancel).await
+                let (steering, remembers) = self.steering();
+                let moving = phase::migrate::source(&*host, &order, &resolved, relocations, progress, steering);
+                self.remembering(moving, remembers).await
             }
             Kind::Cold { .. } => {
+                let cancel = self.cancel.clone();
                 let mut steps = Steps::new(&mut self.journal);
-                let moving =
-                    phase::cold::source(&*self.host, &order, &resolved, relocations, &mut steps, progress, &cancel);
+                let moving = phase::cold::source(&*host, &order, &resolved, relocations, &mut steps, progress, &cancel);
                 moving.await
             }
         };
-        self.samples.send_modify(Samples::end);
+        let moved = self.measured(moved, begun);
         match moved {
-            Ok(statistics) => {
-                self.append(Entry::Measured(statistics))?;
-                self.done(begun)?;
-                Ok(statistics)
-            }
-            Err(fault) => {
-                let error = self.failed(fault);
+            Ok(statistics) => Ok(statistics),
+            Err(error) => {
                 if order.kind.is_cold() {
                     self.bring_up_again(&error).await;
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Ends the phase in which the guest moved, or did not.
+    fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
+        self.samples.send_modify(Samples::end);
+        let statistics = moved.map_err(|fault| self.failed(fault))?;
+        self.append(Entry::Measured(statistics))?;
+        self.done(begun)?;
+        Ok(statistics)
+    }
+
+    fn progress(&self) -> OnProgress {
+        let sender = Arc::clone(&self.samples);
+        Arc::new(move |sample| sender.send_modify(|samples| samples.push(sample)))
+    }
+
+    /// What a job is steered by, and what it wants remembered meanwhile.
+    fn steering(&self) -> (phase::migrate::Steering, mpsc::Receiver<Remember>) {
+        let (sender, remembers) = mpsc::channel(1);
+        let remember: OnSwitch = Arc::new(move |switch| {
+            let sender = sender.clone();
+            Box::pin(async move {
+                let (reply, done) = oneshot::channel();
+                let asked = sender.send((switch, reply)).await.is_ok();
+                let done = if asked { done.await.ok() } else { None };
+                done.unwrap_or_else(|| Err("the migration is over".to_owned()))
+            })
+        });
+        (phase::migrate::Steering { helm: self.helm.clone(), remember, cancel: self.cancel.clone() }, remembers)
+    }
+
+    /// Journals what the job wants remembered while it runs.
+    async fn remembering<T>(&mut self, job: impl Future<Output = T>, mut remembers: mpsc::Receiver<Remember>) -> T {
+        let mut job = pin!(job);
+        loop {
+            tokio::select! {
+                done = &mut job => return done,
+                Some((switch, reply)) = remembers.recv() => {
+                    let written = self.append(match switch {
+                        Switch::Begins => Entry::Switching,
+                        Switch::Stayed => Entry::Stayed,
+                    });
+                    _ = reply.send(written.map_err(|error| error.message));
+                }
             }
         }
     }

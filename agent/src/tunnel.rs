@@ -15,6 +15,7 @@
 
 mod destination;
 mod source;
+mod streams;
 
 use std::{
     io,

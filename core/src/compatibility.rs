@@ -4,9 +4,10 @@
 
 mod filter;
 mod network;
+mod postcopy;
 mod power;
 
-pub use self::{filter::differs as filter_differs, network::VifSight, power::until_it_stops};
+pub use self::{filter::differs as filter_differs, network::VifSight, postcopy::Postcopy, power::until_it_stops};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,8 @@ pub struct SourceFacts {
     pub filters_missing: Result<Vec<Missing>, String>,
     /// What this host shows of its disks.
     pub shown: Shown,
+    /// What it can do of a postcopy, if the migration may come to one.
+    pub postcopy: Option<Postcopy>,
 }
 
 /// May the instance leave for `destination`?
@@ -202,6 +205,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     }
 
     filter::leaving(&mut checks, facts);
+    postcopy::leaving(&mut checks, name, facts.postcopy);
 
     let shown = &facts.shown;
     let sight = Sight::default();
@@ -250,6 +254,8 @@ pub struct DestinationFacts {
     pub sight: Sight,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
+    /// What it can do of a postcopy, if the migration may come to one.
+    pub postcopy: Option<Postcopy>,
 }
 
 impl DestinationFacts {
@@ -363,6 +369,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
 
     network::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
+    postcopy::arriving(&mut checks, name, facts.postcopy);
 
     let disks = facts.disks(leaving);
     for disk in &definition.disks {

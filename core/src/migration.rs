@@ -183,8 +183,36 @@ pub struct Progress {
     /// Whether the guest was stopped: for its hand-over, or so that the rest can be sent.
     #[serde(default)]
     pub stopped: bool,
+    /// Where the guest runs while it is sent.
+    #[serde(default)]
+    pub mode: Mode,
     /// While the guest is shutting down; nothing moves meanwhile.
     pub shutting_down: Option<ShuttingDown>,
+}
+
+/// Where the guest runs while its memory is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// On the source, until the rest can be sent at once.
+    #[default]
+    Precopy,
+    /// On the destination; what it needs comes first. There is no way back.
+    Postcopy,
+    /// It waits on the destination for memory that does not come: the way is broken. Both halves are kept, and the way is tried
+    /// again until it is there.
+    Broken,
+}
+
+impl Mode {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Precopy => "precopy",
+            Self::Postcopy => "postcopy",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// How long a guest takes to shut itself down.
@@ -215,7 +243,9 @@ impl Progress {
 
     /// Time to the end at the present rates; `None` while it does not converge or nothing is known.
     pub fn eta(&self) -> Option<Duration> {
-        let written = if self.stopped { 0 } else { self.dirty_rate.as_u64() };
+        // What is written where it has arrived is not sent any more.
+        let is_written = !self.stopped && self.mode == Mode::Precopy;
+        let written = if is_written { self.dirty_rate.as_u64() } else { 0 };
         let net = self.rate.as_u64().checked_sub(written).filter(|net| *net > 0)?;
         Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / net as f64))
     }

@@ -6,6 +6,7 @@ mod instances;
 mod job;
 mod measure;
 mod network;
+mod postcopy;
 mod power;
 mod reconcile;
 mod sight;
@@ -60,7 +61,7 @@ pub struct LibvirtHost {
     name: HostName,
     qemu_group: String,
     libvirt: Libvirt,
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
     grants: Arc<Grants>,
     receivers: Arc<Receivers>,
     volumes: Volumes,
@@ -87,7 +88,7 @@ impl LibvirtHost {
             vifs: Vifs::new(config.networks.clone(), firewall, Remembered::load(&config.state_directory)),
             filters: Filters::default(),
             libvirt,
-            listeners,
+            listeners: Arc::new(listeners),
             grants,
             receivers,
             digests: Arc::default(),
@@ -113,7 +114,8 @@ impl LibvirtHost {
     ) -> Result<Host, Fault> {
         let reading = self.libvirt.host().await?;
         let domains = self.libvirt.domains().await?;
-        let active = domains.iter().filter(|domain| domain.sighting == Sighting::Running).count();
+        let active =
+            domains.iter().filter(|domain| matches!(domain.sighting, Sighting::Running | Sighting::Incomplete)).count();
         let memory = memory()?;
         Ok(Host {
             name: self.name.clone(),
@@ -242,6 +244,7 @@ impl Hypervisor for LibvirtHost {
             misplaced,
             filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
+            postcopy: Some(postcopy::able(host.libvirt_version)),
         };
         let instance = self.instance_of(domain);
         let qemu_version = host.qemu_version;
@@ -286,6 +289,7 @@ impl Hypervisor for LibvirtHost {
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
             sight,
             qemu_version: host.qemu_version,
+            postcopy: Some(postcopy::able(host.libvirt_version)),
         })
     }
 
@@ -297,8 +301,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
-        let domain = self.libvirt.domain(&instance.to_string()).await?;
-        Ok(domain.map_or(Sighting::Absent, |domain| domain.sighting))
+        Ok(self.libvirt.sighting(instance).await?)
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
@@ -330,8 +333,8 @@ impl Hypervisor for LibvirtHost {
         }
     }
 
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
-        self.grants.grant(migration, source, self.vifs.awaited_by(migration));
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
+        self.grants.grant(order, self.vifs.awaited_by(order.id));
         Ok(())
     }
 
@@ -348,18 +351,13 @@ impl Hypervisor for LibvirtHost {
         control: Control,
     ) -> Result<Statistics, Fault> {
         let ordered = JobOrder {
-            instance: order.instance,
-            libvirt_socket: tunnel::libvirt_socket(order.id),
-            memory_socket: tunnel::memory_socket(order.id),
-            disk_socket: tunnel::disk_socket(order.id),
             transfer: transfer.clone(),
-            memory: self.domain(order).await?.definition.memory,
             definitions: self.relocated(order, relocations).await?,
-            limits: order.limits.clone(),
+            ..self.ordered(order).await?
         };
         let stopped = Arc::new(Notify::new());
         self.expect_departure(order).await;
-        let job = self.libvirt.migrate(&ordered, control, Arc::clone(&stopped));
+        let job = self.libvirt.migrate(&ordered, control, self.way(order), Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
@@ -368,6 +366,12 @@ impl Hypervisor for LibvirtHost {
             self.forget_departure(order).await;
         }
         moved.map_err(|error| job::fault(order, error))
+    }
+
+    async fn resume_migration(&self, order: &Order, control: Control) -> Result<Statistics, Fault> {
+        let ordered = self.ordered(order).await?;
+        let resumed = self.libvirt.resume_migration(&ordered, control, self.way(order)).await;
+        resumed.map_err(|error| job::fault(order, error))
     }
 
     async fn await_job_end(&self, instance: InstanceId) -> Result<(), Fault> {

@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use virt_sys as sys;
-use vmferry_core::migration::{Progress, Statistics};
+use vmferry_core::migration::{Mode, Progress, Statistics};
 
 /// A job's numbers by libvirt's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Params {
             round: self.round(),
             throttle: u8::try_from(self.number(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(100),
             stopped: false,
+            mode: Mode::Precopy,
             percent: 0,
         }
     }
@@ -130,6 +131,7 @@ mod tests {
             round: 3,
             throttle: 30,
             stopped: false,
+            mode: Mode::Precopy,
             percent: 0,
         };
         assert_eq!(progress, expected);

@@ -3,6 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use bytesize::ByteSize;
+use futures::future::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::{
     sync::mpsc,
@@ -152,7 +153,20 @@ fn job_of(domain: &str) -> JobOrder {
 
 fn control(cancel: CancellationToken) -> Control {
     let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
-    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel }
+    let remember: OnSwitch = Arc::new(|_| Box::pin(async { Ok(()) }));
+    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel, remember }
+}
+
+struct NoWay;
+
+impl Way for NoWay {
+    fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
 }
 
 #[tokio::test]
@@ -160,7 +174,8 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     let host = host();
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
-    let refused = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
+    let refused =
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoWay), Arc::default()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -168,11 +183,11 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
+    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoWay), Arc::default()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::default()).await;
+    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoWay), Arc::default()).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

@@ -15,7 +15,17 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent};
+use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent, OnSwitch};
+
+/// How a job is told something while it runs, and what it has remembered.
+pub struct Steering {
+    /// Where it is told something else than its order says.
+    pub helm: Helm,
+    /// Remembers whether it was switched to postcopy.
+    pub remember: OnSwitch,
+    /// Ends it.
+    pub cancel: CancellationToken,
+}
 
 /// Moves the guest. Returns when the job is over.
 ///
@@ -30,9 +40,9 @@ pub async fn source(
     resolved: &[Resolved],
     relocations: &[Relocation],
     progress: OnProgress,
-    helm: Helm,
-    cancel: CancellationToken,
+    steering: Steering,
 ) -> Result<Statistics, Fault> {
+    let Steering { helm, remember, cancel } = steering;
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
     let (_, copied) = disk::copied_by_the_job(resolved);
@@ -47,8 +57,23 @@ pub async fn source(
         host.await_images(order, &[]).await?;
         go_on(order, &cancel)?;
     }
-    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel };
+    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel, remember };
     host.migrate(order, &transfer, relocations, control).await
+}
+
+/// Sends what is left of a guest that was switched to postcopy, after another process of this agent did so. Returns when the job is
+/// over.
+pub async fn resume(
+    host: &impl Hypervisor,
+    order: &Order,
+    progress: OnProgress,
+    steering: Steering,
+) -> Result<Statistics, Fault> {
+    let Steering { helm, remember, cancel } = steering;
+    host.open_sockets(order, 0).await?;
+    // Nothing is decided any more.
+    let ladder = Ladder::new(&order.limits.policy, convergence::SMALLEST);
+    host.resume_migration(order, Control { ladder, progress, helm, cancel, remember }).await
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

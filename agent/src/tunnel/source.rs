@@ -16,7 +16,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     id::MigrationId,
@@ -24,10 +23,13 @@ use vmferry_core::{
     network::LinkName,
     policy::Flows,
 };
-use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
+use vmferry_proto::v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
-use super::{COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
+use super::{
+    COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice, streams::Streams,
+};
+use crate::libvirt::Standing;
 
 /// How long a stream may take to open, connection and acknowledgement.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +42,7 @@ const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Listeners {
     credentials: watch::Receiver<Credentials>,
-    open: Mutex<HashMap<MigrationId, CancellationToken>>,
+    open: Mutex<HashMap<MigrationId, Streams>>,
 }
 
 impl Listeners {
@@ -58,7 +60,7 @@ impl Listeners {
         if open.contains_key(&order.id) {
             return Ok(());
         }
-        let closed = CancellationToken::new();
+        let streams = Streams::new();
         let ends = [
             (libvirt_socket(order.id), TunnelChannel::Libvirt, 0),
             (memory_socket(order.id), TunnelChannel::Memory, 0),
@@ -68,19 +70,19 @@ impl Listeners {
         for (path, channel, index) in ends.into_iter().chain(images) {
             let group = (channel == TunnelChannel::Disk).then_some(qemu_group);
             // The first ends are closed again if a later one cannot be opened.
-            let listener = bind(&path, group).inspect_err(|_| closed.cancel())?;
-            let end = self.end(order, channel, index, closed.clone())?;
+            let listener = bind(&path, group).inspect_err(|_| streams.close())?;
+            let end = self.end(order, channel, index, streams.clone())?;
             let span = info_span!("tunnel", migration = %order.id, channel = channel.as_str_name(), index);
             tokio::spawn(end.serve(listener).instrument(span));
         }
-        open.insert(order.id, closed);
+        open.insert(order.id, streams);
         Ok(())
     }
 
     /// Waits until every image that was sent is on the destination's disk, cut to these lengths; without any: as long as it
     /// was made. An error is a sentence.
     pub async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::ImagesDone, 0, CancellationToken::new());
+        let end = self.end(order, TunnelChannel::ImagesDone, 0, Streams::new());
         let mut end = end.map_err(|error| error.to_string())?;
         end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
@@ -89,7 +91,7 @@ impl Listeners {
 
     /// Tells the destination what is remembered of the guest's conversations, by its taps there. An error is a sentence.
     pub async fn send_flows(&self, order: &Order, flows: &BTreeMap<LinkName, Flows>) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::Flows, 0, CancellationToken::new());
+        let end = self.end(order, TunnelChannel::Flows, 0, Streams::new());
         let end = end.map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(flows).map_err(|error| error.to_string())?;
         let sent = async {
@@ -107,12 +109,7 @@ impl Listeners {
 
     /// What the way to another host's agent carries per second, by sending it something for a moment. An error is a sentence.
     pub async fn probe(&self, destination: &Endpoint) -> Result<ByteSize, String> {
-        let end = End {
-            credentials: self.credentials.clone(),
-            destination: destination.clone(),
-            request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
-            closed: CancellationToken::new(),
-        };
+        let end = self.probing(destination);
         let probed = async {
             let mut tls = end.connect().await?;
             let sent = async {
@@ -132,7 +129,41 @@ impl Listeners {
         timeout(OPEN_LIMIT, probed).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
-    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {
+    /// Whether another host's agent can be reached. An error is a sentence.
+    pub async fn reach(&self, destination: &Endpoint) -> Result<(), String> {
+        let end = self.probing(destination);
+        let reached = async {
+            let mut tls = end.connect().await?;
+            tls.shutdown().await.map_err(|error| error.to_string())
+        };
+        timeout(OPEN_LIMIT, reached).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    }
+
+    /// Cuts what streams of the migration are open, at both ends, and asks how far the guest is there. An error is a sentence.
+    pub async fn renew(&self, order: &Order) -> Result<Standing, String> {
+        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
+            streams.cut();
+        }
+        let end = self.end(order, TunnelChannel::Renew, 0, Streams::new()).map_err(|error| error.to_string())?;
+        let answer = timeout(OPEN_LIMIT, end.ask()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
+        match answer?.1.standing() {
+            PostcopyStanding::Incomplete => Ok(Standing::Incomplete),
+            PostcopyStanding::Complete => Ok(Standing::Complete),
+            PostcopyStanding::Gone => Ok(Standing::Gone),
+            PostcopyStanding::Unspecified => Err(format!("{} does not say how far it is", order.destination.host)),
+        }
+    }
+
+    fn probing(&self, destination: &Endpoint) -> End {
+        End {
+            credentials: self.credentials.clone(),
+            destination: destination.clone(),
+            request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
+            streams: Streams::new(),
+        }
+    }
+
+    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, streams: Streams) -> io::Result<End> {
         let image = u32::try_from(index).map_err(io::Error::other)?;
         Ok(End {
             credentials: self.credentials.clone(),
@@ -143,14 +174,14 @@ impl Listeners {
                 image,
                 image_bytes: Vec::new(),
             },
-            closed,
+            streams,
         })
     }
 
     /// Closes them and cuts their streams.
     pub fn close(&self, migration: MigrationId) {
-        if let Some(closed) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
-            closed.cancel();
+        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
+            streams.close();
         }
     }
 }
@@ -172,13 +203,13 @@ struct End {
     credentials: watch::Receiver<Credentials>,
     destination: Endpoint,
     request: TunnelRequest,
-    closed: CancellationToken,
+    streams: Streams,
 }
 
 impl End {
     /// One at a time: the next connection is accepted when the far end has this one.
     async fn serve(self, listener: UnixListener) {
-        while let Some(accepted) = self.closed.run_until_cancelled(listener.accept()).await {
+        while let Some(accepted) = self.streams.closed().run_until_cancelled(listener.accept()).await {
             let unix = match accepted {
                 Ok((unix, _)) => unix,
                 Err(error) => {
@@ -198,6 +229,10 @@ impl End {
     }
 
     async fn connect(&self) -> Result<Stream, String> {
+        self.ask().await.map(|(tls, _)| tls)
+    }
+
+    async fn ask(&self) -> Result<(Stream, TunnelResponse), String> {
         let credentials = self.credentials.borrow().clone();
         let Endpoint { host, address } = &self.destination;
         let mut tls = dial(&credentials, address, host.as_str(), Protocol::Tunnel, OPEN_LIMIT)
@@ -207,11 +242,11 @@ impl End {
             send(&mut tls, &self.request).await?;
             receive::<TunnelResponse>(&mut tls).await
         };
-        let TunnelResponse { refusal } = opened.await.map_err(|error| error.to_string())?;
-        if refusal.is_empty() { Ok(tls) } else { Err(refusal) }
+        let response = opened.await.map_err(|error| error.to_string())?;
+        if response.refusal.is_empty() { Ok((tls, response)) } else { Err(response.refusal) }
     }
 
     fn carry(&self, unix: UnixStream, tls: Stream) {
-        tokio::spawn(splice(unix, tls, self.closed.clone()).in_current_span());
+        tokio::spawn(splice(unix, tls, self.streams.one_more()).in_current_span());
     }
 }

@@ -41,6 +41,8 @@ struct PolicyDocument<'a> {
     downtime_ms: u64,
     /// `null`: the guest's CPUs are never slowed down.
     throttle: Option<ThrottleDocument>,
+    /// Whether it may be switched to postcopy, by a step or by hand.
+    postcopy: bool,
     steps: Vec<StepDocument>,
 }
 
@@ -70,6 +72,7 @@ impl<'a> From<&'a Policy> for PolicyDocument<'a> {
                 initial_percent: initial,
                 increment_percent: increment,
             }),
+            postcopy: policy.may_postcopy(),
             steps: policy.steps().iter().map(|step| StepDocument::of(step.when, step.action)).collect(),
         }
     }
@@ -88,6 +91,7 @@ impl StepDocument {
         }
         match action {
             Action::Downtime(downtime) => step.downtime_ms = Some(milliseconds(downtime)),
+            Action::Postcopy => step.r#do = Some("postcopy"),
             Action::Suspend => step.r#do = Some("suspend"),
             Action::Abort => step.r#do = Some("abort"),
         }

@@ -34,6 +34,7 @@ pub(super) fn source() -> SourceFacts {
         misplaced: vec![],
         filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
+        postcopy: None,
     }
 }
 
@@ -100,6 +101,7 @@ pub(super) fn destination() -> DestinationFacts {
         lacks_emulator: false,
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
+        postcopy: None,
     }
 }
 
@@ -304,4 +306,19 @@ fn no_refusal_hides_another() {
 #[test]
 fn versions_read_as_people_write_them() {
     assert_eq!(version_text(7_002_022), "7.2.22");
+}
+
+#[test]
+fn postcopy_needs_both_hosts() {
+    let able = Postcopy { libvirt_version: 9_000_000, takes_page_faults: true };
+    let old = Postcopy { libvirt_version: 8_000_000, ..able };
+    let blind = Postcopy { takes_page_faults: false, ..able };
+    let leaves = |postcopy| refused(&leaving(&SourceFacts { postcopy, ..source() }, &host("node-31")));
+    let arrives = |postcopy| refused(&arriving(&DestinationFacts { postcopy, ..destination() }, &leaving_guest()));
+    assert_eq!((leaves(Some(able)), arrives(Some(able))), (vec![], vec![]));
+    assert_eq!(leaves(Some(old)), [Reason::PostcopyUnavailable]);
+    // What comes is the destination's to wait for.
+    assert_eq!((leaves(Some(blind)), arrives(Some(blind))), (vec![], vec![Reason::PostcopyUnavailable]));
+    assert_eq!(arrives(Some(Postcopy { takes_page_faults: false, ..old })), [Reason::PostcopyUnavailable; 2]);
+    assert_eq!((leaves(None), arrives(None)), (vec![], vec![]));
 }

@@ -83,6 +83,8 @@ pub struct Course {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
+    /// It goes on where it arrives, and its memory follows.
+    Postcopy,
     /// The guest is stopped until the rest is sent.
     Suspend,
     /// It stays where it is.
@@ -125,7 +127,7 @@ impl Forecast {
         };
         let course = |measured: &Measured| Course::of(measured, job, policy, bandwidth);
         let likely = course(measured);
-        let needed = likely.end.map(|_| Needed {
+        let needed = likely.end.filter(|end| *end != End::Postcopy).map(|_| Needed {
             bandwidth: needed_bandwidth(measured, job, policy, bandwidth),
             downtime: needed_downtime(measured, job, policy, bandwidth),
         });
@@ -174,7 +176,7 @@ impl Course {
         let mut remaining = disks.as_u64() as f64;
         let mut round = 0;
         // A guest is stopped when its memory is sent, not before; and not waited for without an end.
-        let mut wanted: Option<f64> = None;
+        let mut wanted: Option<(f64, End)> = None;
         loop {
             if round > 0 {
                 let fits = speed(time) * ladder.downtime().as_secs_f64();
@@ -183,10 +185,11 @@ impl Course {
                     time = ladder.deadline().map_or(time, |deadline| time.max(deadline.as_secs_f64() + 0.25));
                 }
                 let end = match ladder.see(&sample(time, round, remaining)) {
-                    _ if wanted.is_some() => Some(End::Suspend),
+                    _ if wanted.is_some() => wanted.map(|(_, end)| end),
+                    Some(Action::Postcopy) if remaining > fits => Some(End::Postcopy),
                     Some(Action::Suspend) => Some(End::Suspend),
                     Some(Action::Abort) => Some(End::Abort),
-                    Some(Action::Downtime(_)) | None => None,
+                    Some(Action::Postcopy | Action::Downtime(_)) | None => None,
                 };
                 if end.is_some() || remaining <= fits {
                     return Self::ended(end, round, sent, time, remaining, speed(time));
@@ -204,11 +207,16 @@ impl Course {
                     break;
                 }
                 let end = match ladder.see(&sample(time, round, left)) {
-                    Some(Action::Suspend) if round == 0 => {
-                        wanted = Some(time);
+                    Some(Action::Postcopy) if round == 0 => {
+                        wanted = Some((time, End::Postcopy));
                         continue;
                     }
-                    None if wanted.is_some_and(|since| time > 2.0 * since) => End::Abort,
+                    Some(Action::Suspend) if round == 0 => {
+                        wanted = Some((time, End::Suspend));
+                        continue;
+                    }
+                    None if wanted.is_some_and(|(since, end)| end == End::Suspend && time > 2.0 * since) => End::Abort,
+                    Some(Action::Postcopy) => End::Postcopy,
                     Some(Action::Suspend) => End::Suspend,
                     Some(Action::Abort) => End::Abort,
                     Some(Action::Downtime(_)) | None => continue,
@@ -228,14 +236,16 @@ impl Course {
     fn ended(end: Option<End>, rounds: u32, sent: f64, time: f64, remaining: f64, speed: f64) -> Self {
         let (rest, still) = match end {
             Some(End::Abort) => (0.0, 0.0),
-            Some(End::Suspend) | None => (remaining, remaining / speed + HANDOVER.as_secs_f64()),
+            Some(End::Postcopy | End::Suspend) | None => (remaining, remaining / speed + HANDOVER.as_secs_f64()),
         };
+        // What comes after the guest is not waited for.
+        let downtime = if end == Some(End::Postcopy) { HANDOVER } else { seconds(still) };
         Self {
             end,
             rounds: rounds.max(1),
             sent: ByteSize::b((sent + rest) as u64),
             total: seconds(time + still),
-            downtime: seconds(still),
+            downtime,
         }
     }
 }

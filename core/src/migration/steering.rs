@@ -19,6 +19,8 @@ pub enum Steering {
     Pause,
     /// After that: as much as before.
     Resume,
+    /// The guest goes on where it arrives at once; what is left is sent after it. From then on there is no way back.
+    Postcopy,
     /// The guest is stopped where it is; what is left is sent, and it goes on where it arrives.
     Suspend,
 }

@@ -4,8 +4,8 @@ use vmferry_core::{
     compatibility::{Check, Finding},
     domain_xml::Definition,
     migration::{
-        Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown, ShuttingDown,
-        Side, Statistics,
+        Cause, Endpoint, Fallback, Kind, Mode, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown,
+        ShuttingDown, Side, Statistics,
     },
 };
 
@@ -182,6 +182,7 @@ impl From<Progress> for v1::Progress {
             round: progress.round,
             throttle_percent: progress.throttle.into(),
             stopped: progress.stopped,
+            mode: v1::progress::Mode::from(progress.mode).into(),
             percent: progress.percent.into(),
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
@@ -205,6 +206,7 @@ impl TryFrom<v1::Progress> for Progress {
             round: progress.round,
             throttle: progress.throttle_percent.try_into().map_err(invalid("progress.throttle_percent"))?,
             stopped: progress.stopped,
+            mode: progress.mode().into(),
             percent: progress.percent.try_into().map_err(invalid("progress.percent"))?,
             shutting_down: match progress.shutting_down {
                 None => None,
@@ -214,6 +216,26 @@ impl TryFrom<v1::Progress> for Progress {
                 }),
             },
         })
+    }
+}
+
+impl From<Mode> for progress::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Precopy => Self::Precopy,
+            Mode::Postcopy => Self::Postcopy,
+            Mode::Broken => Self::Broken,
+        }
+    }
+}
+
+impl From<progress::Mode> for Mode {
+    fn from(mode: progress::Mode) -> Self {
+        match mode {
+            progress::Mode::Unspecified | progress::Mode::Precopy => Self::Precopy,
+            progress::Mode::Postcopy => Self::Postcopy,
+            progress::Mode::Broken => Self::Broken,
+        }
     }
 }
 
@@ -269,6 +291,8 @@ impl From<Sighting> for v1::Sighting {
             Sighting::Running => Self::Running,
             Sighting::Arriving => Self::Arriving,
             Sighting::Paused => Self::Paused,
+            Sighting::Departing => Self::Departing,
+            Sighting::Incomplete => Self::Incomplete,
         }
     }
 }
@@ -284,6 +308,8 @@ impl TryFrom<v1::Sighting> for Sighting {
             v1::Sighting::Running => Self::Running,
             v1::Sighting::Arriving => Self::Arriving,
             v1::Sighting::Paused => Self::Paused,
+            v1::Sighting::Departing => Self::Departing,
+            v1::Sighting::Incomplete => Self::Incomplete,
         })
     }
 }

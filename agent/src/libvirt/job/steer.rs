@@ -14,11 +14,12 @@ use virt_sys as sys;
 use vmferry_core::{
     convergence::{Action, Ladder},
     id::InstanceId,
-    migration::{FLOOR, Progress, Steering},
+    migration::{FLOOR, Limits, Progress, Steering},
 };
 
 use super::{
     Libvirt, SteeringError,
+    crossing::{Crossing, Switch},
     helm::{Held, Told},
 };
 use crate::libvirt::{
@@ -28,6 +29,8 @@ use crate::libvirt::{
 
 /// The policy's times come also while libvirt does not say how the job goes on.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long the way may take to answer before a guest is switched to postcopy.
+const WAY_LIMIT: Duration = Duration::from_secs(2);
 /// As much as libvirt can be told, in MiB.
 const MOST_MIB: u64 = i64::MAX.cast_unsigned() >> 20;
 
@@ -52,12 +55,22 @@ pub(super) struct Steersman {
     last: (Progress, Instant),
     is_paused: bool,
     suspend: Suspend,
+    crossing: Crossing,
+    /// The policy wants the guest to be switched to postcopy.
+    wants_postcopy: bool,
+    may_postcopy: bool,
     /// What was tried to change, and is to be put back.
     changed: Changed,
-    /// Ends the job.
-    give_up: CancellationToken,
-    /// The job is over.
-    over: CancellationToken,
+    ending: Ending,
+}
+
+/// How a job ends.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// Ends it.
+    pub(super) give_up: CancellationToken,
+    /// It is over.
+    pub(super) over: CancellationToken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,31 +95,36 @@ impl Steersman {
         libvirt: &Libvirt,
         instance: InstanceId,
         ladder: Ladder,
-        bandwidth: Option<ByteSize>,
-        give_up: CancellationToken,
-        over: CancellationToken,
+        limits: &Limits,
+        ending: Ending,
+        crossing: Crossing,
     ) -> Self {
         let mut steersman = Self {
             libvirt: libvirt.clone(),
             instance,
             ladder,
-            bandwidth,
+            bandwidth: limits.bandwidth,
             usual: usual(libvirt, instance).await,
             told: None,
             last: (Progress::default(), Instant::now()),
             is_paused: false,
             suspend: Suspend::No,
+            crossing,
+            wants_postcopy: false,
+            may_postcopy: limits.policy.may_postcopy(),
             changed: Changed::default(),
-            give_up,
-            over,
+            ending,
         };
-        steersman.tell_downtime().await;
+        // A guest that was switched to postcopy has been handed over.
+        if !steersman.is_switched() {
+            steersman.tell_downtime().await;
+        }
         steersman
     }
 
     /// Until the job is over. What is being told then is told to its end, so that nothing of it comes after what follows.
     pub(super) async fn steer(&mut self, mut samples: mpsc::UnboundedReceiver<Progress>, mut helm: Held) {
-        let over = self.over.clone();
+        let over = self.ending.over.clone();
         loop {
             select! {
                 biased;
@@ -136,17 +154,28 @@ impl Steersman {
 
     /// What libvirt has not taken is tried again with the next sample.
     async fn follow(&mut self, sample: &Progress) {
+        if self.is_switched() {
+            return;
+        }
         match self.ladder.see(sample) {
             Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
-            Some(Action::Abort) => self.give_up.cancel(),
+            Some(Action::Abort) => self.ending.give_up.cancel(),
+            Some(Action::Postcopy) => self.wants_postcopy = true,
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
         self.tell_downtime().await;
+        // Disks are copied before memory is sent: there is nothing to switch to before.
+        if self.wants_postcopy
+            && sample.round > 0
+            && let Err(error) = self.switch().await
+        {
+            tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+        }
         let Suspend::Wanted(since) = self.suspend else { return };
         // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
         if sample.round == 0 {
             if sample.elapsed > since * 2 {
-                self.give_up.cancel();
+                self.ending.give_up.cancel();
             }
         } else if !self.is_over()
             && let Err(error) = self.suspend().await
@@ -170,7 +199,7 @@ impl Steersman {
     async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
         let (last, _) = self.last;
         let is_handed_over = last.stopped && self.suspend != Suspend::Done;
-        if is_handed_over || self.is_over() {
+        if is_handed_over || self.is_over() || self.is_switched() {
             return Err(SteeringError::TooLate);
         }
         if last.round == 0 {
@@ -195,6 +224,8 @@ impl Steersman {
                 self.is_paused = true;
             }
             Steering::Resume => self.speed_up().await?,
+            Steering::Postcopy if !self.may_postcopy => return Err(SteeringError::NotAllowed),
+            Steering::Postcopy => self.switch().await?,
             Steering::Suspend => self.suspend().await?,
         }
         Ok(())
@@ -255,6 +286,39 @@ impl Steersman {
         Ok(())
     }
 
+    /// Has the guest go on where it arrives. Only while the way there is known to be good: from then on the guest needs both hosts.
+    async fn switch(&mut self) -> Result<(), SteeringError> {
+        let whether = self.crossing.way.is_there();
+        let there =
+            timeout(WAY_LIMIT, whether).await.unwrap_or_else(|_| Err(format!("no answer within {WAY_LIMIT:?}")));
+        there.map_err(SteeringError::Way)?;
+        if self.is_paused {
+            self.speed_up().await?;
+        }
+        (self.crossing.remember)(Switch::Begins).await.map_err(SteeringError::Way)?;
+        if self.is_over() {
+            (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+            return Err(SteeringError::TooLate);
+        }
+        match self.of_guest("switch to postcopy", ffi::start_postcopy).await {
+            Ok(()) => {
+                self.crossing.switched.cancel();
+                tracing::info!(id = %self.instance, "the guest goes on on its destination; the rest follows");
+                Ok(())
+            }
+            // Whether it was is not known: it is looked at again, with the next sample or after the job.
+            Err(error @ Error::Refused { .. }) => {
+                (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_switched(&self) -> bool {
+        self.crossing.switched.is_cancelled()
+    }
+
     /// After a job that did not end well: what the guest's next migration, by whomever, shall find as it was. There being no guest
     /// any more is success.
     ///
@@ -290,7 +354,7 @@ impl Steersman {
     }
 
     fn is_over(&self) -> bool {
-        self.over.is_cancelled() || self.give_up.is_cancelled()
+        self.ending.over.is_cancelled() || self.ending.give_up.is_cancelled()
     }
 
     async fn of_guest<T: Send + 'static>(

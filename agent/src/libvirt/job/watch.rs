@@ -8,7 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use tokio::sync::{Notify, mpsc};
 use virt_sys as sys;
-use vmferry_core::migration::{Progress, Statistics};
+use vmferry_core::migration::{Mode, Progress, Statistics};
 
 use crate::libvirt::event::Event;
 
@@ -22,11 +22,18 @@ pub(super) struct Observed<F> {
     began: Instant,
     last: Option<Progress>,
     handed_over: bool,
+    mode: Mode,
     completed: Option<Statistics>,
 }
 
 impl<F: Fn(Progress)> Observed<F> {
-    pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F, stopped: Arc<Notify>) -> Self {
+    /// `switched`: the guest has been switched to postcopy already.
+    pub(super) fn new(
+        events: mpsc::UnboundedReceiver<Event>,
+        progress: F,
+        stopped: Arc<Notify>,
+        switched: bool,
+    ) -> Self {
         Self {
             events,
             progress,
@@ -35,7 +42,8 @@ impl<F: Fn(Progress)> Observed<F> {
             samples: None,
             began: Instant::now(),
             last: None,
-            handed_over: false,
+            handed_over: switched,
+            mode: if switched { Mode::Broken } else { Mode::Precopy },
             completed: None,
         }
     }
@@ -103,7 +111,9 @@ impl<F: Fn(Progress)> Observed<F> {
         match event {
             Event::Round => self.round.notify_one(),
             Event::Sampled(sample) => {
-                let sample = Progress { stopped: self.handed_over, ..sample };
+                // A guest that was switched to postcopy goes on where it is by now.
+                let stopped = self.handed_over && self.mode == Mode::Precopy;
+                let sample = Progress { stopped, mode: self.mode, ..sample };
                 if let Some(samples) = &self.samples {
                     // Nobody steers a job that is over.
                     let _ = samples.send(sample);
@@ -115,7 +125,15 @@ impl<F: Fn(Progress)> Observed<F> {
                 }
             }
             Event::NotRunning => self.handed_over = true,
+            Event::Broken(broken) => {
+                self.handed_over = true;
+                self.mode = if broken { Mode::Broken } else { Mode::Postcopy };
+                (self.progress)(Progress { mode: self.mode, stopped: false, ..self.last() });
+            }
             Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {
+                if detail == sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY {
+                    self.mode = Mode::Postcopy;
+                }
                 self.handed_over = true;
                 self.stopped.notify_one();
             }

@@ -107,6 +107,7 @@ impl Hypervisor for Fake {
             misplaced: vec![],
             filters_missing: Ok(vec![]),
             shown: shown.clone(),
+            postcopy: None,
         };
         let instance = Instance {
             id: definition.id,
@@ -156,6 +157,7 @@ impl Hypervisor for Fake {
             lacks_emulator: false,
             sight,
             qemu_version: 7_002_000,
+            postcopy: None,
         };
         self.step("reading the host", || facts).await
     }
@@ -193,9 +195,9 @@ impl Hypervisor for Fake {
         .await
     }
 
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
         self.assert_journaled("revoke_tunnel");
-        self.world.facts().granted.insert(migration, source.clone());
+        self.world.facts().granted.insert(order.id, order.source.host.clone());
         Ok(())
     }
 
@@ -241,6 +243,10 @@ impl Hypervisor for Fake {
             downtime: Duration::from_millis(50),
             ..Statistics::default()
         })
+    }
+
+    async fn resume_migration(&self, _: &Order, _: Control) -> Result<Statistics, Fault> {
+        unreachable!("nothing is switched to postcopy here")
     }
 
     async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {

@@ -1,0 +1,63 @@
+//! What a host does for a guest that may be switched to postcopy.
+
+use std::{fs, sync::Arc};
+
+use futures::future::BoxFuture;
+use vmferry_core::{
+    compatibility::Postcopy,
+    disk::{Sharing, Transfer},
+    migration::Order,
+};
+
+use super::LibvirtHost;
+use crate::{
+    hypervisor::Fault,
+    libvirt::{JobOrder, Standing, Way},
+    tunnel::{self, Listeners},
+};
+
+/// Whether processes without privileges, as QEMU is one, may take page faults of their own.
+const PAGE_FAULTS: &str = "/proc/sys/vm/unprivileged_userfaultfd";
+
+/// What this host can do of it.
+pub(super) fn able(libvirt_version: u64) -> Postcopy {
+    // A kernel that does not know the setting lets everybody.
+    let takes_page_faults = fs::read_to_string(PAGE_FAULTS).map_or(true, |setting| setting.trim() != "0");
+    Postcopy { libvirt_version, takes_page_faults }
+}
+
+impl LibvirtHost {
+    /// The job, as it is without disks that are copied, and with the definition that the guest has here.
+    pub(super) async fn ordered(&self, order: &Order) -> Result<JobOrder, Fault> {
+        Ok(JobOrder {
+            instance: order.instance,
+            libvirt_socket: tunnel::libvirt_socket(order.id),
+            memory_socket: tunnel::memory_socket(order.id),
+            disk_socket: tunnel::disk_socket(order.id),
+            transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
+            memory: self.domain(order).await?.definition.memory,
+            definitions: None,
+            limits: order.limits.clone(),
+        })
+    }
+
+    /// The way to the destination.
+    pub(super) fn way(&self, order: &Order) -> Arc<dyn Way> {
+        Arc::new(ToDestination { listeners: Arc::clone(&self.listeners), order: order.clone() })
+    }
+}
+
+struct ToDestination {
+    listeners: Arc<Listeners>,
+    order: Order,
+}
+
+impl Way for ToDestination {
+    fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.listeners.reach(&self.order.destination))
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(self.listeners.renew(&self.order))
+    }
+}
