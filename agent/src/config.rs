@@ -1,6 +1,7 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
 mod network;
+mod policy;
 mod storage;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use vmferry_core::id::HostName;
+use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
 pub use self::storage::Storage;
@@ -29,7 +30,7 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
-                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database";
+                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, policy.NAME";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// The logical networks that it carries.
     pub networks: Networks,
+    /// How live migrations from here may come to their end, besides the policies that are always there: by their names.
+    pub policies: Vec<Policy>,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -100,6 +103,7 @@ struct File {
     network: Vec<NetworkTable>,
     #[serde(default)]
     ovs: OvsTable,
+    policy: Option<toml::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +188,7 @@ impl Config {
         let storage = storage::storage(&mut problems, file.storage);
         let secrets = storage::secrets(&mut problems, file.secret);
         let networks = network::networks(&mut problems, file.network, file.ovs);
+        let policies = policy::policies(&mut problems, file.policy);
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
@@ -210,6 +215,7 @@ impl Config {
                 storage,
                 secrets,
                 networks,
+                policies,
             }),
             _ => Err(problems),
         }

@@ -63,7 +63,7 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
     fn name(&self) -> &HostName;
 
     /// What the source must know to judge whether an instance may leave, and what it tells the destination.
-    /// `migration` and the probes are left for the caller to fill in.
+    /// `migration`, `policy` and the probes are left for the caller to fill in.
     fn leaving(&self, order: &Order) -> impl Future<Output = Result<(SourceFacts, Leaving), Fault>> + Send;
 
     /// What the destination must know to judge whether it can take the instance. Claims are not deducted, and

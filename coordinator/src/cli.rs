@@ -2,6 +2,7 @@
 
 mod cold;
 mod groups;
+mod guest_limits;
 mod instance;
 mod limits;
 mod steering;
@@ -14,6 +15,7 @@ use vmferry_core::id::HostName;
 
 pub(crate) use cold::Cold;
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
+pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use limits::Limits;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
@@ -98,7 +100,7 @@ pub(crate) enum Command {
     Zones,
     /// Lists the instances of all hosts
     Instances,
-    /// Shows one instance, or says what its interfaces may do
+    /// Shows one instance, or says what its interfaces may do and its moves may cost
     #[command(subcommand)]
     Instance(Instance),
     /// Moves an instance to another host: while it runs, or with --cold while it is off
@@ -118,7 +120,7 @@ pub(crate) enum Command {
     /// Stops the guest of a migration that goes on, so that it arrives
     ForceComplete(ForceComplete),
     /// Lists the policies by which live migrations come to their end
-    Policies,
+    Policies(Policies),
     /// Lists the volumes of all instances, or says what a disk is as a volume
     Volumes(Volumes),
     /// Lists who is in which security group, or tells all hosts of it
@@ -225,6 +227,14 @@ pub(crate) struct Watch {
     /// Only what came after the line with this token
     #[arg(long, value_name = "TOKEN", default_value_t = 0)]
     pub(crate) after: u64,
+}
+
+/// `policies`
+#[derive(Debug, Args)]
+pub(crate) struct Policies {
+    /// Those that a migration from this host can name, its agent's configuration included
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<HostName>,
 }
 
 /// `abort`

@@ -7,6 +7,7 @@ pub(crate) mod groups;
 pub(crate) mod hypervisors;
 pub(crate) mod instance;
 pub(crate) mod instances;
+pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod policies;

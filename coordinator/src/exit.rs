@@ -102,6 +102,8 @@ impl Exit {
             | R::MachineTypeMissing
             | R::HypervisorTooOld
             | R::PostcopyUnavailable
+            | R::GuestLimits
+            | R::LimitsLabelInvalid
             | R::NetworkMissing
             | R::MtuTooSmall
             | R::MacInUse

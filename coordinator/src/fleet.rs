@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use vmferry_core::{agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason};
 use vmferry_transport::Credentials;
 
-use crate::{client::RemoteAgent, exit::Failed, inventory::Inventory, render};
+use crate::{catalogue::Catalogue, client::RemoteAgent, exit::Failed, inventory::Inventory, render};
 
 /// How many agents are asked at the same time.
 const CONCURRENCY: usize = 32;
@@ -52,21 +52,21 @@ impl Fleet {
         Ok(ask(self.agents.iter().filter(is_meant), call).await)
     }
 
-    /// How live migrations may come to their end, the default first.
-    pub(crate) fn policies(&self) -> &[Policy] {
-        &self.inventory.policies
+    /// The policies that a migration from that host can name; none: what can be named wherever it is.
+    pub(crate) async fn policies(&self, host: Option<&HostName>) -> Result<Catalogue, Failed> {
+        let theirs = match host {
+            Some(host) => Some((host.clone(), self.agent(host)?.policies().await?)),
+            None => None,
+        };
+        Ok(Catalogue::new(&self.inventory, theirs))
     }
 
-    /// The policy called `name`.
-    pub(crate) fn policy(&self, name: &str) -> Result<&Policy, Failed> {
-        self.policies().iter().find(|policy| policy.name() == name).ok_or_else(|| {
-            let known: Vec<_> = self.policies().iter().map(Policy::name).collect();
-            Failed::usage(format!(
-                "no policy {name}; there are {}, and what [policy.NAME] in {} says",
-                known.join(", "),
-                self.inventory.path.display()
-            ))
-        })
+    /// The policy that a migration from `host` means by `name`. The host is not asked about one of the inventory's.
+    pub(crate) async fn policy(&self, name: &str, host: &HostName) -> Result<Policy, Failed> {
+        if let Some(policy) = self.inventory.policies.iter().find(|policy| policy.name() == name) {
+            return Ok(policy.clone());
+        }
+        self.policies(Some(host)).await?.policy(name).cloned()
     }
 
     /// Whether the inventory has a host of that name.

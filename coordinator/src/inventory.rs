@@ -42,7 +42,7 @@ pub(crate) struct Inventory {
     pub(crate) tls: CertificateFiles,
     /// In the file's order; names and addresses are unique.
     pub(crate) hosts: Vec<Endpoint>,
-    /// Those that are always there, the default first, and the file's; one of the file's replaces one of the same name.
+    /// The file's: how live migrations may come to their end.
     pub(crate) policies: Vec<Policy>,
 }
 
@@ -175,7 +175,7 @@ impl Reader {
     }
 
     fn policies(&mut self, table: &Table) -> Vec<Policy> {
-        let mut policies = Policy::all_named();
+        let mut policies = Vec::new();
         let written = match table.get("policy") {
             Some(Value::Table(written)) => written,
             Some(_) => {
@@ -186,10 +186,7 @@ impl Reader {
         };
         for (name, policy) in written {
             match read_policy(name, policy) {
-                Ok(policy) => match policies.iter_mut().find(|known| known.name() == name) {
-                    Some(known) => *known = policy,
-                    None => policies.push(policy),
-                },
+                Ok(policy) => policies.push(policy),
                 Err(what) => {
                     let remedy =
                         "write `downtime`, and `steps` of which the last one ends it; `vmferry policies` lists some";

@@ -1,6 +1,7 @@
 //! `vmferry`: moves running virtual machines between hosts. Sequences the phases that the hosts' agents carry out, and keeps
 //! no state of its own: wherever one coordinator stops, another goes on.
 
+mod catalogue;
 mod chain;
 mod cli;
 mod client;
@@ -20,10 +21,12 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use chain::chain;
-use cli::{Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
+use cli::{
+    Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
+};
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, policies, resolve, steer,
-    vif, volumes, watch, zones,
+    Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, resolve,
+    steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -97,6 +100,11 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Network::Set(args) => vif::set_network(session, args).await,
             Network::Unset(args) => vif::unset_network(session, args).await,
         },
+        Command::Instance(Instance::Limits(command)) => match &command {
+            OwnLimits::Show(which) => limits::show(session, which).await,
+            OwnLimits::Set(args) => limits::set(session, args).await,
+            OwnLimits::Unset(which) => limits::unset(session, which).await,
+        },
         Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,
@@ -109,7 +117,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
         Command::Pause(which) => steer::pause(session, &which).await,
         Command::Resume(which) => steer::resume(session, &which).await,
         Command::ForceComplete(args) => steer::force_complete(session, &args).await,
-        Command::Policies => policies::run(session),
+        Command::Policies(args) => policies::run(session, &args).await,
         Command::Volumes(args) => match &args.command {
             None => volumes::run(session, &args).await,
             Some(VolumesCommand::Set(args)) => volumes::set(session, args).await,

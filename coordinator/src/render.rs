@@ -6,6 +6,7 @@ pub(crate) mod forecast;
 pub(crate) mod groups;
 pub(crate) mod hosts;
 pub(crate) mod instances;
+pub(crate) mod limits;
 pub(crate) mod live;
 pub(crate) mod migration;
 pub(crate) mod migrations;

@@ -3,6 +3,7 @@
 mod cluster;
 mod convergence;
 mod groups;
+mod limits;
 mod migrate;
 mod pki;
 mod tables;

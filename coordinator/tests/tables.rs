@@ -51,7 +51,7 @@ fn the_help_teaches() {
       hypervisors     Lists the hosts: state, free memory, versions
       zones           Lists the availability zones and their hosts
       instances       Lists the instances of all hosts
-      instance        Shows one instance, or says what its interfaces may do
+      instance        Shows one instance, or says what its interfaces may do and its moves may cost
       migrate         Moves an instance to another host: while it runs, or with --cold while it is off
       migrations      Lists migrations, shows one, or ends what was left behind
       watch           Shows a migration as it goes on, from wherever it was begun

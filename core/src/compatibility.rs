@@ -3,17 +3,25 @@
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
 mod filter;
+mod limits;
 mod network;
 mod postcopy;
 mod power;
 
-pub use self::{filter::differs as filter_differs, network::VifSight, postcopy::Postcopy, power::until_it_stops};
+pub use self::{
+    filter::differs as filter_differs,
+    limits::{may_be_told, within as within_limits},
+    network::VifSight,
+    postcopy::Postcopy,
+    power::until_it_stops,
+};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Leaving,
+    convergence::Policy,
     disk::{Disks, Shown, Sight, space},
     domain_xml::{Definition, FilterDefinition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
@@ -100,6 +108,8 @@ pub struct SourceFacts {
     pub shown: Shown,
     /// What it can do of a postcopy, if the migration may come to one.
     pub postcopy: Option<Postcopy>,
+    /// How the migration comes to its end. None: the guest is off, or this is not filled in yet.
+    pub policy: Option<Policy>,
 }
 
 /// May the instance leave for `destination`?
@@ -206,6 +216,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 
     filter::leaving(&mut checks, facts);
     postcopy::leaving(&mut checks, name, facts.postcopy);
+    limits::leaving(&mut checks, facts);
 
     let shown = &facts.shown;
     let sight = Sight::default();

@@ -7,6 +7,7 @@
 //! Nothing here asks the time or libvirt: a [`Ladder`] is shown the job's samples and says what is to be done.
 
 mod forecast;
+mod guest;
 mod ladder;
 mod named;
 mod text;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     forecast::{Course, End, Forecast, Job, Measured, Needed, usual},
+    guest::{Excess, GuestLimits, May},
     ladder::Ladder,
-    named::{DEFAULT, named},
+    named::{DEFAULT, named, overlaid},
     text::{PolicyText, StepText},
 };
 
@@ -151,10 +153,7 @@ impl Policy {
         throttle: Option<Throttle>,
         steps: Vec<Step>,
     ) -> Result<Self, InvalidPolicy> {
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
-            return Err(InvalidPolicy::Name(name.escape_debug().to_string()));
-        }
+        judge_name(name)?;
         judge_downtime("downtime", downtime)?;
         if let Some(percent) = throttle.iter().flat_map(|t| [t.initial, t.increment]).find(|p| !(1..=99).contains(p)) {
             return Err(InvalidPolicy::Throttle(percent));
@@ -202,6 +201,14 @@ impl Policy {
         self.postcopy || self.steps.iter().any(|step| step.action == Action::Postcopy)
     }
 
+    /// The same for a migration that is not switched to postcopy, neither by a step nor by hand.
+    #[must_use]
+    pub fn without_postcopy(mut self) -> Self {
+        // The last step stays: it suspends or aborts.
+        self.steps.retain(|step| step.action != Action::Postcopy);
+        Self { postcopy: false, ..self }
+    }
+
     /// Whether the guest may be stopped before all is sent.
     pub fn may_suspend(&self) -> bool {
         self.steps.iter().any(|step| step.action == Action::Suspend)
@@ -246,6 +253,15 @@ impl Default for Policy {
     fn default() -> Self {
         named(DEFAULT).expect("the default is among them")
     }
+}
+
+/// Whether a policy can be called so.
+pub fn judge_name(name: &str) -> Result<(), InvalidPolicy> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
+        return Err(InvalidPolicy::Name(name.escape_debug().to_string()));
+    }
+    Ok(())
 }
 
 fn judge_downtime(place: &str, downtime: Duration) -> Result<(), InvalidPolicy> {

@@ -4,7 +4,10 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::HostName;
+use crate::{
+    convergence::{Policy, overlaid},
+    id::HostName,
+};
 
 /// Facts of one host, read afresh for each answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,4 +40,20 @@ pub struct Host {
     pub migrations_active: u32,
     /// When the agent's certificate expires.
     pub certificate_expires: Timestamp,
+}
+
+/// A policy that a host knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPolicy {
+    /// It.
+    pub policy: Policy,
+    /// Whether its agent's configuration has it. It is always there otherwise.
+    pub configured: bool,
+}
+
+/// What a host knows: the policies that are always there, the default first, and its configuration's; one of these replaces one of the
+/// same name.
+pub fn host_policies(configured: &[Policy]) -> Vec<HostPolicy> {
+    let known = overlaid([(false, Policy::all_named()), (true, configured.to_vec())]);
+    known.into_iter().map(|(configured, policy)| HostPolicy { policy, configured }).collect()
 }

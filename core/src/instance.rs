@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    convergence::GuestLimits,
     id::{HostName, InstanceId, MigrationId},
     network::{NetworkName, VifId, VlanId},
     policy::Policy,
@@ -37,6 +38,8 @@ pub struct Instance {
     pub migration: Option<MigrationId>,
     /// What is wrong with its definition, a sentence each.
     pub problems: Vec<String>,
+    /// What its definition says of its live migrations.
+    pub limits: GuestLimits,
 }
 
 /// An instance's state, in the words users know.

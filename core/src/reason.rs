@@ -77,6 +77,10 @@ reasons! {
     FilterDriverMissing = "FILTER_DRIVER_MISSING",
     /// The source's agent cannot look at a disk's file.
     ProbeFailed = "PROBE_FAILED",
+    /// The migration would do to the guest what its own limits forbid.
+    GuestLimits = "GUEST_LIMITS",
+    /// What a definition's metadata say of its live migrations cannot be read.
+    LimitsLabelInvalid = "LIMITS_LABEL_INVALID",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 

@@ -28,13 +28,14 @@ use tokio::sync::Notify;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, until_it_stops, version_text},
+    convergence::Policy,
     disk::Transfer,
     domain_xml::{
         self, Definition,
         rewrite::{Place, Relocation, rewrite},
         without_passwords,
     },
-    host::Host,
+    host::{Host, HostPolicy, host_policies},
     id::{HostName, InstanceId, MigrationId},
     migration::{Kind, Order, Statistics},
     reason::Reason,
@@ -69,6 +70,7 @@ pub struct LibvirtHost {
     filters: Filters,
     digests: Arc<Digests>,
     overcommit: bool,
+    policies: Vec<Policy>,
 }
 
 impl LibvirtHost {
@@ -93,7 +95,13 @@ impl LibvirtHost {
             receivers,
             digests: Arc::default(),
             overcommit: config.storage.disk_overcommit,
+            policies: config.policies.clone(),
         }
+    }
+
+    /// How live migrations from here may come to their end, the default first.
+    pub fn policies(&self) -> Vec<HostPolicy> {
+        host_policies(&self.policies)
     }
 
     /// Has libvirt probe its emulators, as it does when it is first asked: that takes seconds, which nobody's first
@@ -245,6 +253,7 @@ impl Hypervisor for LibvirtHost {
             filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
             postcopy: Some(postcopy::able(host.libvirt_version)),
+            policy: None,
         };
         let instance = self.instance_of(domain);
         let qemu_version = host.qemu_version;

@@ -60,7 +60,7 @@ impl Libvirt {
         }
     }
 
-    /// Changes what a domain's metadata say of its volumes or vifs: in the definition that runs, and in the one that it starts
+    /// Changes what a domain's metadata say of its volumes, its vifs or its live migrations: in the definition that runs, and in the one that it starts
     /// with next. A device may be in one of them only.
     pub async fn change_labels(&self, id: InstanceId, change: LabelChange) -> Result<(), ChangeError> {
         let asked = format!("change what domain {id} says of its devices");
@@ -148,7 +148,10 @@ mod tests {
     use std::io::Write as _;
 
     use tempfile::NamedTempFile;
-    use vmferry_core::domain_xml::metadata::{self, VolumeLabel};
+    use vmferry_core::{
+        convergence::{GuestLimits, May},
+        domain_xml::metadata::{self, VolumeLabel},
+    };
 
     use super::*;
 
@@ -187,6 +190,30 @@ mod tests {
             definition.labels.expect("readable").into_iter().map(|label| label.target).collect::<Vec<_>>()
         };
         libvirt.definitions().await.expect("an answer").into_iter().map(of).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn limits_are_in_the_definition_that_runs_and_in_the_next_beside_what_is_said_of_volumes() {
+        let (libvirt, _file) = libvirt();
+        let id: InstanceId = WEB.parse().expect("valid");
+        libvirt.change_labels(id, label("vdb")).await.expect("set");
+        let strict = GuestLimits {
+            policy: Some("gentle".into()),
+            max_downtime: Some(Duration::from_millis(200)),
+            postcopy: Some(May::Never),
+            suspend: Some(May::Allowed),
+        };
+        let short = GuestLimits { max_downtime: Some(Duration::from_millis(1_500)), ..GuestLimits::default() };
+        for said in [strict, short, GuestLimits::default()] {
+            let element = Element::limits(&said);
+            libvirt.change_labels(id, Arc::new(move |_: &_| Ok(element.clone()))).await.expect("set");
+            let definitions = libvirt.definitions().await.expect("an answer");
+            assert_eq!(definitions.len(), 2, "as it runs, and as it starts next");
+            for definition in definitions {
+                assert_eq!(definition.limits, Ok(said.clone()));
+                assert_eq!(definition.labels.expect("readable")[0].target, "vdb");
+            }
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,7 @@ pub async fn source<H: Hypervisor>(
     let (mut facts, mut leaving) = host.leaving(order).await?;
     facts.migration = other;
     facts.postcopy = facts.postcopy.filter(|_| order.limits.policy.may_postcopy());
+    facts.policy = (!order.kind.is_cold()).then(|| order.limits.policy.clone());
     let directories = to_be_proved(&leaving);
     probes.place(order.id, &directories, &mut leaving.shown).await?;
     facts.shown = leaving.shown.clone();

@@ -8,6 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
+    compatibility::within_limits,
     convergence::{self, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
@@ -45,6 +46,10 @@ pub async fn source(
     let Steering { helm, remember, cancel } = steering;
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
+    // Nobody need have asked for the checks, and the guest's limits may have changed since.
+    if let Some(refusal) = within_limits(host.name(), &guest, &order.limits.policy).into_iter().next() {
+        return Err(refusal.into());
+    }
     let (_, copied) = disk::copied_by_the_job(resolved);
     let job = copied.iter().fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
     let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied));

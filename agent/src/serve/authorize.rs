@@ -33,11 +33,13 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.GroupService/TellGroups", COORDINATORS),
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
     ("/vmferry.agent.v1.HostService/Examine", READERS),
+    ("/vmferry.agent.v1.HostService/ListPolicies", READERS),
     ("/vmferry.agent.v1.InstanceService/ListInstances", READERS),
     ("/vmferry.agent.v1.InstanceService/GetInstance", READERS),
     ("/vmferry.agent.v1.InstanceService/SetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/UnsetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetVifLabel", COORDINATORS),
+    ("/vmferry.agent.v1.InstanceService/SetGuestLimits", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
@@ -129,7 +131,7 @@ mod tests {
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
-        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel"] {
+        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
         }
@@ -138,7 +140,7 @@ mod tests {
             is_allowed(Role::Coordinator, tell) && !is_allowed(Role::Viewer, tell) && !is_allowed(Role::Agent, tell)
         );
         assert!(is_allowed(Role::Viewer, "/vmferry.agent.v1.GroupService/GetGroups"));
-        for call in ["GetHost", "Examine"] {
+        for call in ["GetHost", "Examine", "ListPolicies"] {
             assert!(is_allowed(Role::Viewer, &format!("/vmferry.agent.v1.HostService/{call}")), "{call}");
         }
         assert!(!is_allowed(Role::Coordinator, "/vmferry.agent.v1.MigrationService/Unheard"));

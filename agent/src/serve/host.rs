@@ -6,7 +6,10 @@ use tonic::{Request, Response, Status};
 use vmferry_core::leftovers::{Leftover, Needs, leftovers};
 use vmferry_proto::{
     status::from_call_error,
-    v1::{ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse, host_service_server::HostService},
+    v1::{
+        ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse, ListPoliciesRequest, ListPoliciesResponse,
+        host_service_server::HostService,
+    },
 };
 use vmferry_transport::Credentials;
 
@@ -62,5 +65,10 @@ impl HostService for Service {
     async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
         let found = self.leftovers().await.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
         Ok(Response::new(ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn list_policies(&self, _: Request<ListPoliciesRequest>) -> Result<Response<ListPoliciesResponse>, Status> {
+        let policies = self.migrations.host().policies();
+        Ok(Response::new(ListPoliciesResponse { policies: policies.into_iter().map(Into::into).collect() }))
     }
 }

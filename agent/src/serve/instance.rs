@@ -11,10 +11,10 @@ use vmferry_proto::{
     convert::{Invalid, required},
     status::from_call_error,
     v1::{
-        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetVifLabelRequest,
-        SetVifLabelResponse, SetVolumeLabelRequest, SetVolumeLabelResponse, UnsetVolumeLabelRequest,
-        UnsetVolumeLabelResponse, instance_service_server::InstanceService, set_vif_label_request::What,
-        unset_volume_label_request::Which,
+        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetGuestLimitsRequest,
+        SetGuestLimitsResponse, SetVifLabelRequest, SetVifLabelResponse, SetVolumeLabelRequest, SetVolumeLabelResponse,
+        UnsetVolumeLabelRequest, UnsetVolumeLabelResponse, instance_service_server::InstanceService,
+        set_vif_label_request::What, unset_volume_label_request::Which,
     },
 };
 
@@ -142,5 +142,17 @@ impl InstanceService for Service {
         let id = self.at_rest(&request.instance_id)?;
         self.migrations.host().set_vif_label(id, label).await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(SetVifLabelResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
+    }
+
+    async fn set_guest_limits(
+        &self,
+        request: Request<SetGuestLimitsRequest>,
+    ) -> Result<Response<SetGuestLimitsResponse>, Status> {
+        let request = request.into_inner();
+        let limits =
+            required(Some(request.limits.unwrap_or_default()), "limits").map_err(|error| self.invalid(&error))?;
+        let id = self.at_rest(&request.instance_id)?;
+        self.migrations.host().set_limits(id, limits).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(SetGuestLimitsResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
     }
 }

@@ -6,10 +6,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
+    compatibility::may_be_told,
     convergence::{Measured, usual},
     id::MigrationId,
     identity::Identity,
-    migration::{Order, Progress, Side},
+    migration::{Order, Progress, Side, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
@@ -19,7 +20,7 @@ use vmferry_proto::{
 };
 
 use crate::{
-    hypervisor::{Fault, LibvirtHost},
+    hypervisor::{Fault, Hypervisor as _, LibvirtHost},
     migration::Migration,
     migrations::Migrations,
 };
@@ -44,7 +45,15 @@ impl Service {
     }
 
     fn order(&self, order: Option<v1::Order>) -> Result<Order, Status> {
-        required(order, "order").map_err(|invalid| self.invalid(invalid))
+        let names_policy =
+            order.as_ref().and_then(|order| order.limits.as_ref()).is_some_and(|limits| limits.policy.is_some());
+        let mut order: Order = required(order, "order").map_err(|invalid| self.invalid(invalid))?;
+        if !names_policy {
+            // A repeat is the same order, whatever the configuration says by now.
+            let begun = self.migrations.get(order.id).map(|migration| migration.state().order().limits.policy.clone());
+            order.limits.policy = begun.unwrap_or_else(|_| self.migrations.host().policies().swap_remove(0).policy);
+        }
+        Ok(order)
     }
 
     fn side(&self, side: v1::Side) -> Result<Side, Status> {
@@ -179,6 +188,14 @@ impl MigrationService for Service {
         let request = request.into_inner();
         let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
         let migration = self.migration(&request.migration_id)?;
+        // What makes it gentler needs no look at the guest, which libvirt may be slow to allow.
+        if matches!(steering, Steering::Downtime(_) | Steering::Postcopy | Steering::Suspend) {
+            let host = self.migrations.host();
+            let definition = host.definition(migration.state().order()).await.map_err(|fault| self.status(fault))?;
+            // A guest that is gone is told of by the helm.
+            let judged = definition.map_or(Ok(()), |guest| may_be_told(host.name(), &guest, &steering));
+            judged.map_err(|refusal| self.status(refusal.into()))?;
+        }
         migration.steer(steering).await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(v1::SteerResponse {}))
     }

@@ -7,6 +7,8 @@ use vmferry_core::{
     policy::{Direction, GroupName, InvalidRule, Rule},
 };
 
+use super::OwnLimits;
+
 /// What can be done with one instance.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Instance {
@@ -18,6 +20,9 @@ pub(crate) enum Instance {
     /// Which logical network a vif is on
     #[command(subcommand)]
     Network(Network),
+    /// What its live migrations may cost it
+    #[command(subcommand)]
+    Limits(OwnLimits),
 }
 
 /// Which instance is meant.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tonic::{Code, Response};
 use vmferry_core::{
     agent::CallError,
+    convergence::GuestLimits,
     domain_xml::metadata::{VolumeLabel, interfaces::InterfaceLabel},
-    host::Host,
+    host::{Host, HostPolicy},
     id::InstanceId,
     instance::Instance,
     leftovers::Leftover,
@@ -33,6 +35,21 @@ impl RemoteAgent {
         let mut client = HostServiceClient::new(self.channel.clone());
         let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
         self.read(answer.host)
+    }
+
+    /// How live migrations from the host may come to their end. An agent of before has none of its own.
+    pub(crate) async fn policies(&self) -> Result<Vec<HostPolicy>, CallError> {
+        let mut client = HostServiceClient::new(self.channel.clone());
+        let call = async {
+            match client.list_policies(v1::ListPoliciesRequest {}).await {
+                Err(status) if status.code() == Code::Unimplemented => {
+                    Ok(Response::new(v1::ListPoliciesResponse::default()))
+                }
+                answer => answer,
+            }
+        };
+        let answer = self.within(LOOK, call).await?;
+        answer.policies.into_iter().map(|policy| self.read(Some(policy))).collect()
     }
 
     /// The host's domains.
@@ -69,6 +86,14 @@ impl RemoteAgent {
         let request = v1::SetVifLabelRequest { instance_id: id.to_string(), what: Some(what) };
         let mut client = InstanceServiceClient::new(self.channel.clone());
         let answer = self.within(FILTERING, client.set_vif_label(request)).await?;
+        self.read(answer.instance)
+    }
+
+    /// Says what an instance's live migrations may cost it; with nothing in it: as their policies have it. The instance as it is then.
+    pub(crate) async fn set_guest_limits(&self, id: InstanceId, limits: GuestLimits) -> Result<Instance, CallError> {
+        let request = v1::SetGuestLimitsRequest { instance_id: id.to_string(), limits: Some(limits.into()) };
+        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.set_guest_limits(request)).await?;
         self.read(answer.instance)
     }
 

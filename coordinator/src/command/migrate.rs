@@ -3,7 +3,7 @@
 use uuid::Uuid;
 use vmferry_core::{
     agent::{Agent, Pair},
-    convergence::{DEFAULT, Forecast, InvalidPolicy, Job, load},
+    convergence::{Forecast, Job, Policy, load},
     disk::copied_by_the_job,
     flow,
     flow::Failure,
@@ -11,7 +11,7 @@ use vmferry_core::{
     migration::{Kind, Limits, Order, Statistics},
 };
 
-use super::{Session, drive};
+use super::{Session, drive, limits};
 use crate::{
     cli,
     client::RemoteAgent,
@@ -55,37 +55,27 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
 /// Finds the instance and both hosts.
 async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> {
     // What is unknown or makes no sense is told before anybody is asked.
-    let limits = limits(session, &args.limits)?;
+    limits::asked(Policy::default(), &args.limits).map_err(limits::no_sense)?;
     let destination = session.fleet.agent(&args.to)?.endpoint().clone();
     let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
     for error in silent.iter().filter(|error| error.host != args.to) {
         session.terminal.warn(&format!("could not ask whether there is another {}: {error}", args.instance));
     }
+    let kind = args.cold.kind(guest.state);
+    let policy = match kind {
+        Kind::Live => limits::policy(session, &args.limits, &guest).await?,
+        Kind::Cold { .. } => Policy::default(),
+    };
     Ok(Order {
         id: MigrationId(Uuid::now_v7()),
         instance: guest.id,
         instance_name: guest.name,
         source: session.fleet.agent(&guest.host)?.endpoint().clone(),
         destination,
-        kind: args.cold.kind(guest.state),
-        limits,
+        kind,
+        limits: Limits { policy, bandwidth: args.limits.bandwidth },
     })
-}
-
-fn limits(session: &Session, args: &cli::Limits) -> Result<Limits, Failed> {
-    let no_sense = |invalid: InvalidPolicy| Failed::usage(invalid.to_string());
-    let mut policy = session.fleet.policy(args.policy.as_deref().unwrap_or(DEFAULT))?.clone();
-    if let Some(longest) = args.max_downtime {
-        policy = policy.with_longest_downtime(longest).map_err(no_sense)?;
-    }
-    if let Some(deadline) = args.deadline {
-        policy = policy.with_deadline(deadline).map_err(no_sense)?;
-    }
-    if args.postcopy {
-        policy = policy.with_postcopy();
-    }
-    Ok(Limits { policy, bandwidth: args.bandwidth })
 }
 
 async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {

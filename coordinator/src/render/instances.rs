@@ -11,6 +11,7 @@ use vmferry_core::{
 
 use super::{
     Unreachable,
+    limits::{self, LimitsDocument},
     table::{facts, table},
     units::bytes,
     volumes,
@@ -52,6 +53,7 @@ pub(crate) fn show(guest: &Instance, zones: &Zones) -> String {
     ];
     rows.extend(guest.disks.iter().map(|disk| ("disk", disk_text(disk))));
     rows.extend(guest.vifs.iter().map(|vif| ("vif", vif_text(vif))));
+    rows.extend(limits::line(&guest.limits).map(|line| ("limits", line)));
     rows.extend(guest.problems.iter().map(|problem| ("problem", problem.clone())));
     facts(rows)
 }
@@ -89,6 +91,8 @@ struct InstanceDocument<'a> {
     vifs: &'a [Vif],
     /// What is wrong with the definition.
     problems: &'a [String],
+    /// What its live migrations may cost it.
+    limits: LimitsDocument<'a>,
 }
 
 impl<'a> InstanceDocument<'a> {
@@ -106,6 +110,7 @@ impl<'a> InstanceDocument<'a> {
             disks: &guest.disks,
             vifs: &guest.vifs,
             problems: &guest.problems,
+            limits: (&guest.limits).into(),
         }
     }
 }
@@ -134,8 +139,13 @@ pub(crate) fn show_document<'a>(guest: &'a Instance, zones: &'a Zones) -> impl S
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytesize::ByteSize;
-    use vmferry_core::instance::{DiskDevice, DiskSource, InstanceState, VifAttachment};
+    use vmferry_core::{
+        convergence::{GuestLimits, May},
+        instance::{DiskDevice, DiskSource, InstanceState, VifAttachment},
+    };
 
     use super::*;
 
@@ -168,6 +178,11 @@ mod tests {
             }],
             migration: None,
             problems: vec![],
+            limits: GuestLimits {
+                max_downtime: Some(Duration::from_millis(200)),
+                postcopy: Some(May::Never),
+                ..GuestLimits::default()
+            },
         };
         (guest, Zones::from([(host, "nova".to_owned())]))
     }
@@ -196,6 +211,7 @@ mod tests {
         migration   none
         disk        sda /var/lib/seed.iso (read-only)
         vif         52:54:00:00:00:01 bridge br0 (virtio)
+        limits      stands still for 200ms at most, postcopy never
         ");
         insta::assert_snapshot!(crate::render::json(&show_document(&guest, &zones)), @r#"
         {
@@ -235,7 +251,13 @@ mod tests {
               "mtu": null
             }
           ],
-          "problems": []
+          "problems": [],
+          "limits": {
+            "policy": null,
+            "max_downtime_ms": 200,
+            "postcopy": "never",
+            "suspend": null
+          }
         }
         "#);
     }

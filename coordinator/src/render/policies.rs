@@ -1,17 +1,29 @@
 //! How live migrations come to their end.
 
 use serde::Serialize;
-use vmferry_core::convergence::{Action, DEFAULT, Policy, Throttle, When};
+use vmferry_core::{
+    convergence::{Action, DEFAULT, Policy, Throttle, When},
+    id::HostName,
+};
 
 use super::{table::facts, units::milliseconds};
+use crate::catalogue::{Catalogue, Origin};
 
 /// Each with its steps.
-pub(crate) fn policies(all: &[Policy]) -> String {
-    let texts: Vec<_> = all.iter().map(policy).collect();
+pub(crate) fn policies(all: &Catalogue) -> String {
+    let texts: Vec<_> = all.known().iter().map(|(origin, known)| policy(known, &place(all, *origin))).collect();
     texts.join("\n")
 }
 
-fn policy(policy: &Policy) -> String {
+fn place(all: &Catalogue, origin: Origin) -> String {
+    match origin {
+        Origin::BuiltIn => "built in".to_owned(),
+        Origin::Host => all.host().map(ToString::to_string).unwrap_or_default(),
+        Origin::Inventory => "inventory".to_owned(),
+    }
+}
+
+fn policy(policy: &Policy, place: &str) -> String {
     let mut rows =
         vec![("  at first", format!("may stand still for {}", humantime::format_duration(policy.downtime())))];
     if let Some(Throttle { initial, increment }) = policy.throttle() {
@@ -21,13 +33,14 @@ fn policy(policy: &Policy) -> String {
         ));
     }
     rows.extend(policy.steps().iter().map(|step| ("  then", step.to_string())));
-    let mark = if policy.name() == DEFAULT { " (unless another is asked for)" } else { "" };
-    format!("{}{mark}\n{}", policy.name(), facts(rows))
+    let mark = if policy.name() == DEFAULT { "; unless another is asked for" } else { "" };
+    format!("{} ({place}{mark})\n{}", policy.name(), facts(rows))
 }
 
 /// The same for programs.
-pub(crate) fn policies_document(all: &[Policy]) -> impl Serialize {
-    Document { policies: all.iter().map(PolicyDocument::from).collect() }
+pub(crate) fn policies_document(all: &Catalogue) -> impl Serialize {
+    let known = all.known().iter();
+    Document { policies: known.map(|(origin, policy)| PolicyDocument::of(policy, *origin, all.host())).collect() }
 }
 
 #[derive(Serialize)]
@@ -44,6 +57,10 @@ struct PolicyDocument<'a> {
     /// Whether it may be switched to postcopy, by a step or by hand.
     postcopy: bool,
     steps: Vec<StepDocument>,
+    /// `built_in`, `host` or `inventory`.
+    origin: &'static str,
+    /// Whose configuration has it; `null`: it is not from a host's.
+    host: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,8 +80,8 @@ struct StepDocument {
     r#do: Option<&'static str>,
 }
 
-impl<'a> From<&'a Policy> for PolicyDocument<'a> {
-    fn from(policy: &'a Policy) -> Self {
+impl<'a> PolicyDocument<'a> {
+    fn of(policy: &'a Policy, origin: Origin, host: Option<&HostName>) -> Self {
         Self {
             name: policy.name(),
             downtime_ms: milliseconds(policy.downtime()),
@@ -74,6 +91,12 @@ impl<'a> From<&'a Policy> for PolicyDocument<'a> {
             }),
             postcopy: policy.may_postcopy(),
             steps: policy.steps().iter().map(|step| StepDocument::of(step.when, step.action)).collect(),
+            origin: match origin {
+                Origin::BuiltIn => "built_in",
+                Origin::Host => "host",
+                Origin::Inventory => "inventory",
+            },
+            host: host.filter(|_| origin == Origin::Host).map(ToString::to_string),
         }
     }
 }
@@ -105,12 +128,13 @@ mod tests {
 
     #[test]
     fn the_policies_that_are_always_there() {
-        insta::assert_snapshot!(policies(&Policy::all_named()));
+        let texts: Vec<_> = Policy::all_named().iter().map(|known| policy(known, "built in")).collect();
+        insta::assert_snapshot!(texts.join("\n"));
     }
 
     #[test]
     fn a_policy_for_programs() {
         let policy = vmferry_core::convergence::named("must-finish").expect("one of them");
-        insta::assert_json_snapshot!(PolicyDocument::from(&policy));
+        insta::assert_json_snapshot!(PolicyDocument::of(&policy, Origin::BuiltIn, None));
     }
 }

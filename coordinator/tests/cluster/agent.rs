@@ -19,12 +19,13 @@ use tonic::{Request, Response, Status, async_trait, transport::Server};
 use vmferry_core::{
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
+    convergence::{GuestLimits, Policy},
     disk::Shown,
     domain_xml::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::Host,
+    host::{Host, host_policies},
     id::MigrationId,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
@@ -89,6 +90,12 @@ pub(crate) struct World {
     pub(crate) leftovers: Vec<Leftover>,
     /// What libvirt's edge says instead of the hosts' facts.
     pub(crate) is_without_libvirt: bool,
+    /// What is said of the guest's live migrations.
+    pub(crate) limits: GuestLimits,
+    /// What the configuration of node-28 has.
+    pub(crate) policies: Vec<Policy>,
+    /// node-28 is of a version that knows no policies.
+    pub(crate) is_old: bool,
 }
 
 #[derive(Clone)]
@@ -139,6 +146,7 @@ impl Agent {
             vifs: self.vifs(),
             migration: None,
             problems: vec![],
+            limits: self.world().limits.clone(),
         }
     }
 
@@ -319,6 +327,19 @@ impl v1::host_service_server::HostService for Agent {
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
     }
 
+    async fn list_policies(
+        &self,
+        _: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        let world = self.world();
+        if world.is_old {
+            return Err(Status::unimplemented("an unknown method"));
+        }
+        let configured = if self.name == "node-28" { &world.policies[..] } else { &[] };
+        let policies = host_policies(configured).into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListPoliciesResponse { policies }))
+    }
+
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
         let found = if self.name == "node-28" { self.world().leftovers.clone() } else { vec![] };
         Ok(Response::new(v1::ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
@@ -401,6 +422,15 @@ impl v1::instance_service_server::InstanceService for Agent {
         };
         self.world().vif = label.filter(|label| label.network.is_some() || label.policy.is_some());
         Ok(Response::new(v1::SetVifLabelResponse { instance: Some(self.instance().into()) }))
+    }
+
+    async fn set_guest_limits(
+        &self,
+        request: Request<v1::SetGuestLimitsRequest>,
+    ) -> Result<Response<v1::SetGuestLimitsResponse>, Status> {
+        let limits = vmferry_proto::convert::required(request.into_inner().limits, "limits");
+        self.world().limits = limits.expect("a coordinator of ours asks");
+        Ok(Response::new(v1::SetGuestLimitsResponse { instance: Some(self.instance().into()) }))
     }
 
     async fn unset_volume_label(

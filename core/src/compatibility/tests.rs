@@ -35,6 +35,7 @@ pub(super) fn source() -> SourceFacts {
         filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
         postcopy: None,
+        policy: None,
     }
 }
 
@@ -64,6 +65,7 @@ pub(super) fn leaving_guest() -> Leaving {
         vifs: Vec::new(),
         migration: None,
         problems: vec![],
+        limits: Default::default(),
     };
     Leaving {
         instance,

@@ -36,6 +36,20 @@ impl Policy {
     }
 }
 
+/// All policies that several places have, each with where it is from: one of a later place replaces one of the same name.
+pub fn overlaid<P: Copy>(places: impl IntoIterator<Item = (P, Vec<Policy>)>) -> Vec<(P, Policy)> {
+    let mut all = Vec::<(P, Policy)>::new();
+    for (place, policy) in
+        places.into_iter().flat_map(|(place, policies)| policies.into_iter().map(move |p| (place, p)))
+    {
+        match all.iter_mut().find(|(_, known)| known.name() == policy.name()) {
+            Some(known) => *known = (place, policy),
+            None => all.push((place, policy)),
+        }
+    }
+    all
+}
+
 /// QEMU's own.
 const THROTTLE: Throttle = Throttle { initial: 20, increment: 10 };
 

@@ -457,3 +457,18 @@ fn a_guest_that_is_switched_to_postcopy_stands_still_for_the_hand_over_only() {
     // Two whole rounds, and all that the guest wrote to meanwhile.
     assert!((30.0..32.0).contains(&course.total.as_secs_f64()), "{course:?}");
 }
+
+#[test]
+fn of_policies_of_one_name_the_last_places_counts() {
+    let own = |name: &str, millis| Policy::new(name, ms(millis), None, vec![END]).expect("valid");
+    let all = overlaid([
+        ("built in", Policy::all_named()),
+        ("host", vec![own("default", 7), own("night", 8)]),
+        ("inventory", vec![own("night", 9), own("own", 10)]),
+    ]);
+    let found = |name: &str| all.iter().find(|(_, policy)| policy.name() == name).expect("there");
+    assert_eq!((found("default").0, found("default").1.downtime()), ("host", ms(7)));
+    assert_eq!((found("night").0, found("night").1.downtime()), ("inventory", ms(9)));
+    assert_eq!((found("own").0, found("gentle").0), ("inventory", "built in"));
+    assert_eq!((all[0].1.name(), all.len()), (DEFAULT, Policy::all_named().len() + 2), "each once, the default first");
+}

@@ -10,10 +10,12 @@ use super::{
     metadata::{
         self, LabelError, VolumeLabel,
         interfaces::{self, InterfaceError, InterfaceLabel},
+        limits::{self, LimitsError},
     },
     parse, text, volume,
 };
 use crate::{
+    convergence::GuestLimits,
     id::InstanceId,
     instance::{Vif, VifAttachment},
     network::VlanId,
@@ -55,6 +57,8 @@ pub struct Definition {
     /// What it keeps in files of its host that are no disks: QEMU carries it along while the guest runs, nobody when it is
     /// off.
     pub host_state: Vec<HostState>,
+    /// What the metadata say of its live migrations. An error hides no domain, but lets none of them begin.
+    pub limits: Result<GuestLimits, LimitsError>,
 }
 
 /// State of a guest in files of its host.
@@ -155,6 +159,7 @@ impl Definition {
             interfaces,
             obstacles: obstacles(domain, devices),
             host_state: host_state(domain, devices),
+            limits: limits::read(domain),
         })
     }
 }

@@ -22,6 +22,7 @@
 
 mod change;
 pub mod interfaces;
+pub mod limits;
 mod write;
 
 use roxmltree::Node;
@@ -33,7 +34,10 @@ use super::{
     child,
     volume::{MONITOR_PORT, PORTAL_PORT, secret_name, socket_address},
 };
-use crate::volume::{Connection, Iscsi, Login, Rbd};
+use crate::{
+    convergence::GuestLimits,
+    volume::{Connection, Iscsi, Login, Rbd},
+};
 
 /// The element's namespace; libvirt's key to it in `virDomainSetMetadata`.
 pub const NAMESPACE: &str = "https://vmferry.org/xmlns/volumes/1";
@@ -57,6 +61,11 @@ impl Element {
     pub fn interfaces(labels: &[interfaces::InterfaceLabel]) -> Self {
         let text = (!labels.is_empty()).then(|| interfaces::write_bare(labels));
         Self { namespace: interfaces::NAMESPACE, text }
+    }
+
+    /// What is said of live migrations.
+    pub fn limits(said: &GuestLimits) -> Self {
+        Self { namespace: limits::NAMESPACE, text: (!said.is_empty()).then(|| limits::write_bare(said)) }
     }
 }
 

@@ -1,6 +1,7 @@
 use bytesize::ByteSize;
 use vmferry_core::{
-    convergence::{Action, Measured, Policy, Span, Step, Throttle, When},
+    convergence::{Action, GuestLimits, May, Measured, Policy, Span, Step, Throttle, When},
+    domain_xml::metadata::limits::judged,
     migration::{Limits, Steering},
 };
 
@@ -182,5 +183,75 @@ impl TryFrom<v1::Steering> for Steering {
             Change::Suspend(steering::Suspend {}) => Self::Suspend,
         };
         steering.judged().map_err(invalid("steering"))
+    }
+}
+
+impl From<GuestLimits> for v1::GuestLimits {
+    fn from(limits: GuestLimits) -> Self {
+        let may = |may: Option<May>| match may {
+            None => v1::May::Unspecified,
+            Some(May::Never) => v1::May::Never,
+            Some(May::Allowed) => v1::May::Allowed,
+        };
+        Self {
+            postcopy: may(limits.postcopy).into(),
+            suspend: may(limits.suspend).into(),
+            policy: limits.policy,
+            max_downtime: limits.max_downtime.map(wire_duration),
+        }
+    }
+}
+
+impl TryFrom<v1::GuestLimits> for GuestLimits {
+    type Error = Invalid;
+
+    fn try_from(limits: v1::GuestLimits) -> Result<Self, Invalid> {
+        // A limit that this version does not know must not be taken for none.
+        let may = |may: i32, field| -> Result<_, Invalid> {
+            Ok(match v1::May::try_from(may).map_err(invalid(field))? {
+                v1::May::Unspecified => None,
+                v1::May::Never => Some(May::Never),
+                v1::May::Allowed => Some(May::Allowed),
+            })
+        };
+        let downtime = limits.max_downtime.map(|downtime| duration(Some(downtime), "limits.max_downtime"));
+        let read = Self {
+            postcopy: may(limits.postcopy, "limits.postcopy")?,
+            suspend: may(limits.suspend, "limits.suspend")?,
+            max_downtime: downtime.transpose()?,
+            policy: limits.policy,
+        };
+        judged(read).map_err(invalid("limits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_guests_limits_come_back_as_they_went() {
+        for may in [None, Some(May::Never), Some(May::Allowed)] {
+            let max_downtime = may.map(|_| Duration::from_millis(200));
+            let policy = may.map(|_| "gentle".to_owned());
+            let limits = GuestLimits { policy, max_downtime, postcopy: may, suspend: may };
+            assert_eq!(v1::GuestLimits::from(limits.clone()).try_into(), Ok(limits));
+        }
+        assert_eq!(v1::GuestLimits::default().try_into(), Ok(GuestLimits::default()));
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_not_read() {
+        let good = v1::GuestLimits::from(GuestLimits::default());
+        for (wrong, field) in [
+            (v1::GuestLimits { postcopy: 7, ..good.clone() }, "limits.postcopy"),
+            (v1::GuestLimits { suspend: -1, ..good.clone() }, "limits.suspend"),
+            (v1::GuestLimits { policy: Some("Fast One".into()), ..good.clone() }, "limits"),
+            (v1::GuestLimits { max_downtime: Some(wire_duration(Duration::ZERO)), ..good }, "limits"),
+        ] {
+            assert_eq!(GuestLimits::try_from(wrong), Err(Invalid { field }));
+        }
     }
 }

@@ -1,7 +1,7 @@
 use bytesize::ByteSize;
-use vmferry_core::host::Host;
+use vmferry_core::host::{Host, HostPolicy};
 
-use super::{Invalid, invalid, timestamp, wire_timestamp};
+use super::{Invalid, invalid, required, timestamp, wire_timestamp};
 use crate::v1;
 
 impl From<Host> for v1::Host {
@@ -46,5 +46,35 @@ impl TryFrom<v1::Host> for Host {
             migrations_active: host.migrations_active,
             certificate_expires: timestamp(expires, "host.certificate_expires")?,
         })
+    }
+}
+
+impl From<HostPolicy> for v1::HostPolicy {
+    fn from(HostPolicy { policy, configured }: HostPolicy) -> Self {
+        Self { policy: Some(policy.into()), configured }
+    }
+}
+
+impl TryFrom<v1::HostPolicy> for HostPolicy {
+    type Error = Invalid;
+
+    fn try_from(known: v1::HostPolicy) -> Result<Self, Invalid> {
+        Ok(Self { policy: required(known.policy, "policy")?, configured: known.configured })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmferry_core::convergence::Policy;
+
+    use super::*;
+
+    #[test]
+    fn a_hosts_policies_come_back_as_they_went() {
+        for policy in Policy::all_named() {
+            let known = HostPolicy { configured: policy.may_suspend(), policy };
+            assert_eq!(v1::HostPolicy::from(known.clone()).try_into(), Ok(known));
+        }
+        assert!(HostPolicy::try_from(v1::HostPolicy::default()).is_err());
     }
 }

@@ -18,6 +18,7 @@ impl From<Instance> for v1::Instance {
             vifs: instance.vifs.into_iter().map(Into::into).collect(),
             migration_id: instance.migration.map(|id| id.to_string()),
             problems: instance.problems,
+            limits: Some(instance.limits).filter(|limits| !limits.is_empty()).map(Into::into),
         }
     }
 }
@@ -42,6 +43,7 @@ impl TryFrom<v1::Instance> for Instance {
                 .transpose()
                 .map_err(invalid("instance.migration_id"))?,
             problems: instance.problems,
+            limits: instance.limits.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use futures::future::join_all;
 use vmferry_core::{
     agent::Sighting,
-    domain_xml::metadata::{self, Element, VolumeLabel, interfaces::InterfaceLabel},
+    convergence::GuestLimits,
+    domain_xml::metadata::{
+        self, Element, LabellingError, VolumeLabel,
+        interfaces::InterfaceLabel,
+        limits::{LimitsError, judged},
+    },
     id::InstanceId,
     instance::Instance,
     reason::Reason,
@@ -64,6 +69,15 @@ impl LibvirtHost {
         self.reconcile(true).await.map(drop)
     }
 
+    /// Says what a domain's live migrations may cost it, in the place of what was said before, whether that can be read or not.
+    pub async fn set_limits(&self, instance: InstanceId, limits: GuestLimits) -> Result<(), Fault> {
+        let change = Arc::new(move |_: &_| {
+            let limits = judged(limits.clone()).map_err(LabellingError::Limits)?;
+            Ok(Element::limits(&limits))
+        });
+        self.change_labels(instance, change).await
+    }
+
     async fn change_labels(&self, instance: InstanceId, change: LabelChange) -> Result<(), Fault> {
         self.libvirt.change_labels(instance, change).await.map_err(|error| match error {
             ChangeError::Labelling(error) => Fault::new(Reason::InvalidRequest, error.to_string()),
@@ -108,6 +122,12 @@ impl LibvirtHost {
                  remove it (vmferry instance policy unset {name} --all) and say it again (vmferry instance policy set)"
             )
         });
+        let limits = definition.limits.as_ref().err().map(|error: &LimitsError| {
+            format!(
+                "what the definition says of its live migrations cannot be read, so that none begins: {error}; \
+                 remove it (vmferry instance limits unset {name}) and say it again (vmferry instance limits set)"
+            )
+        });
         Instance {
             id: domain.id,
             name: domain.name,
@@ -119,7 +139,8 @@ impl LibvirtHost {
             disks: definition.disks.into_iter().map(|disk| disk.disk).collect(),
             vifs: definition.vifs,
             migration: None,
-            problems: volumes.into_iter().chain(vifs).collect(),
+            problems: volumes.into_iter().chain(vifs).chain(limits).collect(),
+            limits: definition.limits.unwrap_or_default(),
         }
     }
 }

@@ -108,6 +108,7 @@ impl Hypervisor for Fake {
             filters_missing: Ok(vec![]),
             shown: shown.clone(),
             postcopy: None,
+            policy: None,
         };
         let instance = Instance {
             id: definition.id,
@@ -121,6 +122,7 @@ impl Hypervisor for Fake {
             vifs: Vec::new(),
             migration: None,
             problems: vec![],
+            limits: Default::default(),
         };
         let leaving = Leaving {
             instance,

@@ -44,6 +44,7 @@ fn plan() -> Plan {
         vifs: vec![],
         migration: None,
         problems: vec![],
+        limits: Default::default(),
     };
     let definition = Definition::parse(DOMAIN).expect("valid");
     let refused = |subject: &str, reason, message: &str, remedy: &str| Check {

@@ -3,6 +3,7 @@
 use super::{
     LabelError, VolumeLabel,
     interfaces::{InterfaceError, InterfaceLabel, written},
+    limits::LimitsError,
     read, write,
 };
 use crate::{
@@ -79,6 +80,9 @@ pub enum LabellingError {
         /// Why.
         source: InterfaceError,
     },
+    /// What is to be said of its live migrations cannot be so.
+    #[error("{0}")]
+    Limits(LimitsError),
     /// There is no label to take away.
     #[error("the definition of {guest} says nothing of a volume {target}")]
     NoLabel {
