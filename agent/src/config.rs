@@ -245,10 +245,11 @@ mod tests {
     fn every_problem_is_reported_at_once() {
         let problems = Config::parse(
             "name = 'a b'\nlisten = 'nowhere'\nkeep_records = 'soon'\n[tls]\nca = '/nonexistent'\n\
-             [libvirt]\nqemu_group = 'no-such-group'",
+             [libvirt]\nqemu_group = 'no-such-group'\n\
+             [policy.endless]\ndowntime = '1ms'\nsteps = []",
         )
         .expect_err("all wrong");
-        for key in ["name:", "zone:", "listen:", "tls.ca:", "libvirt.qemu_group:", "keep_records:"] {
+        for key in ["name:", "zone:", "listen:", "tls.ca:", "libvirt.qemu_group:", "keep_records:", "policy.endless:"] {
             assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key} in {problems:#?}");
         }
     }

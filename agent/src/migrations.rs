@@ -14,9 +14,10 @@ use tokio::task::block_in_place;
 use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
+    compatibility::may_be_told,
     id::{HostName, InstanceId, MigrationId},
     leftovers::{Half, HeldProbes},
-    migration::{Order, Record, Side},
+    migration::{Order, Record, Side, Steering},
     reason::Reason,
     undo::Undo,
 };
@@ -129,6 +130,21 @@ impl<H: Hypervisor> Migrations<H> {
         }
         let message = format!("migration {} exists with another order", order.id);
         Err(self.call_error(Fault::new(Reason::InvalidRequest, message)))
+    }
+
+    /// Tells the running job of a migration something else than its order says, if the guest's own limits allow it.
+    pub async fn steer(&self, id: MigrationId, steering: Steering) -> Result<(), CallError> {
+        let migration = self.get(id)?;
+        let told = async {
+            // What makes it gentler needs no look at the guest.
+            if matches!(steering, Steering::Downtime(_) | Steering::Postcopy | Steering::Suspend) {
+                let definition = self.host.definition(migration.state().order()).await?;
+                // Of a guest that is gone its migration tells.
+                definition.map_or(Ok(()), |guest| may_be_told(self.host.name(), &guest, &steering))?;
+            }
+            migration.steer(steering).await
+        };
+        told.await.map_err(|fault: Fault| self.call_error(fault))
     }
 
     /// Forgets what ended before `oldest` and left nothing behind.

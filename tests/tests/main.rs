@@ -11,6 +11,7 @@ mod groups;
 mod interrupts;
 mod intruders;
 mod libvirt_filters;
+mod limits;
 mod moves;
 mod network_faults;
 mod network_refusals;

@@ -6,11 +6,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
-    compatibility::may_be_told,
     convergence::{Measured, usual},
     id::MigrationId,
     identity::Identity,
-    migration::{Order, Progress, Side, Steering},
+    migration::{Order, Progress, Side},
     reason::Reason,
 };
 use vmferry_proto::{
@@ -20,7 +19,7 @@ use vmferry_proto::{
 };
 
 use crate::{
-    hypervisor::{Fault, Hypervisor as _, LibvirtHost},
+    hypervisor::{Fault, LibvirtHost},
     migration::Migration,
     migrations::Migrations,
 };
@@ -187,16 +186,8 @@ impl MigrationService for Service {
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
         let request = request.into_inner();
         let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
-        let migration = self.migration(&request.migration_id)?;
-        // What makes it gentler needs no look at the guest, which libvirt may be slow to allow.
-        if matches!(steering, Steering::Downtime(_) | Steering::Postcopy | Steering::Suspend) {
-            let host = self.migrations.host();
-            let definition = host.definition(migration.state().order()).await.map_err(|fault| self.status(fault))?;
-            // A guest that is gone is told of by the helm.
-            let judged = definition.map_or(Ok(()), |guest| may_be_told(host.name(), &guest, &steering));
-            judged.map_err(|refusal| self.status(refusal.into()))?;
-        }
-        migration.steer(steering).await.map_err(|fault| self.status(fault))?;
+        let id = request.migration_id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
+        self.migrations.steer(id, steering).await.map_err(status)?;
         Ok(Response::new(v1::SteerResponse {}))
     }
 

@@ -14,8 +14,10 @@ use tempfile::TempDir;
 use vmferry_agent::migrations::Migrations;
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Rollback, Sighting},
+    compatibility::Check,
+    convergence::named,
     flow::{self, Completed, Failure, Plan, Watch},
-    migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side},
+    migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side, Steering},
     reason::Reason,
 };
 
@@ -367,6 +369,43 @@ async fn a_refused_phase_leaves_the_record_as_it_was() {
     let ended = rig.resolve().await.expect_err("it had not begun to move");
     assert_eq!(ended.outcome(), Some(Outcome::FailedRolledBack));
     rig.assert_invariants("after a refused post");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_guest_does_not_allow_is_refused_also_to_those_who_do_not_ask_for_the_checks() {
+    for policy in ["postcopy", "must-finish"] {
+        let mut rig = Rig::new(Faults::none());
+        let (source_half, destination_half) = rig.check().await;
+        rig.order.limits.policy = named(policy).expect("one of them");
+        let plan = flow::check(&rig.hosts(), &rig.order, &Unwatched).await.expect("checked");
+        let refused: Vec<_> = plan.checks.iter().filter_map(Check::refusal).map(|refusal| refusal.reason).collect();
+        assert_eq!(refused, [Reason::GuestLimits], "{policy}");
+
+        let hosts = rig.hosts();
+        hosts.source.pre(&rig.order, &source_half).await.expect("ready");
+        hosts.destination.pre(&rig.order, &destination_half).await.expect("ready");
+        let refused = hosts.source.migrate(&rig.order, &[], &|_| ()).await.expect_err("not allowed");
+        assert_eq!(refused.reason, Reason::GuestLimits, "{policy}: {refused}");
+        let ended = rig.resolve().await.expect_err("it did not move");
+        assert_eq!(ended.outcome(), Some(Outcome::FailedRolledBack));
+        rig.assert_invariants(policy);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_guest_does_not_allow_is_not_done_by_hand_either() {
+    let rig = Rig::new(Faults::none());
+    rig.get_ready().await;
+    let told = async |steering| rig.source.steer(rig.order.id, steering).await.expect_err("no job").reason;
+    for steering in [Steering::Postcopy, Steering::Suspend, Steering::Downtime(Duration::from_secs(2))] {
+        assert_eq!(told(steering).await, Reason::GuestLimits, "{steering:?}");
+    }
+    // What it allows is for the job to hear.
+    for steering in [Steering::Downtime(Duration::from_secs(1)), Steering::Bandwidth(None), Steering::Pause] {
+        assert_eq!(told(steering).await, Reason::NothingToSteer, "{steering:?}");
+    }
+    rig.resolve().await.expect_err("it had not begun to move");
+    rig.assert_invariants("after a refused word");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,8 @@ const DOMAIN_XML: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d5
     <v:iscsi target='iqn.d' lun='1'><v:portal address='192.0.2.1:3260'/></v:iscsi></v:volume></v:volumes>
     <v:interfaces xmlns:v='https://vmferry.org/xmlns/interfaces/1'><v:interface mac='52:54:00:a0:00:01' network='blue'>
     <v:policy><v:address>192.0.2.7</v:address><v:rule direction='ingress'>tcp@group=web</v:rule></v:policy>
-    </v:interface></v:interfaces></metadata>
+    </v:interface></v:interfaces>
+    <v:migration xmlns:v='https://vmferry.org/xmlns/migration/1' max-downtime='1s' postcopy='never'/></metadata>
   <devices>
   <disk type='file'><driver cache='none'/><source file='/srv/web.img'/><target dev='vda'/></disk>
   <disk type='file'><driver cache='none'/><source file='/local/web/data.img'/><target dev='vdb'/>
