@@ -51,6 +51,15 @@ async fn a_policy_is_the_inventorys_or_else_the_sources_or_else_the_one_that_is_
 }
 
 #[tokio::test]
+async fn a_policy_that_stops_the_guest_may_do_so_at_once() {
+    let cluster = Cluster::new().await;
+    let steps = ordered(&cluster, "--policy must-finish --deadline 0s").await.limits.policy.steps().to_vec();
+    assert_eq!(steps.last().map(ToString::to_string).as_deref(), Some("after 0s: suspend"));
+    cluster.vmferry("migrate web --to node-31 --policy gentle --deadline 0s").await.code(2);
+    assert!(cluster.world().records.is_empty());
+}
+
+#[tokio::test]
 async fn an_agent_of_before_has_no_policies_of_its_own() {
     let cluster = Cluster::new().await;
     cluster.world().policies = vec![policy("default", 8)];

@@ -1,7 +1,7 @@
 //! `vmferry instance limits`, and what they make of a migration's policy.
 
 use vmferry_core::{
-    convergence::{DEFAULT, Excess, GuestLimits, InvalidPolicy, Policy},
+    convergence::{DEFAULT, Excess, GuestLimits, InvalidPolicy, Policy, named},
     domain_xml::metadata::limits::judged,
     instance::Instance,
 };
@@ -70,8 +70,15 @@ pub(super) async fn policy(session: &Session, args: &cli::Limits, guest: &Instan
     guest.limits.restrain(&named).and_then(|policy| asked(policy, args)).map_err(no_sense)
 }
 
+/// Refuses what makes no sense with any policy.
+pub(super) fn judge(args: &cli::Limits) -> Result<(), Failed> {
+    // One that stops the guest may do so at once.
+    let widest = named("must-finish").unwrap_or_default();
+    asked(widest, args).map(drop).map_err(no_sense)
+}
+
 /// The policy as the command line changes it.
-pub(super) fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
+fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
     if let Some(longest) = args.max_downtime {
         policy = policy.with_longest_downtime(longest)?;
     }
@@ -81,7 +88,6 @@ pub(super) fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, In
     Ok(if args.postcopy { policy.with_postcopy() } else { policy })
 }
 
-/// Limits that no policy can have.
-pub(super) fn no_sense(invalid: InvalidPolicy) -> Failed {
+fn no_sense(invalid: InvalidPolicy) -> Failed {
     Failed::usage(invalid.to_string())
 }

@@ -55,7 +55,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
 /// Finds the instance and both hosts.
 async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> {
     // What is unknown or makes no sense is told before anybody is asked.
-    limits::asked(Policy::default(), &args.limits).map_err(limits::no_sense)?;
+    limits::judge(&args.limits)?;
     let destination = session.fleet.agent(&args.to)?.endpoint().clone();
     let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
