@@ -93,6 +93,7 @@ impl Exit {
             | R::DiskUsedTwice
             | R::DiskDiffers
             | R::ProbeFailed
+            | R::StreamsUnsupported
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort

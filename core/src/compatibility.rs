@@ -5,6 +5,7 @@
 mod filter;
 mod network;
 mod power;
+mod way;
 
 pub use self::{filter::differs as filter_differs, network::VifSight, power::until_it_stops};
 
@@ -17,7 +18,7 @@ use crate::{
     domain_xml::{Definition, FilterDefinition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
     instance::InstanceState,
-    migration::Kind,
+    migration::{Kind, Limits},
     nwfilter::Missing,
     reason::Reason,
 };
@@ -97,6 +98,10 @@ pub struct SourceFacts {
     pub filters_missing: Result<Vec<Missing>, String>,
     /// What this host shows of its disks.
     pub shown: Shown,
+    /// What the move may cost, and which way it takes.
+    pub limits: Limits,
+    /// QEMU's version, comparable.
+    pub qemu_version: u64,
 }
 
 /// May the instance leave for `destination`?
@@ -202,6 +207,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     }
 
     filter::leaving(&mut checks, facts);
+    way::leaving(&mut checks, facts);
 
     let shown = &facts.shown;
     let sight = Sight::default();
@@ -250,6 +256,8 @@ pub struct DestinationFacts {
     pub sight: Sight,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
+    /// What the move may cost, and which way it takes.
+    pub limits: Limits,
 }
 
 impl DestinationFacts {
@@ -363,6 +371,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
 
     network::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
+    way::arriving(&mut checks, facts, leaving);
 
     let disks = facts.disks(leaving);
     for disk in &definition.disks {

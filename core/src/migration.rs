@@ -2,6 +2,7 @@
 
 mod kind;
 mod steering;
+mod streams;
 
 use std::{fmt, time::Duration};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     kind::{Fallback, Kind, Shutdown},
     steering::{FLOOR, InvalidSteering, Steering},
+    streams::{InvalidStreams, Streams},
 };
 use crate::{
     convergence::Policy,
@@ -47,6 +49,9 @@ pub struct Limits {
     pub policy: Policy,
     /// How much may be sent per second, memory and disks each; `None`: as much as goes. QEMU is told whole MiB.
     pub bandwidth: Option<ByteSize>,
+    /// Over how many streams memory is sent at once. What may be sent per second is for all of them together.
+    #[serde(default)]
+    pub streams: Streams,
 }
 
 /// A host and where its agent listens.

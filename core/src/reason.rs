@@ -77,6 +77,8 @@ reasons! {
     FilterDriverMissing = "FILTER_DRIVER_MISSING",
     /// The source's agent cannot look at a disk's file.
     ProbeFailed = "PROBE_FAILED",
+    /// A host's QEMU cannot send or take memory over several streams.
+    StreamsUnsupported = "STREAMS_UNSUPPORTED",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 

@@ -23,6 +23,7 @@ mod rig;
 mod security;
 mod shared_storage;
 mod storage_rig;
+mod streams;
 mod unfit_hosts;
 mod volume_faults;
 mod volume_refusals;

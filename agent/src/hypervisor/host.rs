@@ -35,7 +35,7 @@ use vmferry_core::{
     },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    migration::{Kind, Order, Statistics},
+    migration::{Kind, Limits, Order, Statistics},
     reason::Reason,
 };
 
@@ -242,6 +242,8 @@ impl Hypervisor for LibvirtHost {
             misplaced,
             filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
+            limits: order.limits.clone(),
+            qemu_version: host.qemu_version,
         };
         let instance = self.instance_of(domain);
         let qemu_version = host.qemu_version;
@@ -286,6 +288,7 @@ impl Hypervisor for LibvirtHost {
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
             sight,
             qemu_version: host.qemu_version,
+            limits: Limits::default(),
         })
     }
 
@@ -363,6 +366,7 @@ impl Hypervisor for LibvirtHost {
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
+            never = self.listeners.watch(order), if order.limits.streams.are_several() => match never {},
         };
         if moved.is_err() {
             self.forget_departure(order).await;

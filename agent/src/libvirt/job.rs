@@ -114,7 +114,8 @@ impl JobOrder {
         let sharing = if *sharing == Sharing::Proved { sys::VIR_MIGRATE_UNSAFE } else { 0 };
         let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
         let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
-        FLAGS | sharing | copying | throttling
+        let parallel = if self.limits.streams.are_several() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
+        FLAGS | sharing | copying | throttling | parallel
     }
 }
 
@@ -322,6 +323,10 @@ fn in_thread(
     if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, Parameter::Percent(increment)));
+    }
+    if order.limits.streams.are_several() {
+        let streams = Parameter::Count(order.limits.streams.get().into());
+        parameters.push((sys::VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, streams));
     }
     let call = match ffi::migrate(&domain, &libvirt_uri, &parameters, order.flags()) {
         Ok(()) => Call::Succeeded,

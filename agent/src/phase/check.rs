@@ -49,6 +49,7 @@ pub async fn destination(
 ) -> Result<CheckReport, Fault> {
     let mut facts = host.arriving(leaving).await?;
     facts.kind = order.kind;
+    facts.limits = order.limits.clone();
     facts.migration = other;
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, leaving);

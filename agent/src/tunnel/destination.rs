@@ -29,8 +29,8 @@ use crate::{firewall::Firewall, storage::receivers::Receivers};
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many probes are taken at once.
-const PROBES: usize = 4;
+/// How many probes are taken at once: those of two hosts that have several streams.
+const PROBES: usize = 8;
 /// For how long, and how much of, what comes is taken that leads nowhere: more than a probe sends.
 const SINK_LIMIT: (Duration, u64) = (Duration::from_secs(5), 4 << 30);
 

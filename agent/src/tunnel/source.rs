@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     fs::{self, Permissions},
     io,
     os::unix::fs::{PermissionsExt as _, chown},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use futures::future::{pending, try_join_all};
 use nix::unistd::Gid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     id::MigrationId,
-    migration::{Endpoint, Order},
+    migration::{Endpoint, Order, Streams},
     network::LinkName,
     policy::Flows,
 };
@@ -33,6 +35,11 @@ use super::{COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socke
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// For how long a way is tried.
 const PROBE: Duration = Duration::from_millis(250);
+/// By how many streams at most: a destination takes only so many probes at once.
+const PROBED: u8 = 4;
+/// How often it is asked whether the destination is still there, and after how long without an answer its streams are cut: as long
+/// as libvirt waits.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 /// How long the destination may take to have on its disk what was sent to it.
 const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 
@@ -52,7 +59,8 @@ impl Listeners {
     /// Opens the migration's sockets, in its directory, which must exist: with one for each of `images` that are sent. Open
     /// already: nothing is done.
     ///
-    /// QEMU itself connects to the one for disks, as a member of `qemu_group`; the others are root's.
+    /// QEMU itself connects to the one for disks, and with several streams to the one for memory, as a member of `qemu_group`; the
+    /// others are root's.
     pub fn open(&self, order: &Order, images: usize, qemu_group: Gid) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.contains_key(&order.id) {
@@ -66,7 +74,13 @@ impl Listeners {
         ];
         let images = (0..images).map(|index| (image_socket(order.id, index), TunnelChannel::Image, index));
         for (path, channel, index) in ends.into_iter().chain(images) {
-            let group = (channel == TunnelChannel::Disk).then_some(qemu_group);
+            let is_qemus = match channel {
+                TunnelChannel::Disk => true,
+                // A single stream is libvirt's to open.
+                TunnelChannel::Memory => order.limits.streams.are_several(),
+                _ => false,
+            };
+            let group = is_qemus.then_some(qemu_group);
             // The first ends are closed again if a later one cannot be opened.
             let listener = bind(&path, group).inspect_err(|_| closed.cancel())?;
             let end = self.end(order, channel, index, closed.clone())?;
@@ -105,31 +119,44 @@ impl Listeners {
         timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
-    /// What the way to another host's agent carries per second, by sending it something for a moment. An error is a sentence.
-    pub async fn probe(&self, destination: &Endpoint) -> Result<ByteSize, String> {
-        let end = End {
+    /// For as long as it is polled: cuts the migration's streams when its destination has not answered for long.
+    ///
+    /// libvirt notices by itself, and has QEMU end the migration. Of several streams QEMU then waits for each to be written to, which
+    /// with a peer that is gone takes TCP a quarter of an hour (seen with QEMU 7.2).
+    pub async fn watch(&self, order: &Order) -> Infallible {
+        let end = self.probing(&order.destination);
+        let (interval, longest) = ALIVE;
+        let mut answered = Instant::now();
+        while answered.elapsed() < longest {
+            sleep(interval).await;
+            if let Ok(Ok(_)) = timeout(OPEN_LIMIT, end.ask()).await {
+                answered = Instant::now();
+            }
+        }
+        warn!("{} has not answered for {longest:?}: the streams to it are cut", order.destination.host);
+        self.close(order.id);
+        pending().await
+    }
+
+    /// What the way to another host's agent carries per second, by sending it something for a moment, over as many streams as
+    /// memory will take, or nearly. An error is a sentence.
+    pub async fn probe(&self, destination: &Endpoint, streams: Streams) -> Result<ByteSize, String> {
+        let probes = (0..streams.get().min(PROBED)).map(|_| async {
+            let end = self.probing(destination);
+            timeout(OPEN_LIMIT, end.probe()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+        });
+        let carried = try_join_all(probes).await?;
+        Ok(ByteSize::b(carried.into_iter().fold(0, u64::saturating_add)))
+    }
+
+    /// It leads nowhere.
+    fn probing(&self, destination: &Endpoint) -> End {
+        End {
             credentials: self.credentials.clone(),
             destination: destination.clone(),
             request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
             closed: CancellationToken::new(),
-        };
-        let probed = async {
-            let mut tls = end.connect().await?;
-            let sent = async {
-                let (begun, something) = (Instant::now(), vec![0x5a; COPY_BUFFER]);
-                let mut sent = 0_u64;
-                while begun.elapsed() < PROBE {
-                    tls.write_all(&something).await?;
-                    sent += something.len() as u64;
-                }
-                tls.shutdown().await?;
-                // It ends when all has arrived.
-                tls.read_to_end(&mut Vec::new()).await?;
-                Ok::<_, io::Error>(ByteSize::b((sent as f64 / begun.elapsed().as_secs_f64()) as u64))
-            };
-            sent.await.map_err(|error| error.to_string())
-        };
-        timeout(OPEN_LIMIT, probed).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+        }
     }
 
     fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {
@@ -197,7 +224,31 @@ impl End {
         }
     }
 
+    /// What one stream carries per second.
+    async fn probe(&self) -> Result<u64, String> {
+        let mut tls = self.connect().await?;
+        let sent = async {
+            let (begun, something) = (Instant::now(), vec![0x5a; COPY_BUFFER]);
+            let mut sent = 0_u64;
+            while begun.elapsed() < PROBE {
+                tls.write_all(&something).await?;
+                sent += something.len() as u64;
+            }
+            tls.shutdown().await?;
+            // It ends when all has arrived.
+            tls.read_to_end(&mut Vec::new()).await?;
+            Ok::<_, io::Error>((sent as f64 / begun.elapsed().as_secs_f64()) as u64)
+        };
+        sent.await.map_err(|error| error.to_string())
+    }
+
     async fn connect(&self) -> Result<Stream, String> {
+        let (tls, TunnelResponse { refusal }) = self.ask().await?;
+        if refusal.is_empty() { Ok(tls) } else { Err(refusal) }
+    }
+
+    /// Any answer will do.
+    async fn ask(&self) -> Result<(Stream, TunnelResponse), String> {
         let credentials = self.credentials.borrow().clone();
         let Endpoint { host, address } = &self.destination;
         let mut tls = dial(&credentials, address, host.as_str(), Protocol::Tunnel, OPEN_LIMIT)
@@ -207,8 +258,8 @@ impl End {
             send(&mut tls, &self.request).await?;
             receive::<TunnelResponse>(&mut tls).await
         };
-        let TunnelResponse { refusal } = opened.await.map_err(|error| error.to_string())?;
-        if refusal.is_empty() { Ok(tls) } else { Err(refusal) }
+        let response = opened.await.map_err(|error| error.to_string())?;
+        Ok((tls, response))
     }
 
     fn carry(&self, unix: UnixStream, tls: Stream) {

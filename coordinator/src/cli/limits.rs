@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
-use vmferry_core::migration::FLOOR;
+use vmferry_core::migration::{FLOOR, Streams};
 
 /// What a live migration may cost, and how it comes to its end.
 #[derive(Debug, Args)]
@@ -20,6 +20,9 @@ pub(crate) struct Limits {
     /// How much may be sent per second, memory and disks each: 100MiB/s; without: as much as goes
     #[arg(long, value_name = "RATE", conflicts_with = "cold", value_parser = bandwidth)]
     pub(crate) bandwidth: Option<ByteSize>,
+    /// Over how many streams memory is sent at once: each may keep a CPU of each host busy; 1 to 16
+    #[arg(long, value_name = "NUMBER", conflicts_with = "cold", default_value_t = Streams::ONE)]
+    pub(crate) streams: Streams,
 }
 
 /// Reads `100MiB/s`; the `/s` may be left out.

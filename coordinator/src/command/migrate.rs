@@ -82,7 +82,7 @@ fn limits(session: &Session, args: &cli::Limits) -> Result<Limits, Failed> {
     if let Some(deadline) = args.deadline {
         policy = policy.with_deadline(deadline).map_err(no_sense)?;
     }
-    Ok(Limits { policy, bandwidth: args.bandwidth })
+    Ok(Limits { policy, bandwidth: args.bandwidth, streams: args.streams })
 }
 
 async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {
@@ -112,7 +112,7 @@ async fn foresee(
 ) -> Option<Foreseen> {
     match hosts.source.measure(order).await {
         Ok(measured) => {
-            let Limits { policy, bandwidth } = &order.limits;
+            let Limits { policy, bandwidth, .. } = &order.limits;
             let (disks, sizes) = copied_by_the_job(&plan.resolved);
             let job = Job { disks, load: load(measured.memory, sizes) };
             Some((measured, Forecast::of(&measured, job, policy, *bandwidth)))

@@ -79,7 +79,9 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
 
 fn limits(limits: &Limits) -> String {
     let policy = limits.policy.name();
-    limits.bandwidth.map_or(policy.to_owned(), |bandwidth| format!("{policy}, at most {}", rate(bandwidth)))
+    let bandwidth = limits.bandwidth.map(|bandwidth| format!("at most {}", rate(bandwidth)));
+    let streams = limits.streams.are_several().then(|| format!("{} streams", limits.streams));
+    [Some(policy.to_owned()), bandwidth, streams].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn host(migration: &Migration, side: Side) -> &str {
@@ -124,6 +126,8 @@ struct Summary<'a> {
     policy: &'a str,
     /// `null`: as much as goes.
     bandwidth_bytes_per_second: Option<u64>,
+    /// Over how many memory is sent at once, if it is live.
+    streams: u8,
     phase: Phase,
     /// `null`: open.
     outcome: Option<Outcome>,
@@ -148,6 +152,7 @@ impl<'a> Summary<'a> {
             instance_id: migration.order.instance.to_string(),
             policy: migration.order.limits.policy.name(),
             bandwidth_bytes_per_second: migration.order.limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+            streams: migration.order.limits.streams.get(),
             phase: migration.phase(),
             outcome: migration.outcome(),
             started: migration.started(),

@@ -34,6 +34,8 @@ pub(super) fn source() -> SourceFacts {
         misplaced: vec![],
         filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
+        limits: Limits::default(),
+        qemu_version: 7_002_000,
     }
 }
 
@@ -100,6 +102,7 @@ pub(super) fn destination() -> DestinationFacts {
         lacks_emulator: false,
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
+        limits: Limits::default(),
     }
 }
 

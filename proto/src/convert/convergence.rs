@@ -1,7 +1,7 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     convergence::{Action, Measured, Policy, Span, Step, Throttle, When},
-    migration::{Limits, Steering},
+    migration::{Limits, Steering, Streams},
 };
 
 use super::{Invalid, all, duration, invalid, wire_duration};
@@ -16,6 +16,7 @@ impl From<Limits> for v1::Limits {
         Self {
             policy: Some(limits.policy.into()),
             bandwidth_bytes_per_second: limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+            streams: limits.streams.into(),
         }
     }
 }
@@ -28,7 +29,12 @@ impl TryFrom<v1::Limits> for Limits {
         if bandwidth.is_some_and(|bandwidth| bandwidth.as_u64() == 0) {
             return Err(Invalid { field: "limits.bandwidth_bytes_per_second" });
         }
-        Ok(Self { policy: limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default(), bandwidth })
+        // One who knows nothing of streams says 0.
+        let streams = match limits.streams {
+            0 => Streams::ONE,
+            streams => streams.try_into().map_err(invalid("limits.streams"))?,
+        };
+        Ok(Self { policy: limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default(), bandwidth, streams })
     }
 }
 

@@ -10,7 +10,7 @@ impl LibvirtHost {
     /// other. What was sent before the journals have.
     pub async fn measure(&self, order: &Order) -> Result<Measured, Fault> {
         let memory = self.domain(order).await?.definition.memory;
-        let path = self.listeners.probe(&order.destination).await.map_err(|error| {
+        let path = self.listeners.probe(&order.destination, order.limits.streams).await.map_err(|error| {
             let message = format!(
                 "how much the way from {} to {} carries is not known: {error}",
                 self.name, order.destination.host

@@ -96,6 +96,8 @@ impl Hypervisor for Fake {
         let facts = SourceFacts {
             host: self.host.clone(),
             kind: order.kind,
+            limits: order.limits.clone(),
+            qemu_version: 7_002_000,
             state,
             persistent: true,
             saved: false,
@@ -156,6 +158,7 @@ impl Hypervisor for Fake {
             lacks_emulator: false,
             sight,
             qemu_version: 7_002_000,
+            limits: Default::default(),
         };
         self.step("reading the host", || facts).await
     }
