@@ -1,5 +1,6 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod direct;
 mod network;
 mod storage;
 
@@ -14,8 +15,9 @@ use serde::Deserialize;
 use vmferry_core::id::HostName;
 use vmferry_transport::CertificateFiles;
 
-pub use self::storage::Storage;
+pub use self::{direct::Direct, storage::Storage};
 use self::{
+    direct::DirectTable,
     network::{NetworkTable, OvsTable},
     storage::{SecretTable, StorageTable},
 };
@@ -29,7 +31,8 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
-                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database";
+                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
+                    direct.certificates";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// The logical networks that it carries.
     pub networks: Networks,
+    /// How QEMU here talks to other hosts'; `None`: it does not.
+    pub direct: Option<Direct>,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -100,6 +105,7 @@ struct File {
     network: Vec<NetworkTable>,
     #[serde(default)]
     ovs: OvsTable,
+    direct: Option<DirectTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +190,7 @@ impl Config {
         let storage = storage::storage(&mut problems, file.storage);
         let secrets = storage::secrets(&mut problems, file.secret);
         let networks = network::networks(&mut problems, file.network, file.ovs);
+        let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
@@ -210,6 +217,7 @@ impl Config {
                 storage,
                 secrets,
                 networks,
+                direct,
             }),
             _ => Err(problems),
         }

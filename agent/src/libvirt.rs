@@ -28,7 +28,7 @@ use vmferry_core::{agent::Sighting, domain_xml, id::InstanceId};
 pub use self::{
     connection::Libvirt,
     host::HostReading,
-    job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, SteeringError},
+    job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, SteeringError, Way},
     load::MemoryLoad,
     power::DefinitionOrder,
     reading::DomainReading,

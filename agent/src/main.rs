@@ -140,7 +140,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
-    let grants = Arc::new(Grants::new(config.libvirt_socket.clone(), Arc::clone(&receivers), Arc::clone(&firewall)));
+    let direct = config.direct.as_ref().map(|direct| direct.end.clone());
+    let socket = config.libvirt_socket.clone();
+    let grants = Arc::new(Grants::new(socket, Arc::clone(&receivers), Arc::clone(&firewall), direct));
     let host = LibvirtHost::new(
         &config,
         Libvirt::new(&config.libvirt_uri),

@@ -137,6 +137,7 @@ Examples:
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
+  vmferry migrate web --to node-31 --streams 4     keeps several CPUs of each host busy
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 

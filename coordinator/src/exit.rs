@@ -94,6 +94,8 @@ impl Exit {
             | R::DiskDiffers
             | R::ProbeFailed
             | R::StreamsUnsupported
+            | R::DirectPathMissing
+            | R::MigrationTlsMissing
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Leaving,
+    direct::DirectFacts,
     disk::{Disks, Shown, Sight, space},
     domain_xml::{Definition, FilterDefinition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
@@ -100,6 +101,8 @@ pub struct SourceFacts {
     pub shown: Shown,
     /// What the move may cost, and which way it takes.
     pub limits: Limits,
+    /// What it has for the direct path; `None`: it is not configured for it.
+    pub direct: Option<DirectFacts>,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
 }
@@ -258,6 +261,8 @@ pub struct DestinationFacts {
     pub qemu_version: u64,
     /// What the move may cost, and which way it takes.
     pub limits: Limits,
+    /// What it has for the direct path; `None`: it is not configured for it.
+    pub direct: Option<DirectFacts>,
 }
 
 impl DestinationFacts {

@@ -1,6 +1,7 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
 mod kind;
+mod path;
 mod steering;
 mod streams;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     kind::{Fallback, Kind, Shutdown},
+    path::Path,
     steering::{FLOOR, InvalidSteering, Steering},
     streams::{InvalidStreams, Streams},
 };
@@ -52,6 +54,9 @@ pub struct Limits {
     /// Over how many streams memory is sent at once. What may be sent per second is for all of them together.
     #[serde(default)]
     pub streams: Streams,
+    /// Which way it takes.
+    #[serde(default)]
+    pub path: Path,
 }
 
 /// A host and where its agent listens.

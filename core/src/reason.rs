@@ -79,6 +79,10 @@ reasons! {
     ProbeFailed = "PROBE_FAILED",
     /// A host's QEMU cannot send or take memory over several streams.
     StreamsUnsupported = "STREAMS_UNSUPPORTED",
+    /// A host is not configured for the direct path.
+    DirectPathMissing = "DIRECT_PATH_MISSING",
+    /// A host's QEMU lacks what its own TLS needs.
+    MigrationTlsMissing = "MIGRATION_TLS_MISSING",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 

@@ -5,6 +5,7 @@ mod block_faults;
 mod block_refusals;
 mod block_rig;
 mod cold;
+mod direct;
 mod faults;
 mod filters;
 mod groups;

@@ -11,6 +11,7 @@ mod reconcile;
 mod sight;
 mod storage;
 mod volumes;
+mod way;
 
 use std::{
     fs, io,
@@ -35,14 +36,14 @@ use vmferry_core::{
     },
     host::Host,
     id::{HostName, InstanceId, MigrationId},
-    migration::{Kind, Limits, Order, Statistics},
+    migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
 };
 
 use self::{filters::Filters, network::Vifs, volumes::Volumes};
 use super::{Control, Fault, Hypervisor};
 use crate::{
-    config::Config,
+    config::{Config, Direct},
     firewall::Firewall,
     libvirt::{self, Definitions, DomainReading, JobOrder, Libvirt},
     network::bridges,
@@ -68,6 +69,7 @@ pub struct LibvirtHost {
     filters: Filters,
     digests: Arc<Digests>,
     overcommit: bool,
+    direct: Option<Direct>,
 }
 
 impl LibvirtHost {
@@ -92,6 +94,7 @@ impl LibvirtHost {
             receivers,
             digests: Arc::default(),
             overcommit: config.storage.disk_overcommit,
+            direct: config.direct.clone(),
         }
     }
 
@@ -243,6 +246,7 @@ impl Hypervisor for LibvirtHost {
             filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
             limits: order.limits.clone(),
+            direct: self.look_at_direct(Side::Source).await,
             qemu_version: host.qemu_version,
         };
         let instance = self.instance_of(domain);
@@ -289,6 +293,7 @@ impl Hypervisor for LibvirtHost {
             sight,
             qemu_version: host.qemu_version,
             limits: Limits::default(),
+            direct: self.look_at_direct(Side::Destination).await,
         })
     }
 
@@ -353,8 +358,7 @@ impl Hypervisor for LibvirtHost {
         let ordered = JobOrder {
             instance: order.instance,
             libvirt_socket: tunnel::libvirt_socket(order.id),
-            memory_socket: tunnel::memory_socket(order.id),
-            disk_socket: tunnel::disk_socket(order.id),
+            way: self.way(order).await?,
             transfer: transfer.clone(),
             memory: self.domain(order).await?.definition.memory,
             definitions: self.relocated(order, relocations).await?,
@@ -366,7 +370,7 @@ impl Hypervisor for LibvirtHost {
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
-            never = self.listeners.watch(order), if order.limits.streams.are_several() => match never {},
+            never = self.listeners.watch(order), if way::holds_several(order) => match never {},
         };
         if moved.is_err() {
             self.forget_departure(order).await;

@@ -15,7 +15,9 @@ mod watch;
 
 use std::{
     convert::Infallible,
+    ffi::CStr,
     fmt::Write as _,
+    net::IpAddr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     pin::pin,
@@ -31,6 +33,7 @@ use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
     convergence::{Ladder, Throttle},
+    direct::DirectEnd,
     disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Limits, Progress, Statistics},
@@ -66,10 +69,8 @@ pub struct JobOrder {
     pub instance: InstanceId,
     /// Where the destination's libvirt answers.
     pub libvirt_socket: PathBuf,
-    /// Where the destination's QEMU takes the guest's memory. It has the same path there, so it must be used once only.
-    pub memory_socket: PathBuf,
-    /// Where the destination's QEMU takes its disks, likewise.
-    pub disk_socket: PathBuf,
+    /// Where the destination's QEMU takes the guest.
+    pub way: Way,
     /// What becomes of its disks.
     pub transfer: Transfer,
     /// How much memory it has: libvirt does not say before it sends any.
@@ -78,6 +79,20 @@ pub struct JobOrder {
     pub definitions: Option<Definitions>,
     /// What the move may cost.
     pub limits: Limits,
+}
+
+/// How QEMU gets to the destination's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Through sockets that have the same paths there, so they must be used once only.
+    Tunnel {
+        /// For memory.
+        memory_socket: PathBuf,
+        /// For disks that are copied.
+        disk_socket: PathBuf,
+    },
+    /// By TCP, at ports that the destination's libvirt chooses, and by QEMU's own TLS.
+    Direct(DirectEnd),
 }
 
 /// What a job that runs tells, and what it is told.
@@ -115,7 +130,12 @@ impl JobOrder {
         let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
         let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
         let parallel = if self.limits.streams.are_several() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
-        FLAGS | sharing | copying | throttling | parallel
+        let encrypting = match self.way {
+            Way::Tunnel { .. } => 0,
+            // Without it QEMU would send the guest's memory as it is.
+            Way::Direct(_) => sys::VIR_MIGRATE_TLS,
+        };
+        FLAGS | sharing | copying | throttling | parallel | encrypting
     }
 }
 
@@ -305,12 +325,8 @@ fn in_thread(
         }
     };
     let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
-    let memory_uri = format!("unix://{}", socket_uri(&order.memory_socket));
-    let disk_uri = format!("unix://{}", socket_uri(&order.disk_socket));
-    let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, Parameter::Text(&memory_uri))];
-    if !order.transfer.copied.is_empty() {
-        parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, Parameter::Text(&disk_uri)));
-    }
+    let places = order.way.places(!order.transfer.copied.is_empty());
+    let mut parameters: Vec<_> = places.iter().map(|(name, place)| (*name, Parameter::Text(place))).collect();
     let copied = order.transfer.copied.iter();
     parameters.extend(copied.map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, Parameter::Text(disk))));
     if let Some(Definitions { live, persistent }) = &order.definitions {
@@ -338,6 +354,33 @@ fn in_thread(
     let _ = watched.blocking_recv();
 }
 
+impl Way {
+    /// What libvirt is told of it.
+    fn places(&self, has_disks: bool) -> Vec<(&'static CStr, String)> {
+        match self {
+            Self::Tunnel { memory_socket, disk_socket } => {
+                let mut places = vec![(sys::VIR_MIGRATE_PARAM_URI, format!("unix://{}", socket_uri(memory_socket)))];
+                if has_disks {
+                    places.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, format!("unix://{}", socket_uri(disk_socket))));
+                }
+                places
+            }
+            // Disks go to the same address without being told.
+            Self::Direct(DirectEnd { address, name }) => {
+                let host = match address {
+                    IpAddr::V4(v4) => v4.to_string(),
+                    IpAddr::V6(v6) => format!("[{v6}]"),
+                };
+                vec![
+                    (sys::VIR_MIGRATE_PARAM_URI, format!("tcp://{host}")),
+                    (sys::VIR_MIGRATE_PARAM_LISTEN_ADDRESS, address.to_string()),
+                    (sys::VIR_MIGRATE_PARAM_TLS_DESTINATION, name.clone()),
+                ]
+            }
+        }
+    }
+}
+
 /// A path as it stands in a URI: libvirt decodes it.
 pub(super) fn socket_uri(path: &Path) -> String {
     let mut text = String::new();
@@ -355,6 +398,30 @@ pub(super) fn socket_uri(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_directly_goes_by_tls_only_and_to_who_has_the_name() {
+        let order = |way| JobOrder {
+            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("a UUID"),
+            libvirt_socket: "/l".into(),
+            way,
+            transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+            memory: ByteSize::gib(1),
+            definitions: None,
+            limits: Limits { streams: 4.try_into().expect("some"), ..Limits::default() },
+        };
+        let tunnel = Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() };
+        let direct = |address: &str| {
+            Way::Direct(DirectEnd { address: address.parse().expect("an address"), name: "node-31".into() })
+        };
+        let places = |way: &Way| way.places(true).into_iter().map(|(_, place)| place).collect::<Vec<_>>();
+        assert_eq!(places(&tunnel), ["unix:///m", "unix:///d"]);
+        assert_eq!(places(&direct("10.0.0.31")), ["tcp://10.0.0.31", "10.0.0.31", "node-31"]);
+        assert_eq!(places(&direct("fd00::31")), ["tcp://[fd00::31]", "fd00::31", "node-31"]);
+        let with = |way, flag| order(way).flags() & flag != 0;
+        assert!(!with(tunnel.clone(), sys::VIR_MIGRATE_TLS) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_TLS));
+        assert!(with(tunnel, sys::VIR_MIGRATE_PARALLEL) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_PARALLEL));
+    }
 
     #[test]
     fn a_path_cannot_break_out_of_its_uri() {

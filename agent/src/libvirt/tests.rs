@@ -141,8 +141,7 @@ fn job_of(domain: &str) -> JobOrder {
     JobOrder {
         instance: id(domain),
         libvirt_socket: "/l".into(),
-        memory_socket: "/m".into(),
-        disk_socket: "/d".into(),
+        way: Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() },
         transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
         memory: ByteSize::mib(256),
         definitions: None,

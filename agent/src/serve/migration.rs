@@ -89,8 +89,9 @@ impl MigrationService for Service {
         let order = self.order(request.into_inner().order)?;
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
         let records = self.migrations.records(false);
-        // What goes over other streams goes at another speed.
-        let alike = records.iter().filter(|record| record.order.limits.streams == order.limits.streams);
+        let way = |order: &Order| (order.limits.path, order.limits.streams);
+        // What goes another way, or over other streams, goes at another speed.
+        let alike = records.iter().filter(|record| way(&record.order) == way(&order));
         let usual = usual(alike, &order.destination.host);
         Ok(Response::new(Measured { usual, ..measured }.into()))
     }

@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
+    direct::DirectEnd,
     id::{HostName, MigrationId},
     identity::{Identity, Role},
     network::LinkName,
@@ -43,6 +44,7 @@ pub struct Grants {
     libvirt: PathBuf,
     receivers: Arc<Receivers>,
     firewall: Arc<Firewall>,
+    direct: Option<DirectEnd>,
     granted: Mutex<HashMap<MigrationId, Grant>>,
     probes: Arc<Semaphore>,
 }
@@ -54,6 +56,8 @@ enum End {
     Firewall(Arc<BTreeSet<LinkName>>),
     /// Its response was all.
     Nothing,
+    /// Likewise, and it says this.
+    Direct(DirectEnd),
     /// What comes is counted by who sends it.
     Sink(OwnedSemaphorePermit),
 }
@@ -68,9 +72,21 @@ struct Grant {
 
 impl Grants {
     /// None granted. `libvirt` is the socket on which this host's libvirt answers, `receivers` take the images that are
-    /// sent here, `firewall` what was remembered of guests' conversations.
-    pub fn new(libvirt: PathBuf, receivers: Arc<Receivers>, firewall: Arc<Firewall>) -> Self {
-        Self { libvirt, receivers, firewall, granted: Mutex::default(), probes: Arc::new(Semaphore::new(PROBES)) }
+    /// sent here, `firewall` what was remembered of guests' conversations. `direct` is where QEMU takes guests without a tunnel.
+    pub fn new(
+        libvirt: PathBuf,
+        receivers: Arc<Receivers>,
+        firewall: Arc<Firewall>,
+        direct: Option<DirectEnd>,
+    ) -> Self {
+        Self {
+            libvirt,
+            receivers,
+            firewall,
+            direct,
+            granted: Mutex::default(),
+            probes: Arc::new(Semaphore::new(PROBES)),
+        }
     }
 
     /// Lets the agent of `source`, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
@@ -105,13 +121,15 @@ impl Grants {
                 Err(refusal) => {
                     warn!(%caller, "refused: {refusal}");
                     // The caller may be gone already: it learns the same from the closed connection.
-                    _ = send(&mut tls, &TunnelResponse { refusal }).await;
+                    _ = send(&mut tls, &TunnelResponse { refusal, direct: None }).await;
                     return;
                 }
             };
-            match (send(&mut tls, &TunnelResponse::default()).await, end) {
+            let direct = if let End::Direct(direct) = &end { Some(direct.clone().into()) } else { None };
+            let response = TunnelResponse { direct, ..TunnelResponse::default() };
+            match (send(&mut tls, &response).await, end) {
                 (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
-                (Ok(()), End::Nothing) => {}
+                (Ok(()), End::Nothing | End::Direct(_)) => {}
                 (Ok(()), End::Sink(_permit)) => sink(&mut tls).await,
                 (Ok(()), End::Firewall(taps)) => {
                     if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
@@ -152,6 +170,10 @@ impl Grants {
                 return self.receivers.finish(migration, &lengths).await.map(|()| (End::Nothing, grant.revoked));
             }
             TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.revoked)),
+            TunnelChannel::Direct => {
+                let direct = self.direct.clone().ok_or("its agent is not configured for the direct path")?;
+                return Ok((End::Direct(direct), grant.revoked));
+            }
             TunnelChannel::Probe => return Err(none()),
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };

@@ -4,7 +4,7 @@ use std::{
     fs::{self, Permissions},
     io,
     os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
+    path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -21,12 +21,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
+    direct::DirectEnd,
     id::MigrationId,
-    migration::{Endpoint, Order, Streams},
+    migration::{Endpoint, Order, Path, Streams},
     network::LinkName,
     policy::Flows,
 };
-use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
+use vmferry_proto::{
+    convert::required,
+    v1::{TunnelChannel, TunnelRequest, TunnelResponse},
+};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
 use super::{COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
@@ -67,11 +71,11 @@ impl Listeners {
             return Ok(());
         }
         let closed = CancellationToken::new();
-        let ends = [
-            (libvirt_socket(order.id), TunnelChannel::Libvirt, 0),
-            (memory_socket(order.id), TunnelChannel::Memory, 0),
-            (disk_socket(order.id), TunnelChannel::Disk, 0),
-        ];
+        let mut ends = vec![(libvirt_socket(order.id), TunnelChannel::Libvirt, 0)];
+        if order.limits.path == Path::Tunnel {
+            ends.push((memory_socket(order.id), TunnelChannel::Memory, 0));
+            ends.push((disk_socket(order.id), TunnelChannel::Disk, 0));
+        }
         let images = (0..images).map(|index| (image_socket(order.id, index), TunnelChannel::Image, index));
         for (path, channel, index) in ends.into_iter().chain(images) {
             let is_qemus = match channel {
@@ -117,6 +121,18 @@ impl Listeners {
             told.await.map(drop).map_err(|error| error.to_string())
         };
         timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    }
+
+    /// Where the destination's QEMU takes the guest on the direct path. An error is a sentence.
+    pub async fn direct_end(&self, order: &Order) -> Result<DirectEnd, String> {
+        let end = self.end(order, TunnelChannel::Direct, 0, CancellationToken::new());
+        let end = end.map_err(|error| error.to_string())?;
+        let answer = timeout(OPEN_LIMIT, end.ask()).await;
+        let (_, response) = answer.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))??;
+        match response {
+            TunnelResponse { refusal, .. } if !refusal.is_empty() => Err(refusal),
+            TunnelResponse { direct, .. } => required(direct, "direct").map_err(|invalid| invalid.to_string()),
+        }
     }
 
     /// For as long as it is polled: cuts the migration's streams when its destination has not answered for long.
@@ -184,7 +200,7 @@ impl Listeners {
 
 /// A leftover of an earlier process of this agent is replaced; nobody else writes here. The socket is root's, and the
 /// group's, if there is one.
-fn bind(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
+fn bind(path: &path::Path, group: Option<Gid>) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -243,7 +259,7 @@ impl End {
     }
 
     async fn connect(&self) -> Result<Stream, String> {
-        let (tls, TunnelResponse { refusal }) = self.ask().await?;
+        let (tls, TunnelResponse { refusal, .. }) = self.ask().await?;
         if refusal.is_empty() { Ok(tls) } else { Err(refusal) }
     }
 

@@ -82,7 +82,7 @@ fn limits(session: &Session, args: &cli::Limits) -> Result<Limits, Failed> {
     if let Some(deadline) = args.deadline {
         policy = policy.with_deadline(deadline).map_err(no_sense)?;
     }
-    Ok(Limits { policy, bandwidth: args.bandwidth, streams: args.streams })
+    Ok(Limits { policy, bandwidth: args.bandwidth, streams: args.streams, path: args.path.into() })
 }
 
 async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Limits, Outcome, Phase, Record, Side},
+    migration::{Cause, Limits, Outcome, Path, Phase, Record, Side},
 };
 
 use super::{
@@ -81,7 +81,8 @@ fn limits(limits: &Limits) -> String {
     let policy = limits.policy.name();
     let bandwidth = limits.bandwidth.map(|bandwidth| format!("at most {}", rate(bandwidth)));
     let streams = limits.streams.are_several().then(|| format!("{} streams", limits.streams));
-    [Some(policy.to_owned()), bandwidth, streams].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let path = (limits.path != Path::default()).then(|| format!("{} path", limits.path));
+    [Some(policy.to_owned()), bandwidth, streams, path].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn host(migration: &Migration, side: Side) -> &str {
@@ -128,6 +129,8 @@ struct Summary<'a> {
     bandwidth_bytes_per_second: Option<u64>,
     /// Over how many memory is sent at once, if it is live.
     streams: u8,
+    /// `tunnel` or `direct`, if it is live.
+    path: Path,
     phase: Phase,
     /// `null`: open.
     outcome: Option<Outcome>,
@@ -153,6 +156,7 @@ impl<'a> Summary<'a> {
             policy: migration.order.limits.policy.name(),
             bandwidth_bytes_per_second: migration.order.limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
             streams: migration.order.limits.streams.get(),
+            path: migration.order.limits.path,
             phase: migration.phase(),
             outcome: migration.outcome(),
             started: migration.started(),

@@ -35,6 +35,7 @@ pub(super) fn source() -> SourceFacts {
         filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
         limits: Limits::default(),
+        direct: None,
         qemu_version: 7_002_000,
     }
 }
@@ -103,6 +104,7 @@ pub(super) fn destination() -> DestinationFacts {
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
         limits: Limits::default(),
+        direct: None,
     }
 }
 

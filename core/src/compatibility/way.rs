@@ -1,28 +1,45 @@
 //! Can both hosts' QEMU send and take memory in the way that was asked for?
 
 use super::{Checks, DestinationFacts, Refusal, SourceFacts, version_text};
-use crate::{agent::Leaving, id::HostName, migration::Limits, reason::Reason};
+use crate::{
+    agent::Leaving,
+    direct::{DirectEnd, DirectFacts},
+    id::HostName,
+    migration::{Limits, Path},
+    reason::Reason,
+};
 
 /// QEMU's first version whose several streams ("multifd") are no experiment of its own.
 const STREAMS_SINCE: u64 = 4_000_000;
+/// The first that has TLS on them.
+const STREAMS_WITH_TLS_SINCE: u64 = 5_002_000;
 
 /// What the source has for it.
 pub(super) fn leaving(checks: &mut Checks<'_>, facts: &SourceFacts) {
-    let SourceFacts { host, definition, limits, qemu_version, kind, .. } = facts;
+    let SourceFacts { host, definition, limits, direct, qemu_version, kind, .. } = facts;
     if kind.is_cold() {
         return;
     }
     streams(checks, host, &definition.name, limits, *qemu_version);
+    if limits.path == Path::Direct {
+        path(checks, host, &definition.name, direct.as_ref(), None);
+    }
 }
 
 /// What the destination has for it.
 pub(super) fn arriving(checks: &mut Checks<'_>, facts: &DestinationFacts, leaving: &Leaving) {
-    let DestinationFacts { host, limits, qemu_version, kind, .. } = facts;
-    // A host without QEMU is refused for that.
-    if kind.is_cold() || *qemu_version == 0 {
+    let DestinationFacts { host, limits, direct, qemu_version, kind, .. } = facts;
+    if kind.is_cold() {
         return;
     }
-    streams(checks, host, &leaving.definition.name, limits, *qemu_version);
+    // A host without QEMU is refused for that.
+    if *qemu_version > 0 {
+        streams(checks, host, &leaving.definition.name, limits, *qemu_version);
+    }
+    if limits.path == Path::Direct {
+        let end = direct.as_ref().map(|direct| &direct.end);
+        path(checks, host, &leaving.definition.name, direct.as_ref(), end);
+    }
 }
 
 /// What several streams need. What QEMU cannot do together with them is refused here, too.
@@ -31,15 +48,64 @@ fn streams(checks: &mut Checks<'_>, host: &HostName, guest: &str, limits: &Limit
     if !streams.are_several() {
         return;
     }
-    checks.ask("streams", qemu_version >= STREAMS_SINCE, streams.to_string(), || Refusal {
+    let (since, how) = match limits.path {
+        Path::Tunnel => (STREAMS_SINCE, ""),
+        Path::Direct => (STREAMS_WITH_TLS_SINCE, " with TLS"),
+    };
+    checks.ask("streams", qemu_version >= since, streams.to_string(), || Refusal {
         reason: Reason::StreamsUnsupported,
         message: format!(
-            "QEMU {} on {host} cannot have the memory of {guest} in {streams} streams; {} and later can",
+            "QEMU {} on {host} cannot have the memory of {guest} in {streams} streams{how}; {} and later can",
             version_text(qemu_version),
-            version_text(STREAMS_SINCE)
+            version_text(since)
         ),
         remedy: format!("upgrade QEMU on {host}, or migrate without --streams"),
     });
+}
+
+/// What QEMU's own connections need. `server` is the end that is connected to, if it is the host's.
+fn path(
+    checks: &mut Checks<'_>,
+    host: &HostName,
+    guest: &str,
+    facts: Option<&DirectFacts>,
+    server: Option<&DirectEnd>,
+) {
+    let Some(facts) = facts else {
+        return checks.refuse(
+            "direct path",
+            Refusal {
+                reason: Reason::DirectPathMissing,
+                message: format!(
+                    "the agent of {host} is not configured for the direct path, which {guest} was to take"
+                ),
+                remedy: format!("add [direct] to its configuration on {host}, or migrate without --path direct"),
+            },
+        );
+    };
+    let listens = facts.listens.clone().map(|()| facts.end.address.to_string());
+    checks.answer(
+        "direct path",
+        listens.map_err(|why| Refusal {
+            reason: Reason::DirectPathMissing,
+            message: format!("QEMU on {host} cannot listen on {} for {guest}: {why}", facts.end.address),
+            remedy: format!("set direct.address on {host} to an address of its own"),
+        }),
+    );
+    let what = if server.is_some() { "take" } else { "send" };
+    for (file, judged) in facts.judged(server) {
+        checks.answer(
+            &format!("TLS file {file}"),
+            judged.map_err(|why| Refusal {
+                reason: Reason::MigrationTlsMissing,
+                message: format!("QEMU on {host} cannot {what} {guest} by its own TLS: {file}: {why}"),
+                remedy: format!(
+                    "put it there on {host}, where QEMU's group can read it (direct.certificates of the agent and \
+                     migrate_tls_x509_cert_dir of qemu.conf must name the same directory), or migrate without --path direct"
+                ),
+            }),
+        );
+    }
 }
 
 #[cfg(test)]
@@ -50,8 +116,37 @@ mod tests {
             arriving, leaving,
             tests::{destination, leaving_guest, refused, source},
         },
+        direct::tests::fit,
         migration::{Kind, Streams},
     };
+
+    #[test]
+    fn the_direct_path_needs_a_configuration_and_certificates_on_both_hosts() {
+        let to = destination().host;
+        let limits = Limits { path: Path::Direct, ..Limits::default() };
+        let without_key = || {
+            let mut facts = fit();
+            facts.key.read = Err("it is not there".into());
+            facts.certificate.read = Err("it is not there".into());
+            facts.listens = Err("cannot assign requested address".into());
+            facts
+        };
+        let (no_path, no_tls) = (Reason::DirectPathMissing, Reason::MigrationTlsMissing);
+        for (direct, reasons) in
+            [(Some(fit()), vec![]), (None, vec![no_path]), (Some(without_key()), vec![no_path, no_tls, no_tls])]
+        {
+            let from = SourceFacts { limits: limits.clone(), direct: direct.clone(), ..source() };
+            assert_eq!(refused(&leaving(&from, &to)), reasons);
+            let there = DestinationFacts { limits: limits.clone(), direct: direct.clone(), ..destination() };
+            assert_eq!(refused(&arriving(&there, &leaving_guest())), reasons);
+            // Who takes the tunnel needs none of it.
+            let from = SourceFacts { direct, ..source() };
+            assert_eq!(refused(&leaving(&from, &to)), []);
+        }
+        let both = Limits { path: Path::Direct, ..several() };
+        let old = SourceFacts { limits: both, direct: Some(fit()), qemu_version: 5_001_000, ..source() };
+        assert_eq!(refused(&leaving(&old, &to)), [Reason::StreamsUnsupported]);
+    }
 
     fn several() -> Limits {
         Limits { streams: Streams::try_from(4).expect("some"), ..Limits::default() }

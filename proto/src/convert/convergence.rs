@@ -1,7 +1,8 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     convergence::{Action, Measured, Policy, Span, Step, Throttle, When},
-    migration::{Limits, Steering, Streams},
+    direct::DirectEnd,
+    migration::{Limits, Path, Steering, Streams},
 };
 
 use super::{Invalid, all, duration, invalid, wire_duration};
@@ -17,6 +18,11 @@ impl From<Limits> for v1::Limits {
             policy: Some(limits.policy.into()),
             bandwidth_bytes_per_second: limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
             streams: limits.streams.into(),
+            path: match limits.path {
+                Path::Tunnel => v1::DataPath::Tunnel,
+                Path::Direct => v1::DataPath::Direct,
+            }
+            .into(),
         }
     }
 }
@@ -25,6 +31,12 @@ impl TryFrom<v1::Limits> for Limits {
     type Error = Invalid;
 
     fn try_from(limits: v1::Limits) -> Result<Self, Invalid> {
+        // Nobody's memory takes another way than was asked for: what is not known is refused.
+        let path = match v1::DataPath::try_from(limits.path) {
+            Ok(v1::DataPath::Unspecified | v1::DataPath::Tunnel) => Path::Tunnel,
+            Ok(v1::DataPath::Direct) => Path::Direct,
+            Err(_) => return Err(Invalid { field: "limits.path" }),
+        };
         let bandwidth = limits.bandwidth_bytes_per_second.map(ByteSize::b);
         if bandwidth.is_some_and(|bandwidth| bandwidth.as_u64() == 0) {
             return Err(Invalid { field: "limits.bandwidth_bytes_per_second" });
@@ -34,7 +46,22 @@ impl TryFrom<v1::Limits> for Limits {
             0 => Streams::ONE,
             streams => streams.try_into().map_err(invalid("limits.streams"))?,
         };
-        Ok(Self { policy: limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default(), bandwidth, streams })
+        let policy = limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default();
+        Ok(Self { policy, bandwidth, streams, path })
+    }
+}
+
+impl From<DirectEnd> for v1::DirectEnd {
+    fn from(DirectEnd { address, name }: DirectEnd) -> Self {
+        Self { address: address.to_string(), name }
+    }
+}
+
+impl TryFrom<v1::DirectEnd> for DirectEnd {
+    type Error = Invalid;
+
+    fn try_from(end: v1::DirectEnd) -> Result<Self, Invalid> {
+        Ok(Self { address: end.address.parse().map_err(invalid("direct.address"))?, name: end.name })
     }
 }
 

@@ -97,6 +97,7 @@ impl Hypervisor for Fake {
             host: self.host.clone(),
             kind: order.kind,
             limits: order.limits.clone(),
+            direct: None,
             qemu_version: 7_002_000,
             state,
             persistent: true,
@@ -159,6 +160,7 @@ impl Hypervisor for Fake {
             sight,
             qemu_version: 7_002_000,
             limits: Default::default(),
+            direct: None,
         };
         self.step("reading the host", || facts).await
     }

@@ -69,6 +69,7 @@ fn one_with_both_halves() {
       "policy": "default",
       "bandwidth_bytes_per_second": null,
       "streams": 1,
+      "path": "tunnel",
       "phase": "migrate",
       "outcome": "completed",
       "started": "2026-11-22T00:00:00Z",
