@@ -115,3 +115,20 @@ fn a_link_that_is_cut_takes_a_move_over_several_streams_back() -> Result<()> {
     assert_unharmed_on(&testbed, &guest, SOURCE)?;
     before.assert_nothing_leaked(&testbed, &[])
 }
+
+#[test]
+fn a_move_over_several_streams_is_aborted_at_once() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let limits = ["--streams", "4", "--bandwidth", "10MiB/s", "--policy", "gentle"];
+    let moving = Move::begin_with(&testbed, &guest, &limits)?;
+    assert_streams(&testbed, 5)?;
+    let begun = Instant::now();
+    let aborted = vmferry(&testbed, &["abort", moving.id()])?;
+    let took = begun.elapsed();
+    aborted.assert_outcome("aborted_rolled_back", SOURCE)?;
+    ensure!(took < Duration::from_secs(5), "{took:?}");
+    moving.end(SOON)?.assert_ended(4, &["MIGRATION_ABORTED"])?;
+    assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    before.assert_nothing_leaked(&testbed, &[])
+}
