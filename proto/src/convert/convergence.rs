@@ -211,3 +211,27 @@ impl TryFrom<v1::Steering> for Steering {
         steering.judged().map_err(invalid("steering"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_of_the_way_has_one_stream_through_the_tunnel() {
+        let read = Limits::try_from(v1::Limits::default()).expect("what there was before");
+        assert_eq!((read.streams, read.path), (Streams::ONE, Path::Tunnel));
+        let limits = Limits { streams: 4.try_into().expect("some"), path: Path::Direct, ..Limits::default() };
+        assert_eq!(Limits::try_from(v1::Limits::from(limits.clone())), Ok(limits));
+    }
+
+    #[test]
+    fn a_way_that_is_not_known_is_no_other_way() {
+        let wire = v1::Limits::from(Limits::default());
+        for (wrong, field) in [
+            (v1::Limits { path: 9, ..wire.clone() }, "limits.path"),
+            (v1::Limits { streams: 17, ..wire.clone() }, "limits.streams"),
+        ] {
+            assert_eq!(Limits::try_from(wrong), Err(Invalid { field }));
+        }
+    }
+}
