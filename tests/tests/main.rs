@@ -17,6 +17,7 @@ mod network_refusals;
 mod network_rig;
 mod networks;
 mod policies;
+mod postcopy;
 mod python;
 mod refusals;
 mod rig;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vmferry_core::{
     flow::Plan,
-    migration::{Fallback, Kind, Order, Phase, Progress, Shutdown, ShuttingDown},
+    migration::{Fallback, Kind, Mode, Order, Phase, Progress, Shutdown, ShuttingDown},
 };
 
 use super::units::{about, bytes, rate, time};
@@ -164,6 +164,10 @@ fn shutting_down(ShuttingDown { elapsed, deadline }: ShuttingDown) -> String {
 /// What is done to the guest, so that it arrives.
 fn burden(sample: &Progress) -> Option<String> {
     match (sample.stopped, sample.throttle) {
+        _ if sample.mode == Mode::Postcopy => Some("the guest runs on the destination, its memory follows".into()),
+        _ if sample.mode == Mode::Broken => {
+            Some("the way is BROKEN: both halves are kept until it is there again".into())
+        }
         (true, _) => Some("the guest is stopped".into()),
         (false, 0) => None,
         (false, percent) => Some(format!("its CPUs are slowed down by {percent} %")),
@@ -260,6 +264,9 @@ mod tests {
             "{}",
             moving_line(10, &slowed)
         );
+        let follows = |mode| moving_line(10, &Progress { mode, ..slowed });
+        assert!(follows(Mode::Postcopy).contains("its memory follows"), "{}", follows(Mode::Postcopy));
+        assert!(follows(Mode::Broken).contains("the way is BROKEN"), "{}", follows(Mode::Broken));
         let stopped = Progress { stopped: true, dirty_rate: ByteSize::mib(500), ..slowed };
         let line = moving_bar(10, &stopped, 200);
         assert!(line.contains("left  the guest is stopped  110") && line.contains("ETA < 1 s"), "{line}");

@@ -27,6 +27,7 @@ pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, s
         downtime_now_ms: sample.downtime_now().map(milliseconds),
         throttle_percent: sample.throttle,
         stopped: sample.stopped,
+        mode: sample.mode.as_str(),
     };
     (one_line(&line), done)
 }
@@ -64,4 +65,6 @@ struct Line<'a> {
     downtime_now_ms: Option<u64>,
     throttle_percent: u8,
     stopped: bool,
+    /// `precopy`: the guest runs on the source; `postcopy`: on the destination, and its memory follows; `broken`: so, and it waits for the way.
+    mode: &'static str,
 }

@@ -114,6 +114,9 @@ fn in_thread(
     }
     if let Some(bandwidth) = order.limits.bandwidth {
         parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH, Parameter::Number(whole_mib(bandwidth))));
+        if order.limits.policy.may_postcopy() {
+            parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, Parameter::Number(whole_mib(bandwidth))));
+        }
     }
     if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));

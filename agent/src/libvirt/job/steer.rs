@@ -199,8 +199,13 @@ impl Steersman {
     async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
         let (last, _) = self.last;
         let is_handed_over = last.stopped && self.suspend != Suspend::Done;
-        if is_handed_over || self.is_over() || self.is_switched() {
-            return Err(SteeringError::TooLate);
+        match steering {
+            // What follows a guest may still be sent faster or slower.
+            Steering::Bandwidth(bandwidth) if self.is_switched() => {
+                return self.set_postcopy_bandwidth(bandwidth).await;
+            }
+            _ if is_handed_over || self.is_over() || self.is_switched() => return Err(SteeringError::TooLate),
+            _ => {}
         }
         if last.round == 0 {
             return Err(SteeringError::TooEarly);
@@ -261,6 +266,14 @@ impl Steersman {
         self.changed.bandwidth = true;
         let set = move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, 0)?);
         self.of_guest("set the migration bandwidth of", set).await
+    }
+
+    async fn set_postcopy_bandwidth(&self, bandwidth: Option<ByteSize>) -> Result<(), SteeringError> {
+        // To QEMU, nothing is no limit.
+        let mib = bandwidth.map_or(0, whole_mib);
+        let set =
+            move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, sys::VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)?);
+        Ok(self.of_guest("set the postcopy bandwidth of", set).await?)
     }
 
     /// Ends a pause.
