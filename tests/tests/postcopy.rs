@@ -1,6 +1,6 @@
 //! Guests that go on where they arrive before their memory is there; and what breaks meanwhile.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio, thread::sleep, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,10 +11,15 @@ use vmferry_tests::{
     wait::until,
 };
 
-use crate::rig::{Before, DESTINATION, Move, SOON, SOURCE, assert_unharmed_on, vmferry};
+use crate::{
+    block_rig::{LOCAL, assert_no_write_lost, disk, make, power_off, start_writer},
+    rig::{Before, DESTINATION, Move, SOON, SOURCE, assert_only_on, assert_unharmed_on, vmferry},
+};
 
 /// So slow that the first round is not over before the guest is switched; what it needs itself comes as fast as it asks for it.
 const SLOW: &str = "4MiB/s";
+/// For how long a cable is out, so that nobody gives up his peer.
+const MOMENT: Duration = Duration::from_secs(3);
 /// Heartbeats, ten a second, after which the guest has written to most of its 64 MiB.
 const WRITTEN: usize = 60;
 /// How long a way may be broken before libvirt gives up its peer, and more.
@@ -40,11 +45,15 @@ fn up() -> Result<(Testbed, Guest)> {
 fn switched(testbed: &Testbed, guest: &Guest) -> Result<Move> {
     let moving = Move::begin_with(testbed, guest, &["--bandwidth", SLOW, "--postcopy"])?;
     vmferry(testbed, &["force-complete", "web-1", "--how", "postcopy"])?.assert_ended(0, &[])?;
-    until("the guest to run on its destination", SOON, || {
-        Ok(why(testbed, DESTINATION)?.contains("running (post-copy").then_some(()))
-    })?;
+    until_switched(testbed)?;
     ensure!(why(testbed, SOURCE)?.contains("paused (post-copy"), "{}", why(testbed, SOURCE)?);
     Ok(moving)
+}
+
+fn until_switched(testbed: &Testbed) -> Result<()> {
+    until("the guest to run on its destination", SOON, || {
+        Ok(why(testbed, DESTINATION)?.contains("running (post-copy").then_some(()))
+    })
 }
 
 /// The guest's state on this host by libvirt, and why.
@@ -200,5 +209,44 @@ fn a_libvirt_that_is_restarted_on_either_side_costs_neither_half() -> Result<()>
     let moving = switched(&testbed, &guest)?;
     testbed.host(SOURCE)?.restart_libvirtd()?;
     testbed.host(DESTINATION)?.restart_libvirtd()?;
+    arrives(&testbed, &guest, &before, moving)
+}
+
+#[test]
+fn a_disk_that_is_copied_is_all_there_before_the_switch() -> Result<()> {
+    fs::write("/proc/sys/vm/unprivileged_userfaultfd", "1")?;
+    let testbed = Testbed::up(Options::default())?;
+    make(&testbed, SOURCE, "truncate -s 64M web-1-a.raw")?;
+    let guest = start_writer(&testbed, &[disk("vdb", &format!("{LOCAL}/web-1-a.raw"), "raw")])?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", "10MiB/s", "--postcopy"])?;
+    vmferry(&testbed, &["force-complete", "web-1", "--how", "postcopy"])?.assert_ended(0, &[])?;
+    until_switched(&testbed)?;
+    // A cable that is out for a moment delays what follows, and loses nothing: of the disk there is nothing to follow.
+    testbed.host(DESTINATION)?.cut(Link::Underlay)?;
+    sleep(MOMENT);
+    testbed.host(DESTINATION)?.mend(Link::Underlay)?;
+    moving.end(BROKEN)?.assert_ended(0, &[])?;
+    guest.console().wait_for_writes(5, SOON)?;
+    guest.console().assert_steady()?;
+    assert_only_on(&testbed, &guest, DESTINATION)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])?;
+    power_off(&testbed, &guest, DESTINATION)?;
+    assert_no_write_lost(&testbed, &guest, DESTINATION, "web-1-a.raw")
+}
+
+#[test]
+fn a_guest_is_not_switched_over_a_way_that_is_not_there() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let moving = Move::begin_with(&testbed, &guest, &["--bandwidth", SLOW, "--postcopy"])?;
+    let destination = testbed.host(DESTINATION)?;
+    destination.cut(Link::Underlay)?;
+    let refused = vmferry(&testbed, &["force-complete", moving.id(), "--how", "postcopy"])?;
+    destination.mend(Link::Underlay)?;
+    refused.assert_ended(1, &["NOTHING_TO_STEER"])?;
+    refused.assert_error_says(&["web-1 is not switched to postcopy while the way to node-31 is not good"])?;
+    ensure!(testbed.runners("web-1")? == [SOURCE]);
+    vmferry(&testbed, &["force-complete", moving.id(), "--how", "postcopy"])?.assert_ended(0, &[])?;
     arrives(&testbed, &guest, &before, moving)
 }

@@ -214,7 +214,7 @@ async fn run(
     let ending = Ending { give_up: end.clone(), over: over.clone() };
     let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, ending, crossing.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
-    let mut observed = Observed::new(events, move |sample| progress(sample), stopped, begin == Begin::Resuming);
+    let mut observed = Observed::new(events, move |sample| progress(sample), stopped, crossing.switched.clone());
     let (rounds, samples) = (observed.rounds(), observed.samples());
 
     let mut calling = pin!(crossing.cross(&libvirt, &order, &sender, begin));

@@ -164,6 +164,14 @@ impl Way for NoWay {
         Box::pin(async { Err("there is none".to_owned()) })
     }
 
+    fn carries_memory(&self) -> bool {
+        false
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
     fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
         Box::pin(async { Err("there is none".to_owned()) })
     }

@@ -53,19 +53,23 @@ impl<H: Hypervisor> Task<H> {
         if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
             return Ok(());
         }
-        if self.journal.state().switched && self.is_departing(order).await {
-            return self.resume(order).await;
+        if self.journal.state().switched {
+            match self.seen(order).await {
+                Sighting::Departing => return self.resume(order).await,
+                // QEMU was told to, and the job broke before it did.
+                Sighting::Running => self.append(Entry::Stayed)?,
+                _ => {}
+            }
         }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
         self.append(Entry::Failed(self.restarted()))
     }
 
-    /// Whether the guest runs on its destination and a part of its memory is here. What libvirt does not say is waited for: nothing can
-    /// be done before.
-    async fn is_departing(&mut self, order: &Order) -> bool {
+    /// What is to be seen of the guest here. What libvirt does not say is waited for: nothing can be done before.
+    async fn seen(&mut self, order: &Order) -> Sighting {
         loop {
             match self.host.sighting(order.instance).await {
-                Ok(seen) => return seen == Sighting::Departing,
+                Ok(seen) => return seen,
                 Err(fault) => warn!("{}: how far its postcopy is cannot be told yet: {fault}", order.instance_name),
             }
             sleep(AGAIN).await;

@@ -162,8 +162,10 @@ impl Grants {
                 let done = self.receivers.finish(migration, &lengths).await;
                 return done.map(|()| (End::Nothing(TunnelResponse::default()), grant.streams.one_more()));
             }
-            TunnelChannel::Renew => {
-                grant.streams.cut();
+            TunnelChannel::Standing | TunnelChannel::Renew => {
+                if request.channel() == TunnelChannel::Renew {
+                    grant.streams.cut();
+                }
                 let standing = self.libvirt.standing(grant.instance).await.map_err(|error| error.to_string())?;
                 let standing = wire_standing(standing).into();
                 let response = TunnelResponse { standing, ..TunnelResponse::default() };

@@ -144,7 +144,22 @@ impl Listeners {
         if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
             streams.cut();
         }
-        let end = self.end(order, TunnelChannel::Renew, 0, Streams::new()).map_err(|error| error.to_string())?;
+        self.ask_standing(order, TunnelChannel::Renew).await
+    }
+
+    /// Asks how far the guest is there that was switched to postcopy. An error is a sentence.
+    pub async fn standing(&self, order: &Order) -> Result<Standing, String> {
+        self.ask_standing(order, TunnelChannel::Standing).await
+    }
+
+    /// Whether the guest's memory still has the way that it had: a stream that is open.
+    pub fn carries_memory(&self, migration: MigrationId) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&migration).is_some_and(Streams::carry_memory)
+    }
+
+    async fn ask_standing(&self, order: &Order, channel: TunnelChannel) -> Result<Standing, String> {
+        let end = self.end(order, channel, 0, Streams::new()).map_err(|error| error.to_string())?;
         let answer = timeout(OPEN_LIMIT, end.ask()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
         match answer?.1.standing() {
             PostcopyStanding::Incomplete => Ok(Standing::Incomplete),
@@ -247,6 +262,9 @@ impl End {
     }
 
     fn carry(&self, unix: UnixStream, tls: Stream) {
-        tokio::spawn(splice(unix, tls, self.streams.one_more()).in_current_span());
+        let is_memory = self.request.channel() == TunnelChannel::Memory;
+        let memory = is_memory.then(|| self.streams.memory());
+        let spliced = splice(unix, tls, self.streams.one_more());
+        tokio::spawn(async move { (spliced.await, drop(memory)) }.in_current_span());
     }
 }

@@ -57,6 +57,14 @@ impl Way for ToDestination {
         Box::pin(self.listeners.reach(&self.order.destination))
     }
 
+    fn carries_memory(&self) -> bool {
+        self.listeners.carries_memory(self.order.id)
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(self.listeners.standing(&self.order))
+    }
+
     fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
         Box::pin(self.listeners.renew(&self.order))
     }

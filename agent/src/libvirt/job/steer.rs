@@ -19,7 +19,7 @@ use vmferry_core::{
 
 use super::{
     Libvirt, SteeringError,
-    crossing::{Crossing, Switch},
+    crossing::Crossing,
     helm::{Held, Told},
 };
 use crate::libvirt::{
@@ -308,20 +308,20 @@ impl Steersman {
         if self.is_paused {
             self.speed_up().await?;
         }
-        (self.crossing.remember)(Switch::Begins).await.map_err(SteeringError::Way)?;
+        self.crossing.begins().await.map_err(SteeringError::Way)?;
         if self.is_over() {
-            (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+            self.crossing.stayed().await.map_err(SteeringError::Way)?;
             return Err(SteeringError::TooLate);
         }
         match self.of_guest("switch to postcopy", ffi::start_postcopy).await {
             Ok(()) => {
-                self.crossing.switched.cancel();
-                tracing::info!(id = %self.instance, "the guest goes on on its destination; the rest follows");
+                self.wants_postcopy = false;
+                tracing::info!(id = %self.instance, "QEMU is told to let the guest go on on its destination; the rest follows");
                 Ok(())
             }
             // Whether it was is not known: it is looked at again, with the next sample or after the job.
             Err(error @ Error::Refused { .. }) => {
-                (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+                self.crossing.stayed().await.map_err(SteeringError::Way)?;
                 Err(error.into())
             }
             Err(error) => Err(error.into()),
