@@ -28,8 +28,7 @@ use vmferry_core::{agent::Sighting, domain_xml, id::InstanceId};
 pub use self::{
     connection::Libvirt,
     host::HostReading,
-    job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, SteeringError},
-    load::MemoryLoad,
+    job::{Control, Definitions, Helm, JobError, JobOrder, OnDeed, OnProgress, SteeringError},
     power::DefinitionOrder,
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},

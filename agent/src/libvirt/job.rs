@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Ladder, Throttle},
+    convergence::{Action, Foresight, Ladder, Throttle},
     disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Limits, Progress, Statistics},
@@ -38,7 +38,7 @@ use vmferry_core::{
 
 pub use self::helm::{Helm, SteeringError};
 use self::{
-    steer::{Steersman, whole_mib},
+    steer::{Reports, Steersman, whole_mib},
     watch::Observed,
 };
 use super::{
@@ -86,6 +86,10 @@ pub struct Control {
     pub ladder: Ladder,
     /// Called four times a second, and as each round begins.
     pub progress: OnProgress,
+    /// Called when its policy has done something.
+    pub deed: OnDeed,
+    /// Where the policy is shown, as it is being carried out.
+    pub foresight: Foresight,
     /// Where it is told something else.
     pub helm: Helm,
     /// Ends it, as long as libvirt can.
@@ -94,6 +98,8 @@ pub struct Control {
 
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Takes what a policy has done.
+pub type OnDeed = Arc<dyn Fn(Action) + Send + Sync>;
 
 /// A guest as another host shall define it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +193,7 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    Control { ladder, progress, helm, cancel }: Control,
+    Control { ladder, progress, deed, foresight, helm, cancel }: Control,
     stopped: Arc<Notify>,
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
@@ -196,8 +202,9 @@ async fn run(
     let asked = format!("migrate domain {id}");
     // A connection of its own: this call takes one for minutes, and the others are few.
     let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
+    let reports = Reports { deed, foresight };
     let mut steersman =
-        Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, end.clone(), over.clone()).await;
+        Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, reports, end.clone(), over.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
     let mut observed = Observed::new(events, move |sample| progress(sample), stopped);
     let (rounds, samples) = (observed.rounds(), observed.samples());

@@ -54,6 +54,7 @@ impl Params {
             throttle: u8::try_from(self.number(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(100),
             stopped: false,
             percent: 0,
+            forecast: None,
         }
     }
 
@@ -131,6 +132,7 @@ mod tests {
             throttle: 30,
             stopped: false,
             percent: 0,
+            forecast: None,
         };
         assert_eq!(progress, expected);
     }

@@ -8,14 +8,24 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
-    convergence::{self, Ladder},
+    convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
 };
 
-use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent};
+use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnDeed, OnProgress, OnSent};
+
+/// Where it is told how a job goes.
+pub struct Reports {
+    /// Each sample.
+    pub progress: OnProgress,
+    /// What its policy has done.
+    pub deed: OnDeed,
+    /// What looks ahead.
+    pub foresight: Foresight,
+}
 
 /// Moves the guest. Returns when the job is over.
 ///
@@ -29,7 +39,7 @@ pub async fn source(
     order: &Order,
     resolved: &[Resolved],
     relocations: &[Relocation],
-    progress: OnProgress,
+    reports: Reports,
     helm: Helm,
     cancel: CancellationToken,
 ) -> Result<Statistics, Fault> {
@@ -38,6 +48,7 @@ pub async fn source(
     let (_, copied) = disk::copied_by_the_job(resolved);
     let job = copied.iter().fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
     let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied));
+    let Reports { progress, deed, foresight } = reports;
     let ahead = Ahead::of(resolved, ByteSize::b(job), progress);
     for (index, image) in disk::sent(resolved).into_iter().enumerate() {
         go_on(order, &cancel)?;
@@ -47,7 +58,11 @@ pub async fn source(
         host.await_images(order, &[]).await?;
         go_on(order, &cancel)?;
     }
-    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel };
+    let progress = {
+        let (told, foresight) = (ahead.of_the_job(), foresight.clone());
+        Arc::new(move |sample| told(foresight.see(sample)))
+    };
+    let control = Control { ladder, progress, deed, foresight, helm, cancel };
     host.migrate(order, &transfer, relocations, control).await
 }
 

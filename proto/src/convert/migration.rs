@@ -5,7 +5,7 @@ use vmferry_core::{
     domain_xml::Definition,
     migration::{
         Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown, ShuttingDown,
-        Side, Statistics,
+        Side, Statistics, Story,
     },
 };
 
@@ -183,6 +183,7 @@ impl From<Progress> for v1::Progress {
             throttle_percent: progress.throttle.into(),
             stopped: progress.stopped,
             percent: progress.percent.into(),
+            forecast: progress.forecast.map(Into::into),
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
                 deadline: Some(wire_duration(deadline)),
@@ -206,6 +207,8 @@ impl TryFrom<v1::Progress> for Progress {
             throttle: progress.throttle_percent.try_into().map_err(invalid("progress.throttle_percent"))?,
             stopped: progress.stopped,
             percent: progress.percent.try_into().map_err(invalid("progress.percent"))?,
+            // Whoever looks on sees the rest of a sample, too, if a newer agent foretells what this version does not know.
+            forecast: progress.forecast.and_then(|forecast| forecast.try_into().ok()),
             shutting_down: match progress.shutting_down {
                 None => None,
                 Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {
@@ -302,6 +305,7 @@ impl From<Record> for v1::Migration {
             statistics: record.statistics.map(Into::into),
             pending: record.pending,
             warnings: record.warnings,
+            story: (record.story != Story::default()).then(|| record.story.into()),
         }
     }
 }
@@ -322,6 +326,7 @@ impl TryFrom<v1::Migration> for Record {
             statistics: migration.statistics.map(TryInto::try_into).transpose()?,
             pending: migration.pending,
             warnings: migration.warnings,
+            story: migration.story.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }

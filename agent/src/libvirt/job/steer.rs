@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Action, Ladder},
+    convergence::{Action, Foresight, Ladder},
     id::InstanceId,
     migration::{FLOOR, Progress, Steering},
 };
 
 use super::{
-    Libvirt, SteeringError,
+    Libvirt, OnDeed, SteeringError,
     helm::{Held, Told},
 };
 use crate::libvirt::{
@@ -38,6 +38,12 @@ pub(super) struct Usual {
     bandwidth_mib: u64,
 }
 
+/// Where it is told what is done.
+pub(super) struct Reports {
+    pub(super) deed: OnDeed,
+    pub(super) foresight: Foresight,
+}
+
 /// At the wheel of one job.
 pub(super) struct Steersman {
     libvirt: Libvirt,
@@ -54,6 +60,7 @@ pub(super) struct Steersman {
     suspend: Suspend,
     /// What was tried to change, and is to be put back.
     changed: Changed,
+    reports: Reports,
     /// Ends the job.
     give_up: CancellationToken,
     /// The job is over.
@@ -83,6 +90,7 @@ impl Steersman {
         instance: InstanceId,
         ladder: Ladder,
         bandwidth: Option<ByteSize>,
+        reports: Reports,
         give_up: CancellationToken,
         over: CancellationToken,
     ) -> Self {
@@ -97,9 +105,11 @@ impl Steersman {
             is_paused: false,
             suspend: Suspend::No,
             changed: Changed::default(),
+            reports,
             give_up,
             over,
         };
+        steersman.reports.foresight.show(&steersman.ladder);
         steersman.tell_downtime().await;
         steersman
     }
@@ -138,21 +148,32 @@ impl Steersman {
     async fn follow(&mut self, sample: &Progress) {
         match self.ladder.see(sample) {
             Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
-            Some(Action::Abort) => self.give_up.cancel(),
+            Some(Action::Abort) => self.give_up(),
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
+        self.reports.foresight.show(&self.ladder);
         self.tell_downtime().await;
         let Suspend::Wanted(since) = self.suspend else { return };
         // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
         if sample.round == 0 {
             if sample.elapsed > since * 2 {
-                self.give_up.cancel();
+                self.give_up();
             }
-        } else if !self.is_over()
-            && let Err(error) = self.suspend().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+        } else if !self.is_over() {
+            match self.suspend().await {
+                Ok(()) => (self.reports.deed)(Action::Suspend),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+                }
+            }
         }
+    }
+
+    fn give_up(&self) {
+        if !self.give_up.is_cancelled() {
+            (self.reports.deed)(Action::Abort);
+        }
+        self.give_up.cancel();
     }
 
     async fn answer(&mut self, Told { steering, answer }: Told) {
@@ -205,8 +226,12 @@ impl Steersman {
         if self.told == Some(downtime) {
             return;
         }
-        if let Err(error) = self.set_downtime(downtime).await {
-            tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime");
+        let is_first = self.told.is_none();
+        match self.set_downtime(downtime).await {
+            // With which it begins is no news.
+            Ok(()) if is_first => {}
+            Ok(()) => (self.reports.deed)(Action::Downtime(downtime)),
+            Err(error) => tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime"),
         }
     }
 

@@ -62,6 +62,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             statistics: None,
             pending: vec![],
             warnings: vec![],
+            story: Default::default(),
             order,
         };
         let id = record.order.id;
