@@ -18,6 +18,7 @@ mod network_rig;
 mod networks;
 mod policies;
 mod python;
+mod records;
 mod refusals;
 mod rig;
 mod security;

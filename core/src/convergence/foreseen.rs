@@ -75,8 +75,8 @@ impl Foreseer {
         if sample.round > 0 && sample.rate.as_u64() > 0 {
             self.rate.get_or_insert((sample.rate, RateFrom::ThisMove));
         }
-        // Of the first round libvirt tells it once that is over.
-        if sample.round > 1 {
+        // Before QEMU has counted for a second libvirt says 0.
+        if sample.round > 1 && sample.dirty_rate.as_u64() > 0 {
             self.see_dirty_rate(sample.dirty_rate);
         }
     }

@@ -57,8 +57,10 @@ impl Outlook {
                 downtime: sample.elapsed.saturating_sub(stopped).saturating_add(rest),
             });
         }
-        // libvirt tells of the first round what it has not measured yet.
-        let dirty_rate = if sample.round > 1 { Some(sample.dirty_rate) } else { known.dirty_rate }?.as_u64() as f64;
+        // 0 is also what libvirt says before QEMU has counted; in the first round it says nothing else.
+        let told = Some(sample.dirty_rate).filter(|rate| rate.as_u64() > 0);
+        let unknown = (sample.round > 1).then(ByteSize::default);
+        let dirty_rate = told.or(known.dirty_rate).or(unknown)?.as_u64() as f64;
         // Without a last step it might be played for ever: that one is being taken.
         let ladder = known.ladder.clone().filter(|ladder| ladder.deadline().is_some())?;
         let time = sample.elapsed.as_secs_f64();

@@ -89,6 +89,8 @@ fn a_forecast_is_made_once_enough_is_known() {
     let first = foreseer.foresee(ms(100)).expect("as far as it is known");
     assert_eq!((first.dirty_rate, first.rate, first.rate_from), (None, ByteSize::mib(40), RateFrom::ThisMove));
     assert_eq!(first.resident, ByteSize::mib(1_024), "no more than it has");
+    foreseer.see_sample(&sample(ms(300), 2, 1_000, 90, 0));
+    assert!(!foreseer.is_complete(), "libvirt says 0 before it knows");
     foreseer.see_dirty_rate(ByteSize::mib(7));
     foreseer.see_sample(&sample(ms(500), 2, 1_000, 90, 30));
     assert!(foreseer.is_complete());
@@ -120,7 +122,7 @@ proptest! {
         let foresight = Foresight::default();
         foresight.show(&Ladder::new(&policy, ByteSize::gib(2)));
         let outlook = foresight.see(sample).forecast;
-        prop_assert_eq!(outlook.is_some(), round > 0 && rate > 0 && (stopped || round > 1));
+        prop_assert_eq!(outlook.is_some(), round > 0 && rate > 0 && (stopped || round > 1 || dirty > 0));
         if let Some(Outlook { end, rest, downtime }) = outlook {
             prop_assert!(stopped || downtime <= rest, "{rest:?} {downtime:?}");
             prop_assert!(end != Some(End::Abort) || downtime.is_zero());
