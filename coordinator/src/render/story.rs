@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
-    convergence::{Course, End, Foreseen, RateFrom},
+    convergence::{Course, End, Forecast, Foreseen, RateFrom},
     migration::{Author, Deed, Event, Order, Point, Steering, Story, Timeline},
 };
 
@@ -59,30 +59,35 @@ pub(crate) struct Comparison {
 impl Comparison {
     /// `× 1.08`
     pub(crate) fn factor_text(&self) -> String {
-        self.factor.map_or("-".into(), |factor| format!("× {factor:.2}"))
+        match self.factor {
+            None => "-".into(),
+            Some(factor @ ..0.1) => format!("× {factor:.4}"),
+            Some(factor) => format!("× {factor:.2}"),
+        }
     }
 }
 
-/// Total time, bytes, downtime and rounds. What a guest that was foreseen not to arrive has no forecast of is left out.
+/// Total time, bytes, downtime and rounds.
 pub(crate) fn comparisons(foreseen: &Foreseen, actual: Option<Actual>) -> Vec<Comparison> {
     let forecast = foreseen.forecast;
-    let range = |text: fn(&Course) -> String| {
-        let [likely, best, worst] = [&forecast.likely, &forecast.best, &forecast.worst].map(text);
-        if best == worst { likely } else { format!("{likely} ({best} to {worst})") }
+    let row = |what, size: fn(&Course) -> u128, text: fn(&Course) -> String, actual: Option<String>, factor| {
+        let Forecast { likely, best, worst, .. } = &forecast;
+        // A guest that likely does not arrive may send less on a bad day than on a good one.
+        let (least, most) = if size(best) <= size(worst) { (best, worst) } else { (worst, best) };
+        let [likely, least, most] = [likely, least, most].map(text);
+        let foreseen = if least == most { likely } else { format!("{likely} ({least} to {most})") };
+        Comparison { what, foreseen, actual: actual.unwrap_or("-".into()), factor }
     };
-    let row = |what, text: fn(&Course) -> String, actual: Option<String>, factor: Option<f64>| Comparison {
-        what,
-        foreseen: range(text),
-        actual: actual.unwrap_or("-".into()),
-        factor,
-    };
-    let likely = forecast.likely;
-    let Factors { total_time, transferred, downtime, rounds } = Factors::of(&likely, actual);
+    let Factors { total_time, transferred, downtime, rounds } = Factors::of(&forecast.likely, actual);
+    let total = actual.map(|actual| time(actual.total));
+    let sent = actual.map(|actual| bytes(actual.sent));
+    let stood = actual.and_then(|actual| actual.downtime).map(time);
+    let went = actual.map(|actual| actual.rounds.to_string());
     vec![
-        row("total time", |course| time(course.total), actual.map(|actual| time(actual.total)), total_time),
-        row("transferred", |course| bytes(course.sent), actual.map(|actual| bytes(actual.sent)), transferred),
-        row("downtime", still, actual.and_then(|actual| actual.downtime).map(time), downtime),
-        row("rounds", |course| course.rounds.to_string(), actual.map(|actual| actual.rounds.to_string()), rounds),
+        row("total time", |course| course.total.as_millis(), |course| time(course.total), total, total_time),
+        row("transferred", |course| course.sent.as_u64().into(), |course| bytes(course.sent), sent, transferred),
+        row("downtime", |course| course.downtime.as_millis(), still, stood, downtime),
+        row("rounds", |course| course.rounds.into(), |course| course.rounds.to_string(), went, rounds),
     ]
 }
 

@@ -70,15 +70,19 @@ impl Chart {
         let timeline = story.and_then(|story| story.timeline.as_ref());
         let points = timeline.map(|line| line.points.as_slice()).unwrap_or_default();
         let begun = timeline.map_or(0.0, |line| at(line.began));
-        let curve = |of: fn(&Point) -> Option<u64>| -> Curve {
-            let value = |point: &Point| Some((begun + point.elapsed.as_secs_f64(), of(point)? as f64));
-            points.iter().filter_map(value).collect()
+        let curve = |of: fn(&Point) -> bytesize::ByteSize| -> Curve {
+            let value = |point: &Point| (begun + point.elapsed.as_secs_f64(), of(point).as_u64() as f64);
+            points.iter().map(value).collect()
         };
         let job_end = job_end(migration, timeline, at, &phases);
-        let mut remaining = curve(|point| Some(point.remaining.as_u64()));
+        let mut remaining = curve(|point| point.remaining);
         if let (Some(end), true, Some(_)) = (job_end, migration.statistics().is_some(), remaining.last()) {
             remaining.push((end, 0.0));
         }
+        // Until QEMU has counted libvirt says 0.
+        let mut dirty_rate = curve(|point| point.dirty_rate);
+        let known = dirty_rate.iter().position(|(_, rate)| *rate > 0.0).unwrap_or(dirty_rate.len());
+        dirty_rate.drain(..known);
         let events = story.map(|story| story.events.as_slice()).unwrap_or_default();
         Self {
             title: title(migration),
@@ -87,8 +91,8 @@ impl Chart {
             blackout: blackout(migration, points, begun, job_end, at),
             phases,
             remaining,
-            rate: curve(|point| Some(point.rate.as_u64())),
-            dirty_rate: curve(|point| Some(point.dirty_rate.as_u64()).filter(|rate| point.round > 1 || *rate > 0)),
+            rate: curve(|point| point.rate),
+            dirty_rate,
             rounds: rounds(points, begun),
             marks: events.iter().map(|event| mark(event, at(event.at))).collect(),
             lacks: lacks(migration, points),
