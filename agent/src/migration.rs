@@ -35,11 +35,11 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Deed, Kind, MOST_EVENTS, Outcome, Phase, Side, Statistics, Steering},
+    migration::{Cause, Deed, Kind, Outcome, Phase, Side, Statistics, Steering},
     reason::Reason,
 };
 
-use self::chronicle::{Chronicle, News, Teller};
+use self::chronicle::{Chronicle, Teller};
 pub use self::samples::Samples;
 use crate::{
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
@@ -421,27 +421,6 @@ impl<H: Hypervisor> Task<H> {
 
     fn done(&mut self, begun: Instant) -> Result<(), CallError> {
         self.append(Entry::Done { took: begun.elapsed() })
-    }
-
-    fn note(&mut self, news: News) {
-        if let Some(entry) = self.chronicle.note(news) {
-            self.inform(entry);
-        }
-    }
-
-    fn note_the_rest(&mut self) {
-        self.chronicle.end().into_iter().for_each(|entry| self.inform(entry));
-    }
-
-    /// What cannot be journaled and only informs is no failure of the migration's.
-    fn inform(&mut self, entry: Entry) {
-        let is_too_much = self.journal.state().story().events.len() >= MOST_EVENTS;
-        if is_too_much && matches!(entry, Entry::Event(_)) {
-            return;
-        }
-        if let Err(error) = self.append(entry) {
-            warn!("{}: the record lacks something: {error}", self.journal.state().order().instance_name);
-        }
     }
 
     fn end(&mut self, outcome: Outcome, warnings: &[String]) -> Result<(), CallError> {

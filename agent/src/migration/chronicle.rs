@@ -14,14 +14,14 @@ use tokio::{
     task::{block_in_place, spawn_blocking},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{Instrument as _, debug};
+use tracing::{Instrument as _, debug, warn};
 use vmferry_core::{
     convergence::{Foreseen, Foreseer, Foresight},
     disk::{self, Resolved},
-    migration::{Author, Deed, Event, Order, Progress, Timeline},
+    migration::{Author, Deed, Event, MOST_EVENTS, Order, Progress, Timeline},
 };
 
-use super::Samples;
+use super::{Samples, Task};
 use crate::{
     hypervisor::{Fault, Hypervisor, OnDeed, OnProgress},
     journal::Entry,
@@ -193,6 +193,29 @@ impl Chronicle {
 
     fn elapsed(&self) -> Duration {
         Duration::try_from(Timestamp::now().duration_since(self.began)).unwrap_or_default()
+    }
+}
+
+impl<H: Hypervisor> Task<H> {
+    pub(super) fn note(&mut self, news: News) {
+        if let Some(entry) = self.chronicle.note(news) {
+            self.inform(entry);
+        }
+    }
+
+    pub(super) fn note_the_rest(&mut self) {
+        self.chronicle.end().into_iter().for_each(|entry| self.inform(entry));
+    }
+
+    /// What cannot be journaled and only informs is no failure of the migration's.
+    fn inform(&mut self, entry: Entry) {
+        let is_too_much = self.journal.state().story().events.len() >= MOST_EVENTS;
+        if is_too_much && matches!(entry, Entry::Event(_)) {
+            return;
+        }
+        if let Err(error) = self.append(entry) {
+            warn!("{}: the record lacks something: {error}", self.journal.state().order().instance_name);
+        }
     }
 }
 

@@ -226,3 +226,55 @@ impl TryFrom<v1::TimelinePoint> for Point {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use vmferry_core::{
+        convergence::Foreseer,
+        migration::{Limits, Progress, Steering},
+    };
+
+    use super::*;
+
+    fn story() -> Story {
+        // One that does not converge, so that there is something needed.
+        let mut foreseer = Foreseer::new(Limits::default(), Default::default(), Some(ByteSize::mib(100)));
+        foreseer.see_memory(ByteSize::gib(2), ByteSize::gib(1));
+        foreseer.see_dirty_rate(ByteSize::b(300_000_001));
+        let event = |by, deed| Event { at: Timestamp::UNIX_EPOCH, by, deed };
+        let point = Point { elapsed: Duration::from_millis(1_250), throttle: 40, stopped: true, ..Point::default() };
+        Story {
+            foreseen: foreseer.foresee(Duration::from_millis(1_001)),
+            events: vec![
+                event(Author::Policy, Deed::Abort),
+                event(Author::Hand("vmferry://t/coordinator/me".into()), Deed::Told(Steering::Bandwidth(None))),
+            ],
+            timeline: Some(Timeline { began: Timestamp::UNIX_EPOCH, points: vec![Point::default(), point] }),
+        }
+    }
+
+    #[test]
+    fn a_story_arrives_as_it_was_sent() {
+        let story = story();
+        assert!(story.foreseen.is_some_and(|foreseen| foreseen.forecast.needed.is_some()));
+        assert_eq!(Story::try_from(v1::Story::from(story.clone())), Ok(story));
+        assert_eq!(Story::try_from(v1::Story::default()), Ok(Story::default()));
+    }
+
+    #[test]
+    fn what_only_a_newer_version_knows_is_not_taken_for_something_else() {
+        let mut newer = v1::Story::from(story());
+        newer.foreseen.as_mut().expect("there").likely.as_mut().expect("there").end = 99;
+        assert_eq!(Story::try_from(newer), Err(Invalid { field: "forecast.end" }));
+        // But whoever looks on sees the rest of the sample.
+        let outlook = Outlook { end: None, rest: Duration::from_secs(3), downtime: Duration::from_millis(70) };
+        let sample = Progress { round: 2, forecast: Some(outlook), ..Progress::default() };
+        let mut wire = v1::Progress::from(sample);
+        assert_eq!(Progress::try_from(wire), Ok(sample));
+        wire.forecast.as_mut().expect("there").end = 99;
+        assert_eq!(Progress::try_from(wire), Ok(Progress { forecast: None, ..sample }));
+    }
+}
