@@ -7,8 +7,10 @@
 //! Nothing here asks the time or libvirt: a [`Ladder`] is shown the job's samples and says what is to be done.
 
 mod forecast;
+mod foreseen;
 mod ladder;
 mod named;
+mod outlook;
 mod text;
 
 use std::{fmt, time::Duration};
@@ -18,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     forecast::{Course, End, Forecast, Job, Measured, Needed, usual},
+    foreseen::{Foreseen, Foreseer, RateFrom},
     ladder::Ladder,
     named::{DEFAULT, named},
+    outlook::{Foresight, Known, Outlook},
     text::{PolicyText, StepText},
 };
 

@@ -19,6 +19,7 @@ mod networks;
 mod policies;
 mod postcopy;
 mod python;
+mod records;
 mod refusals;
 mod rig;
 mod security;

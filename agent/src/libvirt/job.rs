@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::Ladder,
+    convergence::{Action, Foresight, Ladder},
     disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Limits, Progress, Statistics},
@@ -33,7 +33,7 @@ pub(super) use self::call::socket_uri;
 use self::{
     call::{Begin, Call},
     crossing::Crossing,
-    steer::{Ending, Steersman},
+    steer::{Ending, Reports, Steersman},
     watch::Observed,
 };
 pub use self::{
@@ -79,6 +79,10 @@ pub struct Control {
     pub ladder: Ladder,
     /// Called four times a second, and as each round begins.
     pub progress: OnProgress,
+    /// Called when its policy has done something.
+    pub deed: OnDeed,
+    /// Where the policy is shown, as it is being carried out.
+    pub foresight: Foresight,
     /// Where it is told something else.
     pub helm: Helm,
     /// Ends it, as long as libvirt can.
@@ -89,6 +93,8 @@ pub struct Control {
 
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Takes what a policy has done.
+pub type OnDeed = Arc<dyn Fn(Action) + Send + Sync>;
 
 /// A guest as another host shall define it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,7 +207,7 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    Control { ladder, progress, helm, cancel, remember }: Control,
+    Control { ladder, progress, deed, foresight, helm, cancel, remember }: Control,
     way: Arc<dyn Way>,
     stopped: Arc<Notify>,
     begin: Begin,
@@ -212,7 +218,8 @@ async fn run(
     let asked = format!("migrate domain {id}");
     let crossing = Crossing::new(way, remember, begin == Begin::Resuming);
     let ending = Ending { give_up: end.clone(), over: over.clone() };
-    let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, ending, crossing.clone()).await;
+    let reports = Reports { deed, foresight };
+    let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, reports, ending, crossing.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
     let mut observed = Observed::new(events, move |sample| progress(sample), stopped, crossing.switched.clone());
     let (rounds, samples) = (observed.rounds(), observed.samples());

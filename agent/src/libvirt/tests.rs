@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use vmferry_core::{
-    convergence::{Ladder, Policy},
+    convergence::{Foresight, Ladder, Policy},
     disk::{Sharing, Transfer},
     instance::InstanceState,
     migration::Limits,
@@ -154,7 +154,8 @@ fn job_of(domain: &str) -> JobOrder {
 fn control(cancel: CancellationToken) -> Control {
     let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
     let remember: OnSwitch = Arc::new(|_| Box::pin(async { Ok(()) }));
-    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel, remember }
+    let (progress, deed) = (Arc::new(|_| ()), Arc::new(|_| ()));
+    Control { ladder, progress, deed, foresight: Foresight::default(), helm: Helm::default(), cancel, remember }
 }
 
 struct NoWay;

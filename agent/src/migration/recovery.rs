@@ -78,10 +78,10 @@ impl<H: Hypervisor> Task<H> {
 
     async fn resume(&mut self, order: &Order) -> Result<(), CallError> {
         info!("{}: its postcopy is taken up again", order.instance_name);
-        let (host, progress, begun) = (Arc::clone(&self.host), self.progress(), Instant::now());
-        let (steering, remembers) = self.steering();
-        let resumed = phase::migrate::resume(&*host, order, progress, steering);
-        let resumed = self.remembering(resumed, remembers).await;
+        let (host, begun) = (Arc::clone(&self.host), Instant::now());
+        let (reports, steering, remembers) = self.steering();
+        let resumed = phase::migrate::resume(&*host, order, reports, steering);
+        let resumed = self.accompany(resumed, remembers).await;
         self.measured(resumed, begun).map(drop)
     }
 

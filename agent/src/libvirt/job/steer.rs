@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Action, Ladder},
+    convergence::{Action, Foresight, Ladder},
     id::InstanceId,
     migration::{FLOOR, Limits, Progress, Steering},
 };
 
 use super::{
-    Libvirt, SteeringError,
+    Libvirt, OnDeed, SteeringError,
     crossing::Crossing,
     helm::{Held, Told},
 };
@@ -41,6 +41,12 @@ pub(super) struct Usual {
     bandwidth_mib: u64,
 }
 
+/// Where it is told what is done.
+pub(super) struct Reports {
+    pub(super) deed: OnDeed,
+    pub(super) foresight: Foresight,
+}
+
 /// At the wheel of one job.
 pub(super) struct Steersman {
     libvirt: Libvirt,
@@ -61,6 +67,7 @@ pub(super) struct Steersman {
     may_postcopy: bool,
     /// What was tried to change, and is to be put back.
     changed: Changed,
+    reports: Reports,
     ending: Ending,
 }
 
@@ -96,6 +103,7 @@ impl Steersman {
         instance: InstanceId,
         ladder: Ladder,
         limits: &Limits,
+        reports: Reports,
         ending: Ending,
         crossing: Crossing,
     ) -> Self {
@@ -113,8 +121,10 @@ impl Steersman {
             wants_postcopy: false,
             may_postcopy: limits.policy.may_postcopy(),
             changed: Changed::default(),
+            reports,
             ending,
         };
+        steersman.reports.foresight.show(&steersman.ladder);
         // A guest that was switched to postcopy has been handed over.
         if !steersman.is_switched() {
             steersman.tell_downtime().await;
@@ -159,29 +169,42 @@ impl Steersman {
         }
         match self.ladder.see(sample) {
             Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
-            Some(Action::Abort) => self.ending.give_up.cancel(),
+            Some(Action::Abort) => self.give_up(),
             Some(Action::Postcopy) => self.wants_postcopy = true,
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
+        self.reports.foresight.show(&self.ladder);
         self.tell_downtime().await;
         // Disks are copied before memory is sent: there is nothing to switch to before.
-        if self.wants_postcopy
-            && sample.round > 0
-            && let Err(error) = self.switch().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+        if self.wants_postcopy && sample.round > 0 {
+            match self.switch().await {
+                Ok(()) => (self.reports.deed)(Action::Postcopy),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+                }
+            }
         }
         let Suspend::Wanted(since) = self.suspend else { return };
         // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
         if sample.round == 0 {
             if sample.elapsed > since * 2 {
-                self.ending.give_up.cancel();
+                self.give_up();
             }
-        } else if !self.is_over()
-            && let Err(error) = self.suspend().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+        } else if !self.is_over() {
+            match self.suspend().await {
+                Ok(()) => (self.reports.deed)(Action::Suspend),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+                }
+            }
         }
+    }
+
+    fn give_up(&self) {
+        if !self.ending.give_up.is_cancelled() {
+            (self.reports.deed)(Action::Abort);
+        }
+        self.ending.give_up.cancel();
     }
 
     async fn answer(&mut self, Told { steering, answer }: Told) {
@@ -241,8 +264,12 @@ impl Steersman {
         if self.told == Some(downtime) {
             return;
         }
-        if let Err(error) = self.set_downtime(downtime).await {
-            tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime");
+        let is_first = self.told.is_none();
+        match self.set_downtime(downtime).await {
+            // With which it begins is no news.
+            Ok(()) if is_first => {}
+            Ok(()) => (self.reports.deed)(Action::Downtime(downtime)),
+            Err(error) => tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime"),
         }
     }
 

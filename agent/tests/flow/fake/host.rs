@@ -7,6 +7,7 @@ use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, VifSight},
+    convergence::Action,
     disk::{Sharing, Transfer},
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
@@ -18,7 +19,7 @@ use vmferry_core::{
 };
 
 use super::{
-    disks, filter, network,
+    disks, filter, measure, network,
     world::{Place, Trouble, World},
 };
 
@@ -211,7 +212,7 @@ impl Hypervisor for Fake {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        _: Control,
+        control: Control,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
@@ -228,6 +229,9 @@ impl Hypervisor for Fake {
                 // libvirt takes back what it began.
                 self.world.set("destination", None);
             })?;
+        control.foresight.show(&control.ladder);
+        measure::samples().into_iter().for_each(|sample| (control.progress)(sample));
+        (control.deed)(Action::Downtime(Duration::from_millis(100)));
         let handover = || {
             self.world.set("source", None);
             self.world.set("destination", Some((Sighting::Running, true)));
