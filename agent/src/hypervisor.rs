@@ -6,6 +6,7 @@
 mod files;
 mod filter;
 mod host;
+mod measure;
 mod network;
 mod power;
 mod storage;
@@ -25,11 +26,12 @@ use vmferry_core::{
 pub use self::{
     filter::Filtering,
     host::LibvirtHost,
+    measure::Measuring,
     network::Networking,
     power::Power,
     storage::{OnSent, Storage},
 };
-pub use crate::libvirt::{Control, Helm, OnProgress, SteeringError};
+pub use crate::libvirt::{Control, Helm, OnDeed, OnProgress, OnSwitch, SteeringError, Switch};
 
 /// What went wrong at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +57,10 @@ impl From<Refusal> for Fault {
 }
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
-/// own filters [`Filtering`]'s, guests that are off [`Power`]'s.
+/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, what forecasts go by [`Measuring`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Networking + Filtering + Power {
+pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring {
     /// The host's name.
     fn name(&self) -> &HostName;
 
@@ -85,8 +87,8 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
     /// Either: closes the migration's sockets and removes its directory.
     fn remove_sockets(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Destination: lets `source`, and nobody else, open tunnel streams of this migration.
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault>;
+    /// Destination: lets the source, and nobody else, open tunnel streams of this migration.
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault>;
 
     /// Destination: lets nobody in any more, and cuts the streams that are open.
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
@@ -98,6 +100,13 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
+        control: Control,
+    ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
+
+    /// Source, after a restart: sends what is left of a guest that was switched to postcopy, as soon as the way is there.
+    fn resume_migration(
+        &self,
+        order: &Order,
         control: Control,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 

@@ -140,12 +140,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
-    let direct = config.direct.as_ref().map(|direct| direct.end.clone());
-    let socket = config.libvirt_socket.clone();
-    let grants = Arc::new(Grants::new(socket, Arc::clone(&receivers), Arc::clone(&firewall), direct));
+    let libvirt = Libvirt::new(&config.libvirt_uri);
+    let grants = Arc::new(Grants::new(
+        config.libvirt_socket.clone(),
+        libvirt.clone(),
+        Arc::clone(&receivers),
+        Arc::clone(&firewall),
+        config.direct.as_ref().map(|direct| direct.end.clone()),
+    ));
     let host = LibvirtHost::new(
         &config,
-        Libvirt::new(&config.libvirt_uri),
+        libvirt,
         Listeners::new(credentials.clone()),
         Arc::clone(&grants),
         receivers,

@@ -13,6 +13,8 @@
 //! The state is the journal's, so a repeat gets the first call's answer even from another process. Phases run in
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
 
+mod chronicle;
+mod job;
 mod recovery;
 mod samples;
 
@@ -21,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -32,10 +35,11 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Outcome, Phase, Side, Statistics, Steering},
+    migration::{Cause, Deed, Kind, Outcome, Phase, Side, Statistics, Steering},
     reason::Reason,
 };
 
+use self::chronicle::{Chronicle, Teller};
 pub use self::samples::Samples;
 use crate::{
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
@@ -67,25 +71,28 @@ pub struct Migration {
     samples: watch::Receiver<Samples>,
     helm: Helm,
     cancel: CancellationToken,
+    teller: Teller,
 }
 
 impl Migration {
-    /// Starts the task on a new journal.
-    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, Origin::New)
+    /// Starts the task on a new journal. `usual` is what was sent per second in former migrations to the same host.
+    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>) -> Self {
+        Self::spawn(host, journal, usual, Origin::New)
     }
 
     /// Starts the task on a journal that another process of this agent left behind.
     pub fn take_up<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, Origin::LeftBehind)
+        Self::spawn(host, journal, None, Origin::LeftBehind)
     }
 
-    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, origin: Origin) -> Self {
+    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>, origin: Origin) -> Self {
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (samples_sender, samples) = watch::channel(Samples::default());
         let cancel = CancellationToken::new();
         let helm = Helm::default();
+        let chronicle = Chronicle::new(usual);
+        let teller = chronicle.teller();
         let order = journal.state().order();
         let span =
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
@@ -96,9 +103,10 @@ impl Migration {
             samples: Arc::new(samples_sender),
             helm: helm.clone(),
             cancel: cancel.clone(),
+            chronicle,
         };
         tokio::spawn(task.run(receiver, origin).instrument(span));
-        Self { commands, state, samples, helm, cancel }
+        Self { commands, state, samples, helm, cancel, teller }
     }
 
     /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
@@ -126,22 +134,26 @@ impl Migration {
         self.ask(|reply| Command::Cleanup(cause, released, reply)).await
     }
 
-    /// Asks the running job, or the one to come, to end. Returns at once.
-    pub fn abort(&self) -> Result<(), Fault> {
+    /// Asks the running job, or the one to come, to end. Returns at once. `by` is the identity of who wants it.
+    pub fn abort(&self, by: &str) -> Result<(), Fault> {
         let state = self.state.borrow();
-        if state.statistics().is_some() || state.has_begun(Phase::Post) {
+        if state.statistics().is_some() || state.switched || state.has_begun(Phase::Post) {
             let order = state.order();
             let message =
                 format!("{} is already on {}; the move cannot be aborted", order.instance_name, order.destination.host);
             return Err(Fault::new(Reason::TooLateToAbort, message));
         }
+        if !self.cancel.is_cancelled() && state.outcome().is_none() {
+            self.teller.by_hand(by, Deed::Abort);
+        }
         self.cancel.cancel();
         Ok(())
     }
 
-    /// Tells the running job something else than its order says. Returns once libvirt has taken it.
-    pub async fn steer(&self, steering: Steering) -> Result<(), Fault> {
-        self.helm.steer(steering).await.map_err(|error| {
+    /// Tells the running job something else than its order says. Returns once libvirt has taken it. `by` is the identity of who wants it.
+    pub async fn steer(&self, steering: Steering, by: &str) -> Result<(), Fault> {
+        let told = self.helm.steer(steering).await;
+        told.inspect(|()| self.teller.by_hand(by, Deed::Told(steering))).map_err(|error| {
             let state = self.state.borrow();
             let (name, to) = (&state.order().instance_name, &state.order().destination.host);
             let nothing = |message| Fault::new(Reason::NothingToSteer, message);
@@ -154,6 +166,13 @@ impl Migration {
                 SteeringError::TooLate => too_late(),
                 SteeringError::PolicyEnded => {
                     nothing(format!("the policy of the move of {name} has taken its last step"))
+                }
+                SteeringError::NotAllowed => nothing(format!(
+                    "the move of {name} was begun with a policy that does not allow postcopy; begin it with --postcopy, or \
+                     stop the guest instead (--how suspend)"
+                )),
+                SteeringError::Way(error) => {
+                    nothing(format!("{name} is not switched to postcopy while the way to {to} is not good: {error}"))
                 }
                 SteeringError::Libvirt(error) => error.into(),
             }
@@ -204,6 +223,7 @@ struct Task<H> {
     samples: Arc<watch::Sender<Samples>>,
     helm: Helm,
     cancel: CancellationToken,
+    chronicle: Chronicle,
 }
 
 impl<H: Hypervisor> Task<H> {
@@ -242,6 +262,9 @@ impl<H: Hypervisor> Task<H> {
         self.refuse_if_over()?;
         let order = state.order().clone();
         let begun = self.begin(Phase::Pre)?;
+        if let (Half::Source { resolved }, Kind::Live) = (half, order.kind) {
+            self.chronicle.measure(&self.host, &order, resolved);
+        }
         let mut steps = Steps::new(&mut self.journal);
         let ready = match half {
             Half::Source { resolved } => {
@@ -274,36 +297,41 @@ impl<H: Hypervisor> Task<H> {
         }
         let (order, resolved) = (state.order().clone(), state.resolved.clone());
         let begun = self.begin(Phase::Migrate)?;
-        let sender = Arc::clone(&self.samples);
-        let progress = Arc::new(move |sample| sender.send_modify(|samples| samples.push(sample)));
-        let cancel = self.cancel.clone();
+        let host = Arc::clone(&self.host);
         let moved = match order.kind {
             Kind::Live => {
-                let helm = self.helm.clone();
-                phase::migrate::source(&*self.host, &order, &resolved, relocations, progress, helm, cancel).await
+                let (reports, steering, remembers) = self.steering();
+                let moving = phase::migrate::source(&*host, &order, &resolved, relocations, reports, steering);
+                self.accompany(moving, remembers).await
             }
             Kind::Cold { .. } => {
+                let progress = self.chronicle.on_progress(Arc::clone(&self.samples));
+                let cancel = self.cancel.clone();
                 let mut steps = Steps::new(&mut self.journal);
-                let moving =
-                    phase::cold::source(&*self.host, &order, &resolved, relocations, &mut steps, progress, &cancel);
+                let moving = phase::cold::source(&*host, &order, &resolved, relocations, &mut steps, progress, &cancel);
                 moving.await
             }
         };
-        self.samples.send_modify(Samples::end);
+        let moved = self.measured(moved, begun);
         match moved {
-            Ok(statistics) => {
-                self.append(Entry::Measured(statistics))?;
-                self.done(begun)?;
-                Ok(statistics)
-            }
-            Err(fault) => {
-                let error = self.failed(fault);
+            Ok(statistics) => Ok(statistics),
+            Err(error) => {
                 if order.kind.is_cold() {
                     self.bring_up_again(&error).await;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Ends the phase in which the guest moved, or did not.
+    fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
+        self.samples.send_modify(Samples::end);
+        self.note_the_rest();
+        let statistics = moved.map_err(|fault| self.failed(fault))?;
+        self.append(Entry::Measured(statistics))?;
+        self.done(begun)?;
+        Ok(statistics)
     }
 
     /// A guest that is off must not wait for its coordinator: nobody has been told that it moved, so nobody else starts it.
@@ -399,6 +427,7 @@ impl<H: Hypervisor> Task<H> {
     }
 
     fn end(&mut self, outcome: Outcome, warnings: &[String]) -> Result<(), CallError> {
+        self.note_the_rest();
         for warning in warnings {
             warn!("{warning}");
             self.append(Entry::Warning(warning.clone()))?;

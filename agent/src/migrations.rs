@@ -14,6 +14,7 @@ use tokio::task::block_in_place;
 use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
+    convergence::usual,
     id::{HostName, InstanceId, MigrationId},
     leftovers::{Half, HeldProbes},
     migration::{Order, Record, Side},
@@ -106,9 +107,11 @@ impl<H: Hypervisor> Migrations<H> {
             );
             return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
         }
+        let foretold = side == Side::Source && !order.kind.is_cold();
+        let usual = foretold.then(|| usual(&records(&halves), &order.destination.host)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
-        let migration = Migration::start(Arc::clone(&self.host), journal);
+        let migration = Migration::start(Arc::clone(&self.host), journal, usual);
         halves.insert(order.id, migration.clone());
         Ok(migration)
     }
@@ -148,11 +151,10 @@ impl<H: Hypervisor> Migrations<H> {
         self.host.sighting(instance).await.map_err(|fault| self.call_error(fault))
     }
 
-    /// Every record, newest first.
+    /// Every record, newest first, without the stories of their jobs.
     pub fn records(&self, active_only: bool) -> Vec<Record> {
-        let mut records: Vec<_> = self.lock().values().map(|migration| migration.state().record()).collect();
+        let mut records = records(&self.lock());
         records.retain(|record| !active_only || record.outcome.is_none());
-        records.sort_by_key(|record| std::cmp::Reverse(record.started));
         records
     }
 
@@ -209,6 +211,13 @@ impl<H: Hypervisor> Migrations<H> {
     fn lock(&self) -> MutexGuard<'_, HashMap<MigrationId, Migration>> {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The newest first.
+fn records(halves: &HashMap<MigrationId, Migration>) -> Vec<Record> {
+    let mut records: Vec<_> = halves.values().map(|migration| migration.state().record()).collect();
+    records.sort_by_key(|record| std::cmp::Reverse(record.started));
+    records
 }
 
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {

@@ -201,11 +201,11 @@ async fn destroy_incoming(host: &impl Hypervisor, order: &Order, instance: Insta
     while begun.elapsed() < LIBVIRT_LIMIT {
         match host.sighting(instance).await? {
             Sighting::Arriving => sleep(LOOK_AGAIN).await,
-            Sighting::Running => {
+            Sighting::Running | Sighting::Incomplete => {
                 let message = format!("{} runs on {} by now", order.instance_name, host.name());
                 return Err(Fault::new(Reason::PhaseOutOfOrder, message));
             }
-            Sighting::Absent | Sighting::Shutoff | Sighting::Paused => return Ok(()),
+            Sighting::Absent | Sighting::Shutoff | Sighting::Paused | Sighting::Departing => return Ok(()),
         }
     }
     host.destroy_arriving(instance).await

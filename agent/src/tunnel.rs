@@ -14,6 +14,7 @@
 //! table, chosen by migration and channel; no path ever travels.
 
 mod destination;
+mod open;
 mod source;
 
 use std::{

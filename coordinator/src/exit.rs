@@ -76,7 +76,7 @@ impl Exit {
             }
             R::MigrationAborted => Self::Aborted,
             R::NotConverging => Self::Late,
-            R::RunnerUnknown | R::NotRunning | R::RunsTwice => Self::Held,
+            R::RunnerUnknown | R::NotRunning | R::RunsTwice | R::PostcopyUnfinished | R::PostcopyLost => Self::Held,
             R::InstanceShutoff
             | R::InstanceTransient
             | R::InstanceSaved
@@ -104,6 +104,7 @@ impl Exit {
             | R::VirtTypeMissing
             | R::MachineTypeMissing
             | R::HypervisorTooOld
+            | R::PostcopyUnavailable
             | R::NetworkMissing
             | R::MtuTooSmall
             | R::MacInUse

@@ -22,8 +22,8 @@ use tracing_subscriber::EnvFilter;
 use chain::chain;
 use cli::{Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, Policy, VolumesCommand};
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, policies, resolve, steer,
-    vif, volumes, watch, zones,
+    Session, abort, doctor, groups, hypervisors, instance, instances, migrate, migrations, policies, report, resolve,
+    steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -104,6 +104,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
         },
         Command::Watch(args) => watch::run(session, &args).await,
+        Command::Report(args) => report::run(session, &args).await,
         Command::Abort(args) => abort::run(session, &args).await,
         Command::Set(args) => steer::set(session, &args).await,
         Command::Pause(which) => steer::pause(session, &which).await,

@@ -34,7 +34,10 @@ async fn limits_of_one_migration_are_part_of_its_order() {
 async fn limits_that_make_no_sense_are_refused_before_anybody_is_asked() {
     let cluster = Cluster::new().await;
     for (limits, words) in [
-        ("--policy nonesuch", "no policy nonesuch; there are default, gentle, never-pause, must-finish, nova"),
+        (
+            "--policy nonesuch",
+            "no policy nonesuch; there are default, gentle, never-pause, must-finish, postcopy, nova",
+        ),
         ("--max-downtime 0s", "no time for which a guest may stand still"),
         ("--max-downtime 40min", "no time for which a guest may stand still"),
         ("--max-downtime=-5ms", "--max-downtime"),

@@ -5,6 +5,7 @@ mod convergence;
 mod groups;
 mod migrate;
 mod pki;
+mod report;
 mod tables;
 mod vifs;
 mod volumes;

@@ -162,6 +162,12 @@ pub enum Sighting {
     Arriving,
     /// The guest is here and does not run, for whatever reason.
     Paused,
+    /// Source, after the switch to postcopy: the guest runs on the destination, and what is left of its memory is here. This copy must
+    /// never go on, nor go before all is sent.
+    Departing,
+    /// Destination, after the switch to postcopy: the guest runs here, and a part of its memory is still on the source. While the way
+    /// between them is broken its vCPUs wait for what they need of that.
+    Incomplete,
 }
 
 /// A call that did not succeed.

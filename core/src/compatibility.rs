@@ -4,10 +4,11 @@
 
 mod filter;
 mod network;
+mod postcopy;
 mod power;
 mod way;
 
-pub use self::{filter::differs as filter_differs, network::VifSight, power::until_it_stops};
+pub use self::{filter::differs as filter_differs, network::VifSight, postcopy::Postcopy, power::until_it_stops};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,8 @@ pub struct SourceFacts {
     pub direct: Option<DirectFacts>,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
+    /// What it can do of a postcopy, if the migration may come to one.
+    pub postcopy: Option<Postcopy>,
 }
 
 /// May the instance leave for `destination`?
@@ -211,6 +214,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
 
     filter::leaving(&mut checks, facts);
     way::leaving(&mut checks, facts);
+    postcopy::leaving(&mut checks, name, facts.postcopy);
 
     let shown = &facts.shown;
     let sight = Sight::default();
@@ -263,6 +267,8 @@ pub struct DestinationFacts {
     pub limits: Limits,
     /// What it has for the direct path; `None`: it is not configured for it.
     pub direct: Option<DirectFacts>,
+    /// What it can do of a postcopy, if the migration may come to one.
+    pub postcopy: Option<Postcopy>,
 }
 
 impl DestinationFacts {
@@ -377,6 +383,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     network::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
     way::arriving(&mut checks, facts, leaving);
+    postcopy::arriving(&mut checks, name, facts.postcopy);
 
     let disks = facts.disks(leaving);
     for disk in &definition.disks {

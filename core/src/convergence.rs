@@ -7,8 +7,10 @@
 //! Nothing here asks the time or libvirt: a [`Ladder`] is shown the job's samples and says what is to be done.
 
 mod forecast;
+mod foreseen;
 mod ladder;
 mod named;
+mod outlook;
 mod text;
 
 use std::{fmt, time::Duration};
@@ -18,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     forecast::{Course, End, Forecast, Job, Measured, Needed, usual},
+    foreseen::{Foreseen, Foreseer, RateFrom},
     ladder::Ladder,
     named::{DEFAULT, named},
+    outlook::{Foresight, Known, Outlook},
     text::{PolicyText, StepText},
 };
 
@@ -40,6 +44,8 @@ pub struct Policy {
     name: String,
     downtime: Duration,
     throttle: Option<Throttle>,
+    #[serde(default)]
+    postcopy: bool,
     steps: Vec<Step>,
 }
 
@@ -89,6 +95,9 @@ pub struct Span {
 pub enum Action {
     /// From now on QEMU may let the guest stand still for that long. What was allowed before is never taken back.
     Downtime(Duration),
+    /// The guest goes on where it arrives at once; what is left is sent after it, what it needs first. From then on there is no way
+    /// back. Where that cannot be done now it is tried again until it can, or a later step is taken.
+    Postcopy,
     /// The guest is stopped where it is; what is left is sent, and it goes on where it arrives.
     Suspend,
     /// The migration ends; the guest stays where it is.
@@ -161,7 +170,7 @@ impl Policy {
             judge_step(index + 1, *step)?;
         }
         let ends = matches!(steps.last(), Some(Step { when: When::After(_), action: Action::Suspend | Action::Abort }));
-        let policy = Self { name: name.to_owned(), downtime, throttle, steps };
+        let policy = Self { name: name.to_owned(), downtime, throttle, postcopy: false, steps };
         if ends { Ok(policy) } else { Err(InvalidPolicy::Endless) }
     }
 
@@ -185,6 +194,18 @@ impl Policy {
         &self.steps
     }
 
+    /// The same for a migration that may be switched to postcopy by hand.
+    #[must_use]
+    pub fn with_postcopy(self) -> Self {
+        // What a step may do need not be allowed.
+        if self.may_postcopy() { self } else { Self { postcopy: true, ..self } }
+    }
+
+    /// Whether it may be switched to postcopy, by a step or by hand.
+    pub fn may_postcopy(&self) -> bool {
+        self.postcopy || self.steps.iter().any(|step| step.action == Action::Postcopy)
+    }
+
     /// Whether the guest may be stopped before all is sent.
     pub fn may_suspend(&self) -> bool {
         self.steps.iter().any(|step| step.action == Action::Suspend)
@@ -194,7 +215,7 @@ impl Policy {
     pub fn longest_downtime(&self) -> Duration {
         let allowed = self.steps.iter().filter_map(|step| match step.action {
             Action::Downtime(downtime) => Some(downtime),
-            Action::Suspend | Action::Abort => None,
+            Action::Postcopy | Action::Suspend | Action::Abort => None,
         });
         allowed.chain([self.downtime]).max().unwrap_or(self.downtime)
     }
@@ -203,16 +224,16 @@ impl Policy {
     pub fn with_longest_downtime(&self, longest: Duration) -> Result<Self, InvalidPolicy> {
         let capped = self.steps.iter().map(|step| match step.action {
             Action::Downtime(downtime) => Step { action: Action::Downtime(downtime.min(longest)), ..*step },
-            Action::Suspend | Action::Abort => *step,
+            Action::Postcopy | Action::Suspend | Action::Abort => *step,
         });
         let mut steps: Vec<_> = capped.collect();
         if longest > self.longest_downtime() {
-            match steps.iter_mut().rfind(|step| !step.action.ends()) {
+            match steps.iter_mut().rfind(|step| matches!(step.action, Action::Downtime(_))) {
                 Some(last) => last.action = Action::Downtime(longest),
                 None => steps.insert(0, Step { when: When::Stalled(IN_VAIN), action: Action::Downtime(longest) }),
             }
         }
-        Self::new(&self.name, self.downtime.min(longest), self.throttle, steps)
+        Ok(Self { postcopy: self.postcopy, ..Self::new(&self.name, self.downtime.min(longest), self.throttle, steps)? })
     }
 
     /// The same, with its last step at that time.
@@ -221,7 +242,7 @@ impl Policy {
         if let Some(last) = steps.last_mut() {
             last.when = When::After(Span { base: deadline, per_gib: Duration::ZERO });
         }
-        Self::new(&self.name, self.downtime, self.throttle, steps)
+        Ok(Self { postcopy: self.postcopy, ..Self::new(&self.name, self.downtime, self.throttle, steps)? })
     }
 }
 
@@ -307,6 +328,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Downtime(downtime) => write!(f, "may stand still for {}", humantime::format_duration(*downtime)),
+            Self::Postcopy => f.write_str("postcopy"),
             Self::Suspend => f.write_str("suspend"),
             Self::Abort => f.write_str("abort"),
         }

@@ -378,20 +378,48 @@ pub fn runner(
     destination: &Result<Sighting, CallError>,
     failure: &CallError,
 ) -> Runner {
-    use Sighting::{Absent, Arriving, Paused, Running, Shutoff};
+    use Sighting::{Absent, Arriving, Departing, Incomplete, Paused, Running, Shutoff};
     let name = &order.instance_name;
     let (from, to) = (&order.source.host, &order.destination.host);
     match (source, destination) {
+        (Ok(Running), Ok(Incomplete)) => runs_twice(order),
+        (Ok(Departing), Ok(Incomplete | Running | Arriving | Paused | Departing)) => Runner::Unknown {
+            reason: Reason::PostcopyUnfinished,
+            message: format!(
+                "{name} runs on {to}, and a part of its memory is still on {from}, which sends it as soon as the way is there; \
+                 neither copy may be stopped"
+            ),
+        },
+        (Ok(Departing), Err(error)) | (Err(error), Ok(Incomplete)) => Runner::Unknown {
+            reason: Reason::PostcopyUnfinished,
+            message: format!(
+                "{name} was switched to {to} with a part of its memory still on {from}, and how far that is can only be told when \
+                 {} can be asked: {error}; neither copy may be stopped",
+                error.host
+            ),
+        },
+        // No host has all of its memory, and none ever will.
+        (Ok(Departing), Ok(Absent | Shutoff)) => Runner::Unknown {
+            reason: Reason::PostcopyLost,
+            message: format!(
+                "{name} stopped on {to} with a part of its memory still on {from}: what was in its memory is lost; its disks are on {to} \
+                 as it left them: remove what is left of it on {from} (virsh destroy {name}), start it on {to} (virsh start {name})"
+            ),
+        },
+        (Ok(_), Ok(Incomplete)) => Runner::Unknown {
+            reason: Reason::PostcopyLost,
+            message: format!(
+                "{name} waits on {to} for memory that was on {from} and is gone there: what was in its memory is lost; its disks are on \
+                 {to} as it left them: start it there anew (virsh destroy {name}, virsh start {name})"
+            ),
+        },
         // It is off on the way, and defined on both: what the destination did with it, it says when asked to give it up.
         (Ok(Running | Shutoff | Paused), Ok(Absent | Shutoff | Paused) | Err(_)) if order.kind.is_cold() => {
             Runner::Source
         }
-        (Ok(Running), Ok(Running)) => Runner::Unknown {
-            reason: Reason::RunsTwice,
-            message: format!("{name} runs on {from} and on {to}: stop one of them at once (virsh destroy {name})"),
-        },
+        (Ok(Running), Ok(Running)) => runs_twice(order),
         (_, Ok(Running)) => Runner::Destination,
-        (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused)) => Runner::Source,
+        (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused | Departing)) => Runner::Source,
         // It was shut down on the way: it is where its only definition is.
         (Ok(Shutoff), Ok(Absent)) => Runner::Source,
         (Ok(Absent), Ok(Shutoff)) => Runner::Destination,
@@ -419,6 +447,14 @@ pub fn runner(
             reason: Reason::RunnerUnknown,
             message: format!("{name} does not run on {from}, and {to} could not be asked: {error}"),
         },
+    }
+}
+
+fn runs_twice(order: &Order) -> Runner {
+    let (name, from, to) = (&order.instance_name, &order.source.host, &order.destination.host);
+    Runner::Unknown {
+        reason: Reason::RunsTwice,
+        message: format!("{name} runs on {from} and on {to}: stop one of them at once (virsh destroy {name})"),
     }
 }
 

@@ -99,6 +99,8 @@ reasons! {
     VirtTypeMissing = "VIRT_TYPE_MISSING",
     /// The machine type is unknown to the host's QEMU.
     MachineTypeMissing = "MACHINE_TYPE_MISSING",
+    /// A host cannot do its part of a postcopy, or not take it up again.
+    PostcopyUnavailable = "POSTCOPY_UNAVAILABLE",
     /// The host's QEMU is older than the source's.
     HypervisorTooOld = "HYPERVISOR_TOO_OLD",
     /// A bridge or network that the guest needs is missing.
@@ -179,6 +181,10 @@ reasons! {
     AgentRestarted = "AGENT_RESTARTED",
     /// The two hosts' facts do not yet tell where the guest runs.
     RunnerUnknown = "RUNNER_UNKNOWN",
+    /// The guest runs on the destination, and a part of its memory is still on the source.
+    PostcopyUnfinished = "POSTCOPY_UNFINISHED",
+    /// The guest stopped, or its source did, while its memory was on both hosts.
+    PostcopyLost = "POSTCOPY_LOST",
     /// The guest runs nowhere.
     NotRunning = "NOT_RUNNING",
     /// The guest runs on both hosts.

@@ -6,6 +6,7 @@ mod instances;
 mod job;
 mod measure;
 mod network;
+mod postcopy;
 mod power;
 mod reconcile;
 mod sight;
@@ -61,7 +62,7 @@ pub struct LibvirtHost {
     name: HostName,
     qemu_group: String,
     libvirt: Libvirt,
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
     grants: Arc<Grants>,
     receivers: Arc<Receivers>,
     volumes: Volumes,
@@ -89,7 +90,7 @@ impl LibvirtHost {
             vifs: Vifs::new(config.networks.clone(), firewall, Remembered::load(&config.state_directory)),
             filters: Filters::default(),
             libvirt,
-            listeners,
+            listeners: Arc::new(listeners),
             grants,
             receivers,
             digests: Arc::default(),
@@ -116,7 +117,8 @@ impl LibvirtHost {
     ) -> Result<Host, Fault> {
         let reading = self.libvirt.host().await?;
         let domains = self.libvirt.domains().await?;
-        let active = domains.iter().filter(|domain| domain.sighting == Sighting::Running).count();
+        let active =
+            domains.iter().filter(|domain| matches!(domain.sighting, Sighting::Running | Sighting::Incomplete)).count();
         let memory = memory()?;
         Ok(Host {
             name: self.name.clone(),
@@ -248,6 +250,7 @@ impl Hypervisor for LibvirtHost {
             limits: order.limits.clone(),
             direct: self.look_at_direct(Side::Source).await,
             qemu_version: host.qemu_version,
+            postcopy: Some(postcopy::able(host.libvirt_version)),
         };
         let instance = self.instance_of(domain);
         let qemu_version = host.qemu_version;
@@ -294,6 +297,7 @@ impl Hypervisor for LibvirtHost {
             qemu_version: host.qemu_version,
             limits: Limits::default(),
             direct: self.look_at_direct(Side::Destination).await,
+            postcopy: Some(postcopy::able(host.libvirt_version)),
         })
     }
 
@@ -305,8 +309,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
-        let domain = self.libvirt.domain(&instance.to_string()).await?;
-        Ok(domain.map_or(Sighting::Absent, |domain| domain.sighting))
+        Ok(self.libvirt.sighting(instance).await?)
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
@@ -338,8 +341,8 @@ impl Hypervisor for LibvirtHost {
         }
     }
 
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
-        self.grants.grant(migration, source, self.vifs.awaited_by(migration));
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
+        self.grants.grant(order, self.vifs.awaited_by(order.id));
         Ok(())
     }
 
@@ -356,17 +359,13 @@ impl Hypervisor for LibvirtHost {
         control: Control,
     ) -> Result<Statistics, Fault> {
         let ordered = JobOrder {
-            instance: order.instance,
-            libvirt_socket: tunnel::libvirt_socket(order.id),
-            way: self.way(order).await?,
             transfer: transfer.clone(),
-            memory: self.domain(order).await?.definition.memory,
             definitions: self.relocated(order, relocations).await?,
-            limits: order.limits.clone(),
+            ..self.ordered(order).await?
         };
         let stopped = Arc::new(Notify::new());
         self.expect_departure(order).await;
-        let job = self.libvirt.migrate(&ordered, control, Arc::clone(&stopped));
+        let job = self.libvirt.migrate(&ordered, control, self.lifeline(order), Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
@@ -376,6 +375,12 @@ impl Hypervisor for LibvirtHost {
             self.forget_departure(order).await;
         }
         moved.map_err(|error| job::fault(order, error))
+    }
+
+    async fn resume_migration(&self, order: &Order, control: Control) -> Result<Statistics, Fault> {
+        let ordered = self.ordered(order).await?;
+        let resumed = self.libvirt.resume_migration(&ordered, control, self.lifeline(order)).await;
+        resumed.map_err(|error| job::fault(order, error))
     }
 
     async fn await_job_end(&self, instance: InstanceId) -> Result<(), Fault> {

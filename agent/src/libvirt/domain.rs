@@ -8,7 +8,7 @@ use virt_sys as sys;
 use vmferry_core::{agent::Sighting, id::InstanceId};
 
 use super::{
-    DomainReading, Error, Fault, Libvirt, ffi,
+    DomainReading, Error, Fault, Libvirt, Standing, ffi,
     reading::{Moment, Raw, job, lookup, or_gone},
 };
 
@@ -164,6 +164,41 @@ impl Libvirt {
         found.ok_or(Error::NoDomain { id })
     }
 
+    /// What is to be seen of the guest now.
+    pub async fn sighting(&self, id: InstanceId) -> Result<Sighting, Error> {
+        let seen = self.read(format!("look for domain {id}"), move |connection| match lookup(connection, id)? {
+            Some(domain) => or_gone(Moment::read(&domain)),
+            None => Ok(None),
+        });
+        Ok(seen.await?.map_or(Sighting::Absent, |moment| moment.sighting()))
+    }
+
+    /// How far a guest is here that was switched to postcopy.
+    pub async fn standing(&self, id: InstanceId) -> Result<Standing, Error> {
+        let seen = self.read(format!("look for domain {id}"), move |connection| match lookup(connection, id)? {
+            Some(domain) => or_gone(Moment::read(&domain)),
+            None => Ok(None),
+        });
+        Ok(match seen.await? {
+            Some(moment) if moment.is_complete() => Standing::Complete,
+            Some(moment) if moment.sighting() != Sighting::Shutoff => Standing::Incomplete,
+            Some(_) | None => Standing::Gone,
+        })
+    }
+
+    /// Destroys what is left here of a guest that was switched to postcopy, all of which is on its destination. There being nothing is
+    /// success.
+    pub async fn destroy_if_departing(&self, id: InstanceId) -> Result<(), Error> {
+        self.change(format!("destroy what is left of domain {id}"), move |connection| {
+            let Some(domain) = lookup(connection, id)? else { return Ok(()) };
+            match or_gone(Moment::read(&domain))? {
+                Some(moment) if moment.sighting() == Sighting::Departing => destroy(&domain),
+                Some(_) | None => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Destroys a guest that is arriving and has not run here. There being none, or none active, is success; one that
     /// may have run stays.
     ///
@@ -183,7 +218,9 @@ impl Libvirt {
             .await?;
         match sighting {
             Sighting::Absent | Sighting::Shutoff | Sighting::Arriving => Ok(()),
-            Sighting::Running | Sighting::Paused => Err(Error::NotArriving { id, sighting }),
+            Sighting::Running | Sighting::Paused | Sighting::Departing | Sighting::Incomplete => {
+                Err(Error::NotArriving { id, sighting })
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Event {
     Sampled(Progress),
     /// The domain's life took a turn: `virDomainEventType` and its detail.
     Lifecycle { event: u32, detail: u32 },
+    /// After the switch to postcopy the job's way broke, or is there again.
+    Broken(bool),
     /// A job ended well.
     JobCompleted(Params),
 }

@@ -86,6 +86,12 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), Fault> {
     check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) })
 }
 
+/// Has the job that runs go on as postcopy: the guest goes on where it arrives. Returns before it does.
+pub(super) fn start_postcopy(domain: &Domain) -> Result<(), Fault> {
+    // SAFETY: `domain` holds a reference for the whole call.
+    check(unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) })
+}
+
 /// For how many milliseconds QEMU may let the guest stand still when it migrates.
 pub(super) fn max_downtime(domain: &Domain) -> Result<u64, Fault> {
     let mut milliseconds = 0;

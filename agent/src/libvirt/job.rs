@@ -5,52 +5,43 @@
 //!                      ├─ sampler: virDomainGetJobStats, 4 a second ──▶ Sampled       │
 //!                      ├─ steersman: the policy's steps as samples come, and what is said by hand
 //!                      ├─ aborter: after cancel, virDomainAbortJob until it took      │
+//!                      ├─ crossing: a postcopy whose way broke is taken up again ─────┘
 //!                      └─ watch: Sampled, Lifecycle, JobCompleted ──▶ Observed ──▶ Statistics or JobError
 //! ```
 
 mod attend;
+mod call;
+mod crossing;
 mod helm;
 mod steer;
 mod watch;
 
-use std::{
-    convert::Infallible,
-    ffi::CStr,
-    fmt::Write as _,
-    net::IpAddr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Ladder, Throttle},
+    convergence::{Action, Foresight, Ladder},
     direct::DirectEnd,
     disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Limits, Progress, Statistics},
 };
 
-pub use self::helm::{Helm, SteeringError};
+pub(super) use self::call::socket_uri;
 use self::{
-    steer::{Steersman, whole_mib},
+    call::{Begin, Call},
+    crossing::Crossing,
+    steer::{Ending, Reports, Steersman},
     watch::Observed,
 };
-use super::{
-    Error, Fault, Libvirt,
-    connection::is_alive,
-    event::{self, Event},
-    ffi::{self, Parameter},
-    reading::lookup,
+pub use self::{
+    crossing::{Lifeline, OnSwitch, Standing, Switch},
+    helm::{Helm, SteeringError},
 };
+use super::{Error, Libvirt};
 
 /// How long after the call the last events may come. libvirt sends them before its reply, but on another thread.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
@@ -101,14 +92,22 @@ pub struct Control {
     pub ladder: Ladder,
     /// Called four times a second, and as each round begins.
     pub progress: OnProgress,
+    /// Called when its policy has done something.
+    pub deed: OnDeed,
+    /// Where the policy is shown, as it is being carried out.
+    pub foresight: Foresight,
     /// Where it is told something else.
     pub helm: Helm,
     /// Ends it, as long as libvirt can.
     pub cancel: CancellationToken,
+    /// Remembers whether it was switched to postcopy.
+    pub remember: OnSwitch,
 }
 
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Takes what a policy has done.
+pub type OnDeed = Arc<dyn Fn(Action) + Send + Sync>;
 
 /// A guest as another host shall define it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +134,13 @@ impl JobOrder {
             // Without it QEMU would send the guest's memory as it is.
             Way::Direct(_) => sys::VIR_MIGRATE_TLS,
         };
-        FLAGS | sharing | copying | throttling | parallel | encrypting
+        let postcopy = if self.limits.policy.may_postcopy() { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
+        FLAGS | sharing | copying | throttling | parallel | encrypting | postcopy
+    }
+
+    /// To send what is left of a guest that was switched to postcopy. Its disks are where they shall be.
+    fn resuming_flags(&self) -> sys::virDomainMigrateFlags {
+        FLAGS | sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME
     }
 }
 
@@ -169,16 +174,6 @@ pub enum JobError {
     Libvirt(#[source] Error),
 }
 
-/// How the one call ended.
-enum Call {
-    /// It was not made.
-    Unasked(Fault),
-    Succeeded,
-    Failed(Fault),
-    /// Its connection broke: no answer.
-    Lost(Fault),
-}
-
 impl Libvirt {
     /// Moves a running guest. Returns when libvirt's job is over, well or not.
     ///
@@ -188,12 +183,35 @@ impl Libvirt {
         &self,
         order: &JobOrder,
         control: Control,
+        lifeline: Arc<dyn Lifeline>,
         stopped: Arc<Notify>,
     ) -> Result<Statistics, JobError> {
         if control.cancel.is_cancelled() {
             return Err(JobError::Aborted);
         }
-        let job = run(self.clone(), order.clone(), control, stopped);
+        self.to_its_end(order, control, lifeline, stopped, Begin::Afresh).await
+    }
+
+    /// Takes up again a guest that was switched to postcopy and whose job broke, as soon as the way is there, and as often as it takes.
+    /// Returns when nothing of it is here any more, or nothing there.
+    pub async fn resume_migration(
+        &self,
+        order: &JobOrder,
+        control: Control,
+        lifeline: Arc<dyn Lifeline>,
+    ) -> Result<Statistics, JobError> {
+        self.to_its_end(order, control, lifeline, Arc::default(), Begin::Resuming).await
+    }
+
+    async fn to_its_end(
+        &self,
+        order: &JobOrder,
+        control: Control,
+        lifeline: Arc<dyn Lifeline>,
+        stopped: Arc<Notify>,
+        begin: Begin,
+    ) -> Result<Statistics, JobError> {
+        let job = run(self.clone(), order.clone(), control, lifeline, stopped, begin);
         match tokio::spawn(job).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -208,55 +226,32 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    Control { ladder, progress, helm, cancel }: Control,
+    Control { ladder, progress, deed, foresight, helm, cancel, remember }: Control,
+    lifeline: Arc<dyn Lifeline>,
     stopped: Arc<Notify>,
+    begin: Begin,
 ) -> Result<Statistics, JobError> {
     let id = order.instance;
     // Cancelled with `cancel`, or when the policy gives the job up.
     let (end, over) = (cancel.child_token(), CancellationToken::new());
     let asked = format!("migrate domain {id}");
-    // A connection of its own: this call takes one for minutes, and the others are few.
-    let connection = Arc::new(libvirt.connect(&asked).await.map_err(JobError::Libvirt)?);
-    let mut steersman =
-        Steersman::embark(&libvirt, id, ladder, order.limits.bandwidth, end.clone(), over.clone()).await;
+    let crossing = Crossing::new(lifeline, remember, begin == Begin::Resuming);
+    let ending = Ending { give_up: end.clone(), over: over.clone() };
+    let reports = Reports { deed, foresight };
+    let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, reports, ending, crossing.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
-    let mut observed = Observed::new(events, move |sample| progress(sample), stopped);
+    let mut observed = Observed::new(events, move |sample| progress(sample), stopped, crossing.switched.clone());
     let (rounds, samples) = (observed.rounds(), observed.samples());
-    let (returned, call) = oneshot::channel();
-    // Dropped last: until then the thread keeps the subscription.
-    let (_watching, watched) = oneshot::channel::<Infallible>();
 
-    let call_thread = {
-        let (order, sender) = (order.clone(), sender.clone());
-        move || in_thread(&connection, &order, &sender, returned, watched)
-    };
-    // A thread, not the blocking pool: when the process exits the runtime waits for the pool, and so for the
-    // migration, which needs neither of them to go on.
-    if let Err(error) = thread::Builder::new().name(format!("migrate-{id}")).spawn(call_thread) {
-        let source = Fault { code: sys::VIR_ERR_SYSTEM_ERROR, message: error.to_string() };
-        steersman.restore().await;
-        return Err(JobError::Libvirt(Error::Refused { asked, source }));
-    }
-
-    let mut call = pin!(async {
-        let call = call.await.unwrap_or_else(|_| {
-            Call::Lost(Fault { code: sys::VIR_ERR_INTERNAL_ERROR, message: "the call's thread died".to_owned() })
-        });
-        // The job does not need the call: it may go on. Whoever asks next where the guest is must not ask too soon.
-        if let Call::Lost(_) = call {
-            let over = attend::job_is_over(&libvirt, id).await;
-            tracing::warn!(%id, over, "libvirt broke off in the middle of the migration");
-        }
-        call
-    });
-    let call = {
+    let mut calling = pin!(crossing.cross(&libvirt, &order, &sender, begin));
+    let (call, _watching) = {
         let mut steering = pin!(steersman.steer(samples, helm.hold()));
         let call = {
             let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
-            let mut aborter = pin!(attend::abort(&libvirt, id, &end));
+            let mut aborter = pin!(attend::abort(&libvirt, id, &end, &crossing.switched));
             loop {
                 tokio::select! {
-                    call = &mut call => break call,
+                    call = &mut calling => break call,
                     () = observed.next() => {}
                     never = &mut sampler => match never {},
                     never = &mut aborter => match never {},
@@ -268,7 +263,7 @@ async fn run(
         steering.await;
         call
     };
-    if !matches!(call, Call::Succeeded) {
+    if !matches!(call, Call::Succeeded) && !crossing.switched.is_cancelled() {
         steersman.restore().await;
     }
     let given_up = end.is_cancelled() && !cancel.is_cancelled();
@@ -292,140 +287,8 @@ async fn run(
                 false => JobError::BeforeHandover { message },
             })
         }
+        Call::Unconnected(error) => Err(JobError::Libvirt(error)),
         Call::Unasked(source) => Err(JobError::Libvirt(Error::Refused { asked, source })),
         Call::Lost(source) => Err(JobError::Libvirt(libvirt.disconnected(asked, source))),
-    }
-}
-
-/// The call, and around it what must be there before and after. Everything here blocks.
-fn in_thread(
-    connection: &Arc<Connect>,
-    order: &JobOrder,
-    sender: &event::Sender,
-    returned: oneshot::Sender<Call>,
-    watched: oneshot::Receiver<Infallible>,
-) {
-    let begin = || {
-        let id = order.instance;
-        let no_domain = || Fault { code: sys::VIR_ERR_NO_DOMAIN, message: format!("there is no domain {id}") };
-        let domain = lookup(connection, id)?.ok_or_else(no_domain)?;
-        // Before the job: no event of it may be missed.
-        let subscription = ffi::Subscription::new(connection, &domain, sender)?;
-        let (state, _) = ffi::state(&domain)?;
-        if state != sys::VIR_DOMAIN_RUNNING {
-            let _ = sender.send(Event::NotRunning);
-        }
-        Ok((domain, subscription))
-    };
-    let (domain, _subscription) = match begin() {
-        Ok(begun) => begun,
-        Err(fault) => {
-            let _ = returned.send(Call::Unasked(fault));
-            return;
-        }
-    };
-    let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
-    let places = order.way.places(!order.transfer.copied.is_empty());
-    let mut parameters: Vec<_> = places.iter().map(|(name, place)| (*name, Parameter::Text(place))).collect();
-    let copied = order.transfer.copied.iter();
-    parameters.extend(copied.map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, Parameter::Text(disk))));
-    if let Some(Definitions { live, persistent }) = &order.definitions {
-        parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, Parameter::Text(live)));
-        parameters.push((sys::VIR_MIGRATE_PARAM_PERSIST_XML, Parameter::Text(persistent)));
-    }
-    if let Some(bandwidth) = order.limits.bandwidth {
-        parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH, Parameter::Number(whole_mib(bandwidth))));
-    }
-    if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
-        parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));
-        parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, Parameter::Percent(increment)));
-    }
-    if order.limits.streams.are_several() {
-        let streams = Parameter::Count(order.limits.streams.get().into());
-        parameters.push((sys::VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, streams));
-    }
-    let call = match ffi::migrate(&domain, &libvirt_uri, &parameters, order.flags()) {
-        Ok(()) => Call::Succeeded,
-        Err(fault) if is_alive(connection) => Call::Failed(fault),
-        Err(fault) => Call::Lost(fault),
-    };
-    let _ = returned.send(call);
-    // The last events are still under way. Ends with an error when the watcher is done.
-    let _ = watched.blocking_recv();
-}
-
-impl Way {
-    /// What libvirt is told of it.
-    fn places(&self, has_disks: bool) -> Vec<(&'static CStr, String)> {
-        match self {
-            Self::Tunnel { memory_socket, disk_socket } => {
-                let mut places = vec![(sys::VIR_MIGRATE_PARAM_URI, format!("unix://{}", socket_uri(memory_socket)))];
-                if has_disks {
-                    places.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, format!("unix://{}", socket_uri(disk_socket))));
-                }
-                places
-            }
-            // Disks go to the same address without being told.
-            Self::Direct(DirectEnd { address, name }) => {
-                let host = match address {
-                    IpAddr::V4(v4) => v4.to_string(),
-                    IpAddr::V6(v6) => format!("[{v6}]"),
-                };
-                vec![
-                    (sys::VIR_MIGRATE_PARAM_URI, format!("tcp://{host}")),
-                    (sys::VIR_MIGRATE_PARAM_LISTEN_ADDRESS, address.to_string()),
-                    (sys::VIR_MIGRATE_PARAM_TLS_DESTINATION, name.clone()),
-                ]
-            }
-        }
-    }
-}
-
-/// A path as it stands in a URI: libvirt decodes it.
-pub(super) fn socket_uri(path: &Path) -> String {
-    let mut text = String::new();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_goes_directly_goes_by_tls_only_and_to_who_has_the_name() {
-        let order = |way| JobOrder {
-            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("a UUID"),
-            libvirt_socket: "/l".into(),
-            way,
-            transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
-            memory: ByteSize::gib(1),
-            definitions: None,
-            limits: Limits { streams: 4.try_into().expect("some"), ..Limits::default() },
-        };
-        let tunnel = Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() };
-        let direct = |address: &str| {
-            Way::Direct(DirectEnd { address: address.parse().expect("an address"), name: "node-31".into() })
-        };
-        let places = |way: &Way| way.places(true).into_iter().map(|(_, place)| place).collect::<Vec<_>>();
-        assert_eq!(places(&tunnel), ["unix:///m", "unix:///d"]);
-        assert_eq!(places(&direct("10.0.0.31")), ["tcp://10.0.0.31", "10.0.0.31", "node-31"]);
-        assert_eq!(places(&direct("fd00::31")), ["tcp://[fd00::31]", "fd00::31", "node-31"]);
-        let with = |way, flag| order(way).flags() & flag != 0;
-        assert!(!with(tunnel.clone(), sys::VIR_MIGRATE_TLS) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_TLS));
-        assert!(with(tunnel, sys::VIR_MIGRATE_PARALLEL) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_PARALLEL));
-    }
-
-    #[test]
-    fn a_path_cannot_break_out_of_its_uri() {
-        assert_eq!(socket_uri(Path::new("/run/vmferry/0192-a/libvirt.sock")), "/run/vmferry/0192-a/libvirt.sock");
-        assert_eq!(socket_uri(Path::new("/run/a b&mode=x?#%")), "/run/a%20b%26mode%3Dx%3F%23%25");
     }
 }

@@ -150,6 +150,19 @@ impl Moment {
             return Sighting::Shutoff;
         }
         match self.state {
+            sys::VIR_DOMAIN_PAUSED
+                if matches!(self.reason, sys::VIR_DOMAIN_PAUSED_POSTCOPY | sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED) =>
+            {
+                Sighting::Departing
+            }
+            sys::VIR_DOMAIN_RUNNING
+                if matches!(
+                    self.reason,
+                    sys::VIR_DOMAIN_RUNNING_POSTCOPY | sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED
+                ) =>
+            {
+                Sighting::Incomplete
+            }
             sys::VIR_DOMAIN_PAUSED if self.job == Some(Job::MigrationIn) && self.is_paused_to_arrive() => {
                 Sighting::Arriving
             }
@@ -157,6 +170,11 @@ impl Moment {
             // A state that changed since is not known to be harmless.
             _ => Sighting::Running,
         }
+    }
+
+    /// Whether it runs and all of its memory is here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.sighting() == Sighting::Running && self.job.is_none()
     }
 
     /// Starting up while QEMU is prepared, migration while it receives. Any other reason needs a guest that has run.
@@ -226,6 +244,24 @@ mod tests {
         let running = Moment { state: sys::VIR_DOMAIN_RUNNING, job: Some(Job::MigrationIn), ..PAUSED };
         assert_eq!(running.sighting(), Sighting::Running);
         assert_eq!(running.state(), InstanceState::Migrating);
+    }
+
+    #[test]
+    fn a_guest_whose_memory_is_on_both_hosts_is_here_but_not_whole() {
+        for reason in [sys::VIR_DOMAIN_PAUSED_POSTCOPY, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED] {
+            for job in [Some(Job::MigrationOut), None] {
+                assert_eq!(Moment { reason, job, ..PAUSED }.sighting(), Sighting::Departing);
+            }
+        }
+        for reason in [sys::VIR_DOMAIN_RUNNING_POSTCOPY, sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED] {
+            let running = Moment { state: sys::VIR_DOMAIN_RUNNING, reason, job: Some(Job::MigrationIn), ..PAUSED };
+            assert_eq!(running.sighting(), Sighting::Incomplete);
+            assert!(!running.is_complete());
+        }
+        let moment = |reason, job| Moment { state: sys::VIR_DOMAIN_RUNNING, reason, job, ..PAUSED };
+        assert!(moment(sys::VIR_DOMAIN_RUNNING_MIGRATED, None).is_complete());
+        // Somebody paused it and let it go on, while its memory still came.
+        assert!(!moment(sys::VIR_DOMAIN_RUNNING_UNPAUSED, Some(Job::MigrationIn)).is_complete());
     }
 
     #[test]

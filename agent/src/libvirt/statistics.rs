@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use virt_sys as sys;
-use vmferry_core::migration::{Progress, Statistics};
+use vmferry_core::migration::{Mode, Progress, Statistics};
 
 /// A job's numbers by libvirt's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,9 @@ impl Params {
             round: self.round(),
             throttle: u8::try_from(self.number(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE)).unwrap_or(100),
             stopped: false,
+            mode: Mode::Precopy,
             percent: 0,
+            forecast: None,
         }
     }
 
@@ -130,7 +132,9 @@ mod tests {
             round: 3,
             throttle: 30,
             stopped: false,
+            mode: Mode::Precopy,
             percent: 0,
+            forecast: None,
         };
         assert_eq!(progress, expected);
     }

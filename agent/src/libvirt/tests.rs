@@ -3,6 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use bytesize::ByteSize;
+use futures::future::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::{
     sync::mpsc,
@@ -11,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use vmferry_core::{
-    convergence::{Ladder, Policy},
+    convergence::{Foresight, Ladder, Policy},
     disk::{Sharing, Transfer},
     instance::InstanceState,
     migration::Limits,
@@ -151,7 +152,29 @@ fn job_of(domain: &str) -> JobOrder {
 
 fn control(cancel: CancellationToken) -> Control {
     let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
-    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel }
+    let remember: OnSwitch = Arc::new(|_| Box::pin(async { Ok(()) }));
+    let (progress, deed) = (Arc::new(|_| ()), Arc::new(|_| ()));
+    Control { ladder, progress, deed, foresight: Foresight::default(), helm: Helm::default(), cancel, remember }
+}
+
+struct NoLifeline;
+
+impl Lifeline for NoLifeline {
+    fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
+    fn carries_memory(&self) -> bool {
+        false
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
 }
 
 #[tokio::test]
@@ -159,7 +182,8 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     let host = host();
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
-    let refused = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
+    let refused =
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -167,11 +191,12 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::default()).await;
+    let absent =
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::default()).await;
+    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

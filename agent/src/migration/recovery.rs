@@ -1,5 +1,8 @@
 //! What goes on without a caller: taking up what another process left behind, and trying again what could not be done.
 
+use std::{sync::Arc, time::Instant};
+
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 use vmferry_core::{
     agent::{CallError, Sighting},
@@ -7,8 +10,12 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use super::Task;
-use crate::{hypervisor::Hypervisor, journal::Entry, phase::Steps};
+use super::{AGAIN, Task};
+use crate::{
+    hypervisor::Hypervisor,
+    journal::Entry,
+    phase::{self, Steps},
+};
 
 impl<H: Hypervisor> Task<H> {
     /// Takes up a journal that another process of this agent left behind.
@@ -46,8 +53,36 @@ impl<H: Hypervisor> Task<H> {
         if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
             return Ok(());
         }
+        if self.journal.state().switched {
+            match self.seen(order).await {
+                Sighting::Departing => return self.resume(order).await,
+                // QEMU was told to, and the job broke before it did.
+                Sighting::Running => self.append(Entry::Stayed)?,
+                _ => {}
+            }
+        }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
         self.append(Entry::Failed(self.restarted()))
+    }
+
+    /// What is to be seen of the guest here. What libvirt does not say is waited for: nothing can be done before.
+    async fn seen(&mut self, order: &Order) -> Sighting {
+        loop {
+            match self.host.sighting(order.instance).await {
+                Ok(seen) => return seen,
+                Err(fault) => warn!("{}: how far its postcopy is cannot be told yet: {fault}", order.instance_name),
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn resume(&mut self, order: &Order) -> Result<(), CallError> {
+        info!("{}: its postcopy is taken up again", order.instance_name);
+        let (host, begun) = (Arc::clone(&self.host), Instant::now());
+        let (reports, steering, remembers) = self.steering();
+        let resumed = phase::migrate::resume(&*host, order, reports, steering);
+        let resumed = self.accompany(resumed, remembers).await;
+        self.measured(resumed, begun).map(drop)
     }
 
     async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
@@ -55,6 +90,10 @@ impl<H: Hypervisor> Task<H> {
         match seen {
             // It moved: post is still to come.
             Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
+            // The source sends the rest, or will.
+            Sighting::Incomplete | Sighting::Departing => {
+                self.host.grant_tunnel(order).map_err(|fault| self.call_error(fault))
+            }
             Sighting::Absent | Sighting::Arriving => self.give_up().await,
         }
     }

@@ -25,6 +25,7 @@ pub async fn source<H: Hypervisor>(
 ) -> Result<CheckReport, Fault> {
     let (mut facts, mut leaving) = host.leaving(order).await?;
     facts.migration = other;
+    facts.postcopy = facts.postcopy.filter(|_| order.limits.policy.may_postcopy());
     let directories = to_be_proved(&leaving);
     probes.place(order.id, &directories, &mut leaving.shown).await?;
     facts.shown = leaving.shown.clone();
@@ -51,6 +52,7 @@ pub async fn destination(
     facts.kind = order.kind;
     facts.limits = order.limits.clone();
     facts.migration = other;
+    facts.postcopy = facts.postcopy.filter(|_| order.limits.policy.may_postcopy());
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, leaving);
     Ok(CheckReport { checks, leaving: None, resolved: facts.disks(leaving).resolved() })

@@ -20,6 +20,8 @@ use crate::{
 pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Result<(), Fault> {
     let order = state.order();
     let moved = match state.side() {
+        // From the switch to postcopy on the guest runs there, whatever has become of it since.
+        Side::Source if state.switched => true,
         Side::Source => state.statistics().is_some() && !(order.kind.is_cold() && released),
         // I1: once the guest has run here its copy here is the guest, whatever the caller believes. A cold one may have run
         // and stopped since.
@@ -29,7 +31,9 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Res
             let may_have_run = state.has_begun(Phase::Migrate) && !never_ran;
             may_have_run || matches!(seen, Sighting::Running | Sighting::Paused)
         }
-        Side::Destination => host.sighting(order.instance).await? == Sighting::Running,
+        Side::Destination => {
+            matches!(host.sighting(order.instance).await?, Sighting::Running | Sighting::Incomplete)
+        }
     };
     if !moved {
         return Ok(());

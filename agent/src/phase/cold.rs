@@ -98,7 +98,11 @@ pub async fn destination(host: &impl Hypervisor, order: &Order) -> Result<(), Fa
                 let message = format!("{} could not be started on {}: {fault}", order.instance_name, host.name());
                 return Err(Fault::new(Reason::StartFailed, message));
             }
-            Ok(Sighting::Paused | Sighting::Arriving) | Err(_) if begun.elapsed() < UNDECIDED => sleep(LOOK).await,
+            Ok(Sighting::Paused | Sighting::Arriving | Sighting::Departing | Sighting::Incomplete) | Err(_)
+                if begun.elapsed() < UNDECIDED =>
+            {
+                sleep(LOOK).await
+            }
             Ok(_) | Err(_) => return Err(fault),
         }
     }

@@ -8,14 +8,34 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
-    convergence::{self, Ladder},
+    convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
 };
 
-use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent};
+use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnDeed, OnProgress, OnSent, OnSwitch};
+
+/// Where it is told how a job goes.
+pub struct Reports {
+    /// Each sample.
+    pub progress: OnProgress,
+    /// What its policy has done.
+    pub deed: OnDeed,
+    /// What looks ahead.
+    pub foresight: Foresight,
+}
+
+/// How a job is told something while it runs, and what it has remembered.
+pub struct Steering {
+    /// Where it is told something else than its order says.
+    pub helm: Helm,
+    /// Remembers whether it was switched to postcopy.
+    pub remember: OnSwitch,
+    /// Ends it.
+    pub cancel: CancellationToken,
+}
 
 /// Moves the guest. Returns when the job is over.
 ///
@@ -29,15 +49,16 @@ pub async fn source(
     order: &Order,
     resolved: &[Resolved],
     relocations: &[Relocation],
-    progress: OnProgress,
-    helm: Helm,
-    cancel: CancellationToken,
+    reports: Reports,
+    steering: Steering,
 ) -> Result<Statistics, Fault> {
+    let Steering { helm, remember, cancel } = steering;
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
     let (_, copied) = disk::copied_by_the_job(resolved);
     let job = copied.iter().fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
     let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied));
+    let Reports { progress, deed, foresight } = reports;
     let ahead = Ahead::of(resolved, ByteSize::b(job), progress);
     for (index, image) in disk::sent(resolved).into_iter().enumerate() {
         go_on(order, &cancel)?;
@@ -47,8 +68,28 @@ pub async fn source(
         host.await_images(order, &[]).await?;
         go_on(order, &cancel)?;
     }
-    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel };
+    let progress = {
+        let (told, foresight) = (ahead.of_the_job(), foresight.clone());
+        Arc::new(move |sample| told(foresight.see(sample)))
+    };
+    let control = Control { ladder, progress, deed, foresight, helm, cancel, remember };
     host.migrate(order, &transfer, relocations, control).await
+}
+
+/// Sends what is left of a guest that was switched to postcopy, after another process of this agent did so. Returns when the job is
+/// over.
+pub async fn resume(
+    host: &impl Hypervisor,
+    order: &Order,
+    Reports { progress, deed, foresight }: Reports,
+    Steering { helm, remember, cancel }: Steering,
+) -> Result<Statistics, Fault> {
+    host.open_sockets(order, 0).await?;
+    // Nothing is decided any more.
+    let ladder = Ladder::new(&order.limits.policy, convergence::SMALLEST);
+    let seen = foresight.clone();
+    let progress = Arc::new(move |sample| progress(seen.see(sample)));
+    host.resume_migration(order, Control { ladder, progress, deed, foresight, helm, cancel, remember }).await
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

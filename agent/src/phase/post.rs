@@ -31,15 +31,21 @@ pub async fn judge(host: &impl Hypervisor, order: &Order, side: Side) -> Result<
         (Side::Destination, seen @ (Sighting::Paused | Sighting::Shutoff)) => {
             Ok(vec![format!("{name} arrived on {} and does not run there any more ({seen:?})", host.name())])
         }
-        (Side::Destination, seen @ (Sighting::Absent | Sighting::Arriving)) => {
+        (Side::Destination, Sighting::Incomplete) | (Side::Source, Sighting::Departing) => refuse(format!(
+            "a part of the memory of {name} is still on {}; its move cannot be made final before it is on {}",
+            order.source.host, order.destination.host
+        )),
+        (Side::Destination, seen @ (Sighting::Absent | Sighting::Arriving | Sighting::Departing)) => {
             refuse(format!("{name} has not run on {} ({seen:?}); its move cannot be made final there", host.name()))
         }
-        (Side::Source, seen @ (Sighting::Running | Sighting::Arriving | Sighting::Paused)) => refuse(format!(
-            "{name} is still on {} ({seen:?}); if it runs on {}, its copy on {} must not go on: virsh destroy {name}",
-            host.name(),
-            order.destination.host,
-            host.name()
-        )),
+        (Side::Source, seen @ (Sighting::Running | Sighting::Arriving | Sighting::Paused | Sighting::Incomplete)) => {
+            refuse(format!(
+                "{name} is still on {} ({seen:?}); if it runs on {}, its copy on {} must not go on: virsh destroy {name}",
+                host.name(),
+                order.destination.host,
+                host.name()
+            ))
+        }
     }
 }
 

@@ -90,7 +90,7 @@ pub async fn destination(
     })?;
     // The way in is opened last and closed first.
     let tunnel = Undo::RevokeTunnel { source: source.clone() };
-    steps.take(tunnel, async { host.grant_tunnel(order.id, source) }).await?;
+    steps.take(tunnel, async { host.grant_tunnel(order) }).await?;
     Ok(relocations)
 }
 

@@ -61,6 +61,11 @@ impl Service {
     }
 }
 
+/// The identity of who asks.
+fn asker<T>(request: &Request<T>) -> String {
+    request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default()
+}
+
 fn status(error: CallError) -> Status {
     from_call_error(&error)
 }
@@ -97,7 +102,7 @@ impl MigrationService for Service {
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
-        let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
+        let requested_by = asker(&request);
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let resolved = all(request.resolved).map_err(|invalid| self.invalid(invalid))?;
@@ -174,16 +179,18 @@ impl MigrationService for Service {
     }
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
+        let by = asker(&request);
         let migration = self.migration(&request.into_inner().migration_id)?;
-        migration.abort().map_err(|fault| self.status(fault))?;
+        migration.abort(&by).map_err(|fault| self.status(fault))?;
         Ok(Response::new(v1::AbortResponse {}))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
+        let by = asker(&request);
         let request = request.into_inner();
         let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
         let migration = self.migration(&request.migration_id)?;
-        migration.steer(steering).await.map_err(|fault| self.status(fault))?;
+        migration.steer(steering, &by).await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(v1::SteerResponse {}))
     }
 
@@ -200,7 +207,7 @@ impl MigrationService for Service {
         &self,
         request: Request<v1::GetMigrationRequest>,
     ) -> Result<Response<v1::GetMigrationResponse>, Status> {
-        let record = self.migration(&request.into_inner().migration_id)?.state().record();
+        let record = self.migration(&request.into_inner().migration_id)?.state().whole_record();
         Ok(Response::new(v1::GetMigrationResponse { migration: Some(record.into()) }))
     }
 

@@ -16,16 +16,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     direct::DirectEnd,
-    id::{HostName, MigrationId},
+    id::{HostName, InstanceId, MigrationId},
     identity::{Identity, Role},
+    migration::Order,
     network::LinkName,
     policy::Flows,
 };
-use vmferry_proto::v1::{TunnelChannel, TunnelRequest, TunnelResponse};
+use vmferry_proto::v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::Stream;
 
-use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, receive, send, splice};
-use crate::{firewall::Firewall, storage::receivers::Receivers};
+use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, open::OpenStreams, receive, send, splice};
+use crate::{
+    firewall::Firewall,
+    libvirt::{Libvirt, Standing},
+    storage::receivers::Receivers,
+};
 
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +46,8 @@ const FLOWS_LIMIT: u64 = 8 << 20;
 /// Who may open tunnel streams to this host, and what they lead to.
 #[derive(Debug)]
 pub struct Grants {
-    libvirt: PathBuf,
+    libvirt_socket: PathBuf,
+    libvirt: Libvirt,
     receivers: Arc<Receivers>,
     firewall: Arc<Firewall>,
     direct: Option<DirectEnd>,
@@ -54,10 +60,8 @@ enum End {
     Socket(UnixStream),
     /// What remembers conversations, of these taps.
     Firewall(Arc<BTreeSet<LinkName>>),
-    /// Its response was all.
-    Nothing,
-    /// Likewise, and it says this.
-    Direct(DirectEnd),
+    /// This response is all.
+    Nothing(TunnelResponse),
     /// What comes is counted by who sends it.
     Sink(OwnedSemaphorePermit),
 }
@@ -67,35 +71,32 @@ struct Grant {
     source: HostName,
     /// The taps that are filtered for the guest that comes.
     taps: Arc<BTreeSet<LinkName>>,
-    revoked: CancellationToken,
+    instance: InstanceId,
+    streams: OpenStreams,
 }
 
 impl Grants {
-    /// None granted. `libvirt` is the socket on which this host's libvirt answers, `receivers` take the images that are
-    /// sent here, `firewall` what was remembered of guests' conversations. `direct` is where QEMU takes guests without a tunnel.
+    /// None granted. `libvirt_socket` is where this host's libvirt answers, `receivers` take the images that are sent here,
+    /// `firewall` what was remembered of guests' conversations. `direct` is where QEMU takes guests without a tunnel.
     pub fn new(
-        libvirt: PathBuf,
+        libvirt_socket: PathBuf,
+        libvirt: Libvirt,
         receivers: Arc<Receivers>,
         firewall: Arc<Firewall>,
         direct: Option<DirectEnd>,
     ) -> Self {
-        Self {
-            libvirt,
-            receivers,
-            firewall,
-            direct,
-            granted: Mutex::default(),
-            probes: Arc::new(Semaphore::new(PROBES)),
-        }
+        let probes = Arc::new(Semaphore::new(PROBES));
+        Self { libvirt_socket, libvirt, receivers, firewall, direct, granted: Mutex::default(), probes }
     }
 
-    /// Lets the agent of `source`, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
-    pub fn grant(&self, migration: MigrationId, source: &HostName, taps: BTreeSet<LinkName>) {
+    /// Lets the agent of the source, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
+    pub fn grant(&self, order: &Order, taps: BTreeSet<LinkName>) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.entry(migration).or_insert_with(|| Grant {
-            source: source.clone(),
+        granted.entry(order.id).or_insert_with(|| Grant {
+            source: order.source.host.clone(),
             taps: Arc::new(taps),
-            revoked: CancellationToken::new(),
+            instance: order.instance,
+            streams: OpenStreams::new(),
         });
     }
 
@@ -103,7 +104,7 @@ impl Grants {
     pub fn revoke(&self, migration: MigrationId) {
         let grant = self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
         if let Some(grant) = grant {
-            grant.revoked.cancel();
+            grant.streams.close();
         }
     }
 
@@ -121,15 +122,14 @@ impl Grants {
                 Err(refusal) => {
                     warn!(%caller, "refused: {refusal}");
                     // The caller may be gone already: it learns the same from the closed connection.
-                    _ = send(&mut tls, &TunnelResponse { refusal, direct: None }).await;
+                    _ = send(&mut tls, &TunnelResponse { refusal, ..TunnelResponse::default() }).await;
                     return;
                 }
             };
-            let direct = if let End::Direct(direct) = &end { Some(direct.clone().into()) } else { None };
-            let response = TunnelResponse { direct, ..TunnelResponse::default() };
+            let response = if let End::Nothing(response) = &end { response.clone() } else { TunnelResponse::default() };
             match (send(&mut tls, &response).await, end) {
                 (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
-                (Ok(()), End::Nothing | End::Direct(_)) => {}
+                (Ok(()), End::Nothing(_)) => {}
                 (Ok(()), End::Sink(_permit)) => sink(&mut tls).await,
                 (Ok(()), End::Firewall(taps)) => {
                     if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
@@ -161,26 +161,37 @@ impl Grants {
             return Err(none());
         }
         let path = match request.channel() {
-            TunnelChannel::Libvirt => self.libvirt.clone(),
+            TunnelChannel::Libvirt => self.libvirt_socket.clone(),
             TunnelChannel::Memory => memory_socket(migration),
             TunnelChannel::Disk => disk_socket(migration),
             TunnelChannel::Image => image_socket(migration, request.image.try_into().map_err(|_| none())?),
             TunnelChannel::ImagesDone => {
                 let lengths: Vec<_> = request.image_bytes.iter().copied().map(ByteSize::b).collect();
-                return self.receivers.finish(migration, &lengths).await.map(|()| (End::Nothing, grant.revoked));
+                let done = self.receivers.finish(migration, &lengths).await;
+                return done.map(|()| (End::Nothing(TunnelResponse::default()), grant.streams.one_more()));
             }
-            TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.revoked)),
             TunnelChannel::Direct => {
                 let direct = self.direct.clone().ok_or("its agent is not configured for the direct path")?;
-                return Ok((End::Direct(direct), grant.revoked));
+                let response = TunnelResponse { direct: Some(direct.into()), ..TunnelResponse::default() };
+                return Ok((End::Nothing(response), grant.streams.one_more()));
             }
+            TunnelChannel::Standing | TunnelChannel::Renew => {
+                if request.channel() == TunnelChannel::Renew {
+                    grant.streams.cut();
+                }
+                let standing = self.libvirt.standing(grant.instance).await.map_err(|error| error.to_string())?;
+                let standing = wire_standing(standing).into();
+                let response = TunnelResponse { standing, ..TunnelResponse::default() };
+                return Ok((End::Nothing(response), grant.streams.one_more()));
+            }
+            TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.streams.one_more())),
             TunnelChannel::Probe => return Err(none()),
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
         };
         let unix = UnixStream::connect(&path)
             .await
             .map_err(|error| format!("nobody answers on {}: {error}", path.display()))?;
-        Ok((End::Socket(unix), grant.revoked))
+        Ok((End::Socket(unix), grant.streams.one_more()))
     }
 
     /// Takes what was remembered of conversations, of taps that are filtered here for their sake.
@@ -196,6 +207,14 @@ impl Grants {
             self.firewall.restore_flows(&tap, &flows).await.map_err(|fault| fault.message)?;
         }
         tls.shutdown().await.map_err(|error| error.to_string())
+    }
+}
+
+fn wire_standing(standing: Standing) -> PostcopyStanding {
+    match standing {
+        Standing::Incomplete => PostcopyStanding::Incomplete,
+        Standing::Complete => PostcopyStanding::Complete,
+        Standing::Gone => PostcopyStanding::Gone,
     }
 }
 

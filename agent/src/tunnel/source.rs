@@ -18,7 +18,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     direct::DirectEnd,
@@ -29,11 +28,14 @@ use vmferry_core::{
 };
 use vmferry_proto::{
     convert::required,
-    v1::{TunnelChannel, TunnelRequest, TunnelResponse},
+    v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse},
 };
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
-use super::{COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice};
+use super::{
+    COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, open::OpenStreams, receive, send, splice,
+};
+use crate::libvirt::Standing;
 
 /// How long a stream may take to open, connection and acknowledgement.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -51,7 +53,7 @@ const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Listeners {
     credentials: watch::Receiver<Credentials>,
-    open: Mutex<HashMap<MigrationId, CancellationToken>>,
+    open: Mutex<HashMap<MigrationId, OpenStreams>>,
 }
 
 impl Listeners {
@@ -70,7 +72,7 @@ impl Listeners {
         if open.contains_key(&order.id) {
             return Ok(());
         }
-        let closed = CancellationToken::new();
+        let streams = OpenStreams::new();
         let mut ends = vec![(libvirt_socket(order.id), TunnelChannel::Libvirt, 0)];
         if order.limits.path == Path::Tunnel {
             ends.push((memory_socket(order.id), TunnelChannel::Memory, 0));
@@ -86,19 +88,19 @@ impl Listeners {
             };
             let group = is_qemus.then_some(qemu_group);
             // The first ends are closed again if a later one cannot be opened.
-            let listener = bind(&path, group).inspect_err(|_| closed.cancel())?;
-            let end = self.end(order, channel, index, closed.clone())?;
+            let listener = bind(&path, group).inspect_err(|_| streams.close())?;
+            let end = self.end(order, channel, index, streams.clone())?;
             let span = info_span!("tunnel", migration = %order.id, channel = channel.as_str_name(), index);
             tokio::spawn(end.serve(listener).instrument(span));
         }
-        open.insert(order.id, closed);
+        open.insert(order.id, streams);
         Ok(())
     }
 
     /// Waits until every image that was sent is on the destination's disk, cut to these lengths; without any: as long as it
     /// was made. An error is a sentence.
     pub async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::ImagesDone, 0, CancellationToken::new());
+        let end = self.end(order, TunnelChannel::ImagesDone, 0, OpenStreams::new());
         let mut end = end.map_err(|error| error.to_string())?;
         end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
@@ -107,7 +109,7 @@ impl Listeners {
 
     /// Tells the destination what is remembered of the guest's conversations, by its taps there. An error is a sentence.
     pub async fn send_flows(&self, order: &Order, flows: &BTreeMap<LinkName, Flows>) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::Flows, 0, CancellationToken::new());
+        let end = self.end(order, TunnelChannel::Flows, 0, OpenStreams::new());
         let end = end.map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(flows).map_err(|error| error.to_string())?;
         let sent = async {
@@ -125,14 +127,11 @@ impl Listeners {
 
     /// Where the destination's QEMU takes the guest on the direct path. An error is a sentence.
     pub async fn direct_end(&self, order: &Order) -> Result<DirectEnd, String> {
-        let end = self.end(order, TunnelChannel::Direct, 0, CancellationToken::new());
+        let end = self.end(order, TunnelChannel::Direct, 0, OpenStreams::new());
         let end = end.map_err(|error| error.to_string())?;
         let answer = timeout(OPEN_LIMIT, end.ask()).await;
         let (_, response) = answer.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))??;
-        match response {
-            TunnelResponse { refusal, .. } if !refusal.is_empty() => Err(refusal),
-            TunnelResponse { direct, .. } => required(direct, "direct").map_err(|invalid| invalid.to_string()),
-        }
+        required(response.direct, "direct").map_err(|invalid| invalid.to_string())
     }
 
     /// For as long as it is polled: cuts the migration's streams when its destination has not answered for long.
@@ -145,7 +144,7 @@ impl Listeners {
         let mut answered = Instant::now();
         while answered.elapsed() < longest {
             sleep(interval).await;
-            if let Ok(Ok(_)) = timeout(OPEN_LIMIT, end.ask()).await {
+            if let Ok(Ok(_)) = timeout(OPEN_LIMIT, end.answer()).await {
                 answered = Instant::now();
             }
         }
@@ -165,17 +164,56 @@ impl Listeners {
         Ok(ByteSize::b(carried.into_iter().fold(0, u64::saturating_add)))
     }
 
-    /// It leads nowhere.
+    /// Whether another host's agent can be reached. An error is a sentence.
+    pub async fn reach(&self, destination: &Endpoint) -> Result<(), String> {
+        let end = self.probing(destination);
+        let reached = async {
+            let mut tls = end.connect().await?;
+            tls.shutdown().await.map_err(|error| error.to_string())
+        };
+        timeout(OPEN_LIMIT, reached).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    }
+
+    /// Cuts what streams of the migration are open, at both ends, and asks how far the guest is there. An error is a sentence.
+    pub async fn renew(&self, order: &Order) -> Result<Standing, String> {
+        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
+            streams.cut();
+        }
+        self.ask_standing(order, TunnelChannel::Renew).await
+    }
+
+    /// Asks how far the guest is there that was switched to postcopy. An error is a sentence.
+    pub async fn standing(&self, order: &Order) -> Result<Standing, String> {
+        self.ask_standing(order, TunnelChannel::Standing).await
+    }
+
+    /// Whether the guest's memory still has the way that it had: a stream that is open.
+    pub fn carries_memory(&self, migration: MigrationId) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&migration).is_some_and(OpenStreams::carry_memory)
+    }
+
+    async fn ask_standing(&self, order: &Order, channel: TunnelChannel) -> Result<Standing, String> {
+        let end = self.end(order, channel, 0, OpenStreams::new()).map_err(|error| error.to_string())?;
+        let answer = timeout(OPEN_LIMIT, end.ask()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
+        match answer?.1.standing() {
+            PostcopyStanding::Incomplete => Ok(Standing::Incomplete),
+            PostcopyStanding::Complete => Ok(Standing::Complete),
+            PostcopyStanding::Gone => Ok(Standing::Gone),
+            PostcopyStanding::Unspecified => Err(format!("{} does not say how far it is", order.destination.host)),
+        }
+    }
+
     fn probing(&self, destination: &Endpoint) -> End {
         End {
             credentials: self.credentials.clone(),
             destination: destination.clone(),
             request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
-            closed: CancellationToken::new(),
+            streams: OpenStreams::new(),
         }
     }
 
-    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, closed: CancellationToken) -> io::Result<End> {
+    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, streams: OpenStreams) -> io::Result<End> {
         let image = u32::try_from(index).map_err(io::Error::other)?;
         Ok(End {
             credentials: self.credentials.clone(),
@@ -186,14 +224,14 @@ impl Listeners {
                 image,
                 image_bytes: Vec::new(),
             },
-            closed,
+            streams,
         })
     }
 
     /// Closes them and cuts their streams.
     pub fn close(&self, migration: MigrationId) {
-        if let Some(closed) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
-            closed.cancel();
+        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
+            streams.close();
         }
     }
 }
@@ -215,13 +253,13 @@ struct End {
     credentials: watch::Receiver<Credentials>,
     destination: Endpoint,
     request: TunnelRequest,
-    closed: CancellationToken,
+    streams: OpenStreams,
 }
 
 impl End {
     /// One at a time: the next connection is accepted when the far end has this one.
     async fn serve(self, listener: UnixListener) {
-        while let Some(accepted) = self.closed.run_until_cancelled(listener.accept()).await {
+        while let Some(accepted) = self.streams.closed().run_until_cancelled(listener.accept()).await {
             let unix = match accepted {
                 Ok((unix, _)) => unix,
                 Err(error) => {
@@ -259,12 +297,17 @@ impl End {
     }
 
     async fn connect(&self) -> Result<Stream, String> {
-        let (tls, TunnelResponse { refusal, .. }) = self.ask().await?;
-        if refusal.is_empty() { Ok(tls) } else { Err(refusal) }
+        self.ask().await.map(|(tls, _)| tls)
+    }
+
+    /// The far end's response, if it does not refuse.
+    async fn ask(&self) -> Result<(Stream, TunnelResponse), String> {
+        let (tls, response) = self.answer().await?;
+        if response.refusal.is_empty() { Ok((tls, response)) } else { Err(response.refusal) }
     }
 
     /// Any answer will do.
-    async fn ask(&self) -> Result<(Stream, TunnelResponse), String> {
+    async fn answer(&self) -> Result<(Stream, TunnelResponse), String> {
         let credentials = self.credentials.borrow().clone();
         let Endpoint { host, address } = &self.destination;
         let mut tls = dial(&credentials, address, host.as_str(), Protocol::Tunnel, OPEN_LIMIT)
@@ -279,6 +322,9 @@ impl End {
     }
 
     fn carry(&self, unix: UnixStream, tls: Stream) {
-        tokio::spawn(splice(unix, tls, self.closed.clone()).in_current_span());
+        let is_memory = self.request.channel() == TunnelChannel::Memory;
+        let memory = is_memory.then(|| self.streams.memory());
+        let spliced = splice(unix, tls, self.streams.one_more());
+        tokio::spawn(async move { (spliced.await, drop(memory)) }.in_current_span());
     }
 }

@@ -5,6 +5,7 @@
 
 mod cold;
 mod fake;
+mod story;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

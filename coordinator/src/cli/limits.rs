@@ -17,6 +17,9 @@ pub(crate) struct Limits {
     /// When the policy takes its last step, counted from the beginning of libvirt's job
     #[arg(long, value_name = "TIME", conflicts_with = "cold", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,
+    /// It may be switched to postcopy by hand (`vmferry force-complete --how postcopy`), whatever the policy says
+    #[arg(long, conflicts_with = "cold")]
+    pub(crate) postcopy: bool,
     /// How much may be sent per second, memory and disks each: 100MiB/s; without: as much as goes
     #[arg(long, value_name = "RATE", conflicts_with = "cold", value_parser = bandwidth)]
     pub(crate) bandwidth: Option<ByteSize>,

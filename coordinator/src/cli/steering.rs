@@ -47,7 +47,7 @@ pub(crate) enum Limit {
 const FORCE_EXAMPLES: &str = "\
 Examples:
   vmferry force-complete web                  stops web until the rest is sent
-  vmferry force-complete 0190f5fe --how suspend";
+  vmferry force-complete 0190f5fe --how postcopy   goes on where it arrives at once; no way back";
 
 /// `force-complete`
 #[derive(Debug, Args)]
@@ -64,6 +64,8 @@ pub(crate) struct ForceComplete {
 /// How a migration is brought to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum How {
+    /// The guest goes on where it arrives at once, and what is left is sent after it; its policy must allow it (--postcopy)
+    Postcopy,
     /// The guest is stopped where it is; what is left is sent, and it goes on where it arrives
     Suspend,
 }

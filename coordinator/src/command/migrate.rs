@@ -82,6 +82,9 @@ fn limits(session: &Session, args: &cli::Limits) -> Result<Limits, Failed> {
     if let Some(deadline) = args.deadline {
         policy = policy.with_deadline(deadline).map_err(no_sense)?;
     }
+    if args.postcopy {
+        policy = policy.with_postcopy();
+    }
     Ok(Limits { policy, bandwidth: args.bandwidth, streams: args.streams, path: args.path.into() })
 }
 

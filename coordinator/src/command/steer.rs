@@ -22,10 +22,13 @@ pub(crate) async fn set(session: &Session, args: &cli::SetLimits) -> Result<Exit
     tell(session, &args.which, wishes).await
 }
 
-/// Stops the guest, so that the rest can be sent.
+/// Stops the guest, so that the rest can be sent, or sends the rest after it.
 pub(crate) async fn force_complete(session: &Session, args: &cli::ForceComplete) -> Result<Exit, Failed> {
-    let cli::How::Suspend = args.how;
-    tell(session, &args.which, [Steering::Suspend]).await
+    let wish = match args.how {
+        cli::How::Postcopy => Steering::Postcopy,
+        cli::How::Suspend => Steering::Suspend,
+    };
+    tell(session, &args.which, [wish]).await
 }
 
 /// Has a migration send as little as can be.

@@ -31,6 +31,9 @@ pub(crate) fn forecast(order: &Order, measured: &Measured, forecast: &Forecast) 
     let still = format!("{} ({} to {})", time(likely.downtime), time(best.downtime), time(worst.downtime));
     let end = match likely.end {
         None => format!("{course}; {name} stands still for {still}\n"),
+        Some(End::Postcopy) => {
+            format!("{course}; {name} is switched to postcopy by its policy, and stands still for {still}\n")
+        }
         Some(End::Suspend) => format!("{course}; {name} is stopped by its policy for {still}\n"),
         Some(End::Abort) => {
             format!(
@@ -47,6 +50,7 @@ fn remedies(policy: &Policy, Needed { bandwidth, downtime }: Needed) -> String {
         bandwidth.map(|bandwidth| format!("{} of bandwidth", rate(bandwidth))),
         downtime.map(|downtime| format!("--max-downtime {}", humantime::format_duration(downtime))),
         (!policy.may_suspend()).then(|| "--policy must-finish".to_owned()),
+        (!policy.may_postcopy()).then(|| "--policy postcopy".to_owned()),
     ]
     .into_iter()
     .flatten()
@@ -99,8 +103,9 @@ struct Document {
     needed_downtime_ms: Option<u64>,
 }
 
+/// A course for programs.
 #[derive(Serialize)]
-struct CourseDocument {
+pub(super) struct CourseDocument {
     /// What the policy does in the end; `null`: it does not have to.
     end: Option<End>,
     rounds: u32,

@@ -9,6 +9,7 @@ use vmferry_core::{
 
 use super::{
     Unreachable,
+    story::{StoryDocument, text},
     table::{facts, table},
     units::{bytes, count, milliseconds, rate, time},
 };
@@ -74,10 +75,14 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         Some(record) => half_text(record),
         None => format!("\n{side}: {} has no record of it, or could not be asked\n", host(migration, side)),
     };
-    facts(rows) + &half(Side::Source, &migration.source) + &half(Side::Destination, &migration.destination)
+    facts(rows)
+        + &text(migration)
+        + &half(Side::Source, &migration.source)
+        + &half(Side::Destination, &migration.destination)
 }
 
-fn limits(limits: &Limits) -> String {
+/// By which policy, and how much may be sent.
+pub(super) fn limits(limits: &Limits) -> String {
     let policy = limits.policy.name();
     let bandwidth = limits.bandwidth.map(|bandwidth| format!("at most {}", rate(bandwidth)));
     let streams = limits.streams.are_several().then(|| format!("{} streams", limits.streams));
@@ -261,6 +266,8 @@ pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Seria
         destination_host: &'a str,
         #[serde(flatten)]
         summary: Summary<'a>,
+        #[serde(flatten)]
+        story: StoryDocument,
         source: Option<Half<'a>>,
         destination: Option<Half<'a>>,
     }
@@ -269,6 +276,7 @@ pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Seria
         source_host: host(migration, Side::Source),
         destination_host: host(migration, Side::Destination),
         summary: Summary::new(migration, now),
+        story: StoryDocument::of(migration),
         source: migration.source.as_ref().map(Into::into),
         destination: migration.destination.as_ref().map(Into::into),
     }

@@ -20,6 +20,9 @@ fn policy(policy: &Policy) -> String {
             format!("while it writes too much its CPUs get {initial} % less time, then {increment} % less each time"),
         ));
     }
+    if policy.may_postcopy() {
+        rows.push(("  postcopy", "by hand at any time: vmferry force-complete --how postcopy".to_owned()));
+    }
     rows.extend(policy.steps().iter().map(|step| ("  then", step.to_string())));
     let mark = if policy.name() == DEFAULT { " (unless another is asked for)" } else { "" };
     format!("{}{mark}\n{}", policy.name(), facts(rows))
@@ -41,6 +44,8 @@ struct PolicyDocument<'a> {
     downtime_ms: u64,
     /// `null`: the guest's CPUs are never slowed down.
     throttle: Option<ThrottleDocument>,
+    /// Whether it may be switched to postcopy, by a step or by hand.
+    postcopy: bool,
     steps: Vec<StepDocument>,
 }
 
@@ -70,6 +75,7 @@ impl<'a> From<&'a Policy> for PolicyDocument<'a> {
                 initial_percent: initial,
                 increment_percent: increment,
             }),
+            postcopy: policy.may_postcopy(),
             steps: policy.steps().iter().map(|step| StepDocument::of(step.when, step.action)).collect(),
         }
     }
@@ -88,6 +94,7 @@ impl StepDocument {
         }
         match action {
             Action::Downtime(downtime) => step.downtime_ms = Some(milliseconds(downtime)),
+            Action::Postcopy => step.r#do = Some("postcopy"),
             Action::Suspend => step.r#do = Some("suspend"),
             Action::Abort => step.r#do = Some("abort"),
         }

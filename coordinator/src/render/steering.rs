@@ -26,6 +26,12 @@ pub(crate) fn told(order: &Order, wishes: &[Steering]) -> String {
             )
         }
         Steering::Resume => format!("{name} moves on\n"),
+        Steering::Postcopy => {
+            format!(
+                "{name} goes on on {}, and the rest of its memory follows; there is no way back\n",
+                order.destination.host
+            )
+        }
         Steering::Suspend => format!("{name} is stopped; it goes on where it arrives, once the rest is sent\n"),
     };
     wishes.iter().map(sentence).collect()
@@ -57,6 +63,7 @@ pub(crate) fn told_document<'a>(order: &'a Order, wishes: &[Steering]) -> impl S
             }
             Steering::Pause => "pause",
             Steering::Resume => "resume",
+            Steering::Postcopy => "postcopy",
             Steering::Suspend => "suspend",
         });
     }

@@ -37,6 +37,7 @@ pub(super) fn source() -> SourceFacts {
         limits: Limits::default(),
         direct: None,
         qemu_version: 7_002_000,
+        postcopy: None,
     }
 }
 
@@ -105,6 +106,7 @@ pub(super) fn destination() -> DestinationFacts {
         qemu_version: 7_002_000,
         limits: Limits::default(),
         direct: None,
+        postcopy: None,
     }
 }
 
@@ -309,4 +311,31 @@ fn no_refusal_hides_another() {
 #[test]
 fn versions_read_as_people_write_them() {
     assert_eq!(version_text(7_002_022), "7.2.22");
+}
+
+#[test]
+fn postcopy_needs_both_hosts() {
+    let able = Postcopy { libvirt_version: 9_000_000, takes_page_faults: true };
+    let old = Postcopy { libvirt_version: 8_000_000, ..able };
+    let blind = Postcopy { takes_page_faults: false, ..able };
+    let leaves = |postcopy| refused(&leaving(&SourceFacts { postcopy, ..source() }, &host("node-31")));
+    let arrives = |postcopy| refused(&arriving(&DestinationFacts { postcopy, ..destination() }, &leaving_guest()));
+    assert_eq!((leaves(Some(able)), arrives(Some(able))), (vec![], vec![]));
+    assert_eq!(leaves(Some(old)), [Reason::PostcopyUnavailable]);
+    // What comes is the destination's to wait for.
+    assert_eq!((leaves(Some(blind)), arrives(Some(blind))), (vec![], vec![Reason::PostcopyUnavailable]));
+    assert_eq!(arrives(Some(Postcopy { takes_page_faults: false, ..old })), [Reason::PostcopyUnavailable; 2]);
+    assert_eq!((leaves(None), arrives(None)), (vec![], vec![]));
+}
+
+#[test]
+fn postcopy_goes_by_one_stream_of_the_tunnel() {
+    let refusals = |limits: Limits| refused(&leaving(&SourceFacts { limits, ..source() }, &host("node-31")));
+    let policy = crate::convergence::named("postcopy").expect("it is there");
+    let several = Limits { streams: 4.try_into().expect("some"), ..Limits::default() };
+    assert_eq!(refusals(several.clone()), []);
+    assert_eq!(refusals(Limits { policy: policy.clone(), ..several }), [Reason::PostcopyUnavailable]);
+    assert_eq!(refusals(Limits { policy: policy.clone(), ..Limits::default() }), []);
+    let direct = refusals(Limits { policy, path: crate::migration::Path::Direct, ..Limits::default() });
+    assert!(direct.contains(&Reason::PostcopyUnavailable), "{direct:?}");
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What was measured of a guest that runs, and of the way to where it shall run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// What it may have of memory.
     pub memory: ByteSize,
@@ -52,7 +52,7 @@ pub struct Job {
 }
 
 /// What will be, as one number is likely and as two others are possible.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forecast {
     /// By what was measured.
     pub likely: Course,
@@ -65,13 +65,14 @@ pub struct Forecast {
 }
 
 /// A migration as it may go.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Course {
     /// What the policy does in the end; `None`: it does not have to.
     pub end: Option<End>,
     /// Rounds over the guest's memory.
     pub rounds: u32,
     /// Memory and disks.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub sent: ByteSize,
     /// From the beginning of libvirt's job to its end.
     pub total: Duration,
@@ -83,6 +84,8 @@ pub struct Course {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
+    /// It goes on where it arrives, and its memory follows.
+    Postcopy,
     /// The guest is stopped until the rest is sent.
     Suspend,
     /// It stays where it is.
@@ -90,18 +93,19 @@ pub enum End {
 }
 
 /// Either of them would do, by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needed {
     /// What must be sent per second.
+    #[serde(serialize_with = "crate::bytes::exact_if_known")]
     pub bandwidth: Option<ByteSize>,
     /// For how long the guest must be allowed to stand still.
     pub downtime: Option<Duration>,
 }
 
 /// libvirt starts QEMU on the destination before anything is sent.
-const START: Duration = Duration::from_millis(300);
+pub(super) const START: Duration = Duration::from_millis(300);
 /// Beside what is left of memory: devices' state, and the two libvirts' hand-over.
-const HANDOVER: Duration = Duration::from_millis(60);
+pub(super) const HANDOVER: Duration = Duration::from_millis(60);
 /// Of what the way carries and of what the guest writes, in percent: on a bad day, and on a good one.
 const BAD: (u64, u64) = (50, 150);
 const GOOD: (u64, u64) = (150, 70);
@@ -114,6 +118,20 @@ const NEWEST: usize = 20;
 /// How many times as much bandwidth is looked at.
 const FURTHEST: u64 = 1_000;
 
+/// Where a migration stands that is played through. Times in seconds of the job's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) time: f64,
+    /// 0: disks are copied.
+    pub(super) round: u32,
+    /// Of this round, in bytes.
+    pub(super) left: f64,
+    /// When the round began.
+    pub(super) began: f64,
+    /// How much longer the steps get the further away they are: where it is played often, it need not be exact.
+    pub(super) grain: f64,
+}
+
 impl Forecast {
     /// What will be with this policy; `bandwidth` is per second.
     pub fn of(measured: &Measured, job: Job, policy: &Policy, bandwidth: Option<ByteSize>) -> Self {
@@ -125,7 +143,7 @@ impl Forecast {
         };
         let course = |measured: &Measured| Course::of(measured, job, policy, bandwidth);
         let likely = course(measured);
-        let needed = likely.end.map(|_| Needed {
+        let needed = likely.end.filter(|end| *end != End::Postcopy).map(|_| Needed {
             bandwidth: needed_bandwidth(measured, job, policy, bandwidth),
             downtime: needed_downtime(measured, job, policy, bandwidth),
         });
@@ -166,37 +184,49 @@ impl Course {
         speed: impl Fn(f64) -> f64,
         dirty: impl Fn(f64) -> f64,
     ) -> Self {
-        let mut ladder = Ladder::new(policy, load);
-        let most = measured.memory.as_u64() as f64;
-        let mut time = START.as_secs_f64();
-        let mut sent = 0.0;
+        let time = START.as_secs_f64();
         // Disks come first; the guest goes on writing to its memory, all of which is still to be sent.
-        let mut remaining = disks.as_u64() as f64;
-        let mut round = 0;
+        let start = Start { time, round: 0, left: disks.as_u64() as f64, began: time, grain: 0.0 };
+        Self::play_on(measured, start, Ladder::new(policy, load), speed, dirty)
+    }
+
+    /// The same from somewhere in the middle.
+    pub(super) fn play_on(
+        measured: &Measured,
+        start: Start,
+        mut ladder: Ladder,
+        speed: impl Fn(f64) -> f64,
+        dirty: impl Fn(f64) -> f64,
+    ) -> Self {
+        let most = measured.memory.as_u64() as f64;
+        let Start { mut time, mut round, left: mut remaining, .. } = start;
+        let mut sent = 0.0;
+        let mut midway = Some(start.began).filter(|_| round > 0);
         // A guest is stopped when its memory is sent, not before; and not waited for without an end.
-        let mut wanted: Option<f64> = None;
+        let mut wanted: Option<(f64, End)> = None;
         loop {
-            if round > 0 {
+            if round > 0 && midway.is_none() {
                 let fits = speed(time) * ladder.downtime().as_secs_f64();
                 if round >= MOST_ROUNDS {
                     // It goes on like that until its policy ends it.
                     time = ladder.deadline().map_or(time, |deadline| time.max(deadline.as_secs_f64() + 0.25));
                 }
                 let end = match ladder.see(&sample(time, round, remaining)) {
-                    _ if wanted.is_some() => Some(End::Suspend),
+                    _ if wanted.is_some() => wanted.map(|(_, end)| end),
+                    Some(Action::Postcopy) if remaining > fits => Some(End::Postcopy),
                     Some(Action::Suspend) => Some(End::Suspend),
                     Some(Action::Abort) => Some(End::Abort),
-                    Some(Action::Downtime(_)) | None => None,
+                    Some(Action::Postcopy | Action::Downtime(_)) | None => None,
                 };
                 if end.is_some() || remaining <= fits {
                     return Self::ended(end, round, sent, time, remaining, speed(time));
                 }
             }
             // In steps in which the agent looks at it: the policy's times come in the middle of rounds.
-            let begun = time;
+            let begun = midway.take().unwrap_or(time);
             let mut left = remaining;
             while left >= 1.0 {
-                let step = (left / speed(time)).min(0.25);
+                let step = (left / speed(time)).min(((time - start.time) * start.grain).max(0.25));
                 sent += step * speed(time);
                 left -= step * speed(time);
                 time += step;
@@ -204,11 +234,16 @@ impl Course {
                     break;
                 }
                 let end = match ladder.see(&sample(time, round, left)) {
-                    Some(Action::Suspend) if round == 0 => {
-                        wanted = Some(time);
+                    Some(Action::Postcopy) if round == 0 => {
+                        wanted = Some((time, End::Postcopy));
                         continue;
                     }
-                    None if wanted.is_some_and(|since| time > 2.0 * since) => End::Abort,
+                    Some(Action::Suspend) if round == 0 => {
+                        wanted = Some((time, End::Suspend));
+                        continue;
+                    }
+                    None if wanted.is_some_and(|(since, end)| end == End::Suspend && time > 2.0 * since) => End::Abort,
+                    Some(Action::Postcopy) => End::Postcopy,
                     Some(Action::Suspend) => End::Suspend,
                     Some(Action::Abort) => End::Abort,
                     Some(Action::Downtime(_)) | None => continue,
@@ -228,14 +263,16 @@ impl Course {
     fn ended(end: Option<End>, rounds: u32, sent: f64, time: f64, remaining: f64, speed: f64) -> Self {
         let (rest, still) = match end {
             Some(End::Abort) => (0.0, 0.0),
-            Some(End::Suspend) | None => (remaining, remaining / speed + HANDOVER.as_secs_f64()),
+            Some(End::Postcopy | End::Suspend) | None => (remaining, remaining / speed + HANDOVER.as_secs_f64()),
         };
+        // What comes after the guest is not waited for.
+        let downtime = if end == Some(End::Postcopy) { HANDOVER } else { seconds(still) };
         Self {
             end,
             rounds: rounds.max(1),
             sent: ByteSize::b((sent + rest) as u64),
             total: seconds(time + still),
-            downtime: seconds(still),
+            downtime,
         }
     }
 }
@@ -245,7 +282,7 @@ fn sample(time: f64, round: u32, remaining: f64) -> Progress {
 }
 
 /// Beyond what any clock counts it is all the same.
-fn seconds(time: f64) -> Duration {
+pub(super) fn seconds(time: f64) -> Duration {
     Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
 }
 

@@ -46,7 +46,8 @@ impl Ladder {
     /// What is to be done now, if anything. Shown each sample, in their order, as soon as it is there: a round's first one tells
     /// what the round begins with.
     ///
-    /// Of several steps whose moment has come the longest downtime counts; but if one of them ends it, the last of those.
+    /// Of several steps whose moment has come the longest downtime counts, and postcopy before it; but if one of them ends it, the last
+    /// of those.
     pub fn see(&mut self, sample: &Progress) -> Option<Action> {
         self.stall.see(sample);
         let (stalled, load) = (self.stall.rounds, self.load);
@@ -67,11 +68,14 @@ impl Ladder {
         }
         let downtimes = due.iter().filter_map(|step| match step.action {
             Action::Downtime(downtime) => Some(downtime),
-            Action::Suspend | Action::Abort => None,
+            Action::Postcopy | Action::Suspend | Action::Abort => None,
         });
-        let downtime = downtimes.max().filter(|downtime| *downtime > self.downtime && !self.is_steered)?;
-        self.downtime = downtime;
-        Some(Action::Downtime(downtime))
+        let longer = downtimes.max().filter(|downtime| *downtime > self.downtime && !self.is_steered);
+        self.downtime = longer.unwrap_or(self.downtime);
+        if due.iter().any(|step| step.action == Action::Postcopy) {
+            return Some(Action::Postcopy);
+        }
+        longer.map(Action::Downtime)
     }
 
     /// Somebody says by hand for how long the guest may stand still: the policy does not, any more.

@@ -1,16 +1,16 @@
 use std::time::Duration;
 
 use super::{
-    Action::{self, Abort, Downtime, Suspend},
+    Action::{self, Abort, Downtime, Postcopy, Suspend},
     IN_VAIN, Policy, Span, Step, Throttle,
-    When::{self, After, Stalled},
+    When::{self, After, Round, Stalled},
 };
 
 /// The policy of a migration that names none.
 pub const DEFAULT: &str = "default";
 
 /// The policies that are always there, the default first.
-const NAMES: [&str; 5] = [DEFAULT, "gentle", "never-pause", "must-finish", "nova"];
+const NAMES: [&str; 6] = [DEFAULT, "gentle", "never-pause", "must-finish", "postcopy", "nova"];
 
 /// A policy that is always there.
 pub fn named(name: &str) -> Option<Policy> {
@@ -19,6 +19,10 @@ pub fn named(name: &str) -> Option<Policy> {
         "gentle" => (ms(30), None, rising(&[60, 100], after(600, 300), Abort)),
         "never-pause" => (ms(50), Some(THROTTLE), rising(&[100, 200, 300], after(600, 300), Abort)),
         "must-finish" => (ms(50), Some(THROTTLE), rising(&[100, 200, 300, 500, 1_000], after(60, 60), Suspend)),
+        "postcopy" => {
+            let switch = Step { when: Round(3), action: Postcopy };
+            (ms(50), None, vec![switch, Step { when: after(300, 150), action: Abort }])
+        }
         "nova" => (ms(50), None, nova()),
         _ => return None,
     };

@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::migration::{Limits, Order, Progress, Record, Side, Statistics};
 
+mod outlook;
+
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -147,7 +149,7 @@ fn what_is_said_by_hand_comes_before_the_policy() {
 fn policies_that_are_always_there_end_and_keep_their_words() {
     let all = Policy::all_named();
     let names: Vec<_> = all.iter().map(Policy::name).collect();
-    assert_eq!(names, [DEFAULT, "gentle", "never-pause", "must-finish", "nova"]);
+    assert_eq!(names, [DEFAULT, "gentle", "never-pause", "must-finish", "postcopy", "nova"]);
     assert_eq!(Policy::default(), all[0]);
     for policy in &all {
         assert_eq!(policy.may_suspend(), policy.name() == "must-finish", "{}", policy.name());
@@ -287,6 +289,9 @@ fn a_quiet_guest_moves_with_the_shortest_downtime_of_each_policy() {
 fn a_guest_that_writes_faster_than_can_be_sent_ends_as_its_policy_says() {
     for policy in Policy::all_named() {
         let course = course(&measured(1_024, 300, 100), &policy);
+        if policy.may_postcopy() {
+            continue;
+        }
         let expected = if policy.may_suspend() { End::Suspend } else { End::Abort };
         assert_eq!(course.end, Some(expected), "{}", policy.name());
         let deadline = Ladder::new(&policy, ByteSize::gib(2)).deadline().expect("not taken yet");
@@ -332,6 +337,7 @@ fn what_was_sent_before_counts_more_than_what_the_way_would_carry() {
             statistics: Some(statistics),
             pending: vec![],
             warnings: vec![],
+            story: Default::default(),
         }
     };
     let slowly = Limits { bandwidth: Some(ByteSize::mib(10)), ..Limits::default() };
@@ -396,7 +402,7 @@ proptest! {
     #[test]
     fn every_ladder_ends(
         memory in 64_u64..4_096, dirty in 0_u32..2_000, sent in 5_u32..2_000, working_set in 1_u32..4_096,
-        drop_at in 0.0..100.0_f64, drop_to in 0.02..1.0_f64, which in 0_usize..5,
+        drop_at in 0.0..100.0_f64, drop_to in 0.02..1.0_f64, which in 0_usize..6,
     ) {
         let policy = Policy::all_named().swap_remove(which);
         let guest = measured(memory, 0, 0);
@@ -406,6 +412,10 @@ proptest! {
         let load = load(guest.memory, []);
         let course = Course::play(&guest, Job { disks: ByteSize::b(0), load }, &policy, speed, written);
         let deadline = Ladder::new(&policy, load).deadline().expect("not taken yet");
+        if course.end == Some(End::Postcopy) {
+            prop_assert!(course.downtime < ms(61), "{course:?}");
+            return Ok(());
+        }
         let moving = course.total.saturating_sub(course.downtime);
         prop_assert!(moving <= deadline + ms(500), "{course:?}, {deadline:?}");
         prop_assert_eq!(course.end.is_some(), moving > deadline);
@@ -413,4 +423,40 @@ proptest! {
             prop_assert!(course.downtime <= policy.longest_downtime() + ms(61), "{course:?}");
         }
     }
+}
+
+#[test]
+fn postcopy_is_tried_and_is_no_end() {
+    let policy = named("postcopy").expect("it is there");
+    assert!(policy.may_postcopy() && !named(DEFAULT).expect("it is there").may_postcopy());
+    let mut ladder = Ladder::new(&policy, ByteSize::gib(2));
+    assert_eq!(ladder.see(&at(seconds(1), 2, ByteSize::gib(1))), None);
+    assert_eq!(ladder.see(&at(seconds(2), 3, ByteSize::gib(1))), Some(Action::Postcopy));
+    assert_eq!(ladder.see(&at(seconds(3), 4, ByteSize::gib(1))), None, "a step is taken once");
+    assert_eq!(ladder.see(&at(seconds(1_000), 9, ByteSize::gib(1))), Some(Action::Abort), "where it could not be done");
+
+    let last = vec![Step { when: When::After(Span { base: seconds(9), ..Span::default() }), action: Action::Postcopy }];
+    assert_eq!(Policy::new("p", ms(50), None, last), Err(InvalidPolicy::Endless));
+    let by_hand = named(DEFAULT).expect("it is there").with_postcopy();
+    let changed = by_hand.with_longest_downtime(ms(900)).and_then(|policy| policy.with_deadline(seconds(60)));
+    assert!(changed.expect("valid").may_postcopy(), "what is changed of a policy is not what it may do");
+}
+
+#[test]
+fn with_postcopy_a_downtime_that_is_due_counts_as_well() {
+    let due = |action| Step { when: When::Round(2), action };
+    let end = Step { when: When::After(Span { base: seconds(60), ..Span::default() }), action: Action::Abort };
+    let steps = vec![due(Action::Downtime(ms(200))), due(Action::Postcopy), end];
+    let mut ladder = Ladder::new(&Policy::new("p", ms(50), None, steps).expect("valid"), ByteSize::gib(2));
+    assert_eq!(ladder.see(&at(seconds(2), 2, ByteSize::gib(1))), Some(Action::Postcopy));
+    assert_eq!(ladder.downtime(), ms(200));
+}
+
+#[test]
+fn a_guest_that_is_switched_to_postcopy_stands_still_for_the_hand_over_only() {
+    let course = course(&measured(1_024, 300, 100), &named("postcopy").expect("it is there"));
+    assert_eq!((course.end, course.rounds), (Some(End::Postcopy), 3), "{course:?}");
+    assert!(course.downtime < ms(100), "{course:?}");
+    // Two whole rounds, and all that the guest wrote to meanwhile.
+    assert!((30.0..32.0).contains(&course.total.as_secs_f64()), "{course:?}");
 }

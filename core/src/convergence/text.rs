@@ -22,6 +22,8 @@ pub struct PolicyText {
     #[serde(deserialize_with = "time")]
     downtime: Duration,
     throttle: Option<Throttle>,
+    #[serde(default)]
+    postcopy: bool,
     steps: Vec<StepText>,
 }
 
@@ -44,6 +46,7 @@ pub struct StepText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum End {
+    Postcopy,
     Suspend,
     Abort,
 }
@@ -59,7 +62,8 @@ impl PolicyText {
             })
         };
         let steps = self.steps.into_iter().enumerate().map(step).collect::<Result<_, _>>()?;
-        Policy::new(name, self.downtime, self.throttle, steps)
+        let policy = Policy::new(name, self.downtime, self.throttle, steps)?;
+        Ok(if self.postcopy { policy.with_postcopy() } else { policy })
     }
 }
 
@@ -75,6 +79,7 @@ impl StepText {
         };
         let action = match (self.downtime, self.end) {
             (Some(downtime), None) => Action::Downtime(downtime),
+            (None, Some(End::Postcopy)) => Action::Postcopy,
             (None, Some(End::Suspend)) => Action::Suspend,
             (None, Some(End::Abort)) => Action::Abort,
             _ => return None,

@@ -75,6 +75,29 @@ fn what_cannot_be_told_is_held() {
 }
 
 #[test]
+fn a_guest_whose_memory_is_on_both_hosts_is_left_alone() {
+    use Sighting::{Absent, Arriving, Departing, Incomplete, Paused, Running, Shutoff};
+    let held = |source, destination| match ask(source, destination, Reason::HandoverFailed) {
+        Runner::Unknown { reason, message } => {
+            assert!(message.contains("web") && message.contains("node-28") && message.contains("node-31"), "{message}");
+            reason
+        }
+        told => panic!("{source:?} {destination:?} cannot mean {told:?}"),
+    };
+    for destination in [Some(Incomplete), Some(Running), Some(Arriving), Some(Paused), None] {
+        assert_eq!(held(Some(Departing), destination), Reason::PostcopyUnfinished, "{destination:?}");
+    }
+    assert_eq!(held(None, Some(Incomplete)), Reason::PostcopyUnfinished);
+    for destination in [Absent, Shutoff] {
+        assert_eq!(held(Some(Departing), Some(destination)), Reason::PostcopyLost, "{destination:?}");
+    }
+    for source in [Absent, Shutoff, Paused] {
+        assert_eq!(held(Some(source), Some(Incomplete)), Reason::PostcopyLost, "{source:?}");
+    }
+    assert_eq!(held(Some(Running), Some(Incomplete)), Reason::RunsTwice);
+}
+
+#[test]
 fn a_guest_that_is_off_on_the_way_is_the_sources_until_the_destination_says_otherwise() {
     use Sighting::{Absent, Paused, Running, Shutoff};
     let order = Order { kind: Kind::Cold { shutdown: None }, ..order() };

@@ -8,7 +8,7 @@ use vmferry_core::{
 use super::{Invalid, all, duration, invalid, wire_duration};
 use crate::v1::{
     self,
-    convergence_step::{self, GiveUp, Suspend},
+    convergence_step::{self, GiveUp, Postcopy, Suspend},
     steering::{self, Change},
 };
 
@@ -72,6 +72,7 @@ impl From<Policy> for v1::ConvergencePolicy {
             downtime: Some(wire_duration(policy.downtime())),
             throttle: policy.throttle().map(Into::into),
             steps: policy.steps().iter().copied().map(Into::into).collect(),
+            postcopy: policy.may_postcopy(),
         }
     }
 }
@@ -82,7 +83,8 @@ impl TryFrom<v1::ConvergencePolicy> for Policy {
     fn try_from(policy: v1::ConvergencePolicy) -> Result<Self, Invalid> {
         let downtime = duration(policy.downtime, "policy.downtime")?;
         let throttle = policy.throttle.map(TryInto::try_into).transpose()?;
-        Self::new(&policy.name, downtime, throttle, all(policy.steps)?).map_err(invalid("policy"))
+        let read = Self::new(&policy.name, downtime, throttle, all(policy.steps)?).map_err(invalid("policy"))?;
+        Ok(if policy.postcopy { read.with_postcopy() } else { read })
     }
 }
 
@@ -112,6 +114,7 @@ impl From<Step> for v1::ConvergenceStep {
         };
         let action = match action {
             Action::Downtime(downtime) => convergence_step::Action::Downtime(wire_duration(downtime)),
+            Action::Postcopy => convergence_step::Action::Postcopy(Postcopy {}),
             Action::Suspend => convergence_step::Action::Suspend(Suspend {}),
             Action::Abort => convergence_step::Action::Abort(GiveUp {}),
         };
@@ -132,6 +135,7 @@ impl TryFrom<v1::ConvergenceStep> for Step {
             convergence_step::Action::Downtime(downtime) => {
                 Action::Downtime(duration(Some(downtime), "step.downtime")?)
             }
+            convergence_step::Action::Postcopy(Postcopy {}) => Action::Postcopy,
             convergence_step::Action::Suspend(Suspend {}) => Action::Suspend,
             convergence_step::Action::Abort(GiveUp {}) => Action::Abort,
         };
@@ -188,6 +192,7 @@ impl From<Steering> for v1::Steering {
             Steering::Deadline(deadline) => Change::Deadline(wire_duration(deadline)),
             Steering::Pause => Change::Pause(steering::Pause {}),
             Steering::Resume => Change::Resume(steering::Resume {}),
+            Steering::Postcopy => Change::Postcopy(steering::Postcopy {}),
             Steering::Suspend => Change::Suspend(steering::Suspend {}),
         };
         Self { change: Some(change) }
@@ -206,6 +211,7 @@ impl TryFrom<v1::Steering> for Steering {
             Change::Deadline(deadline) => Self::Deadline(duration(Some(deadline), "steering.deadline")?),
             Change::Pause(steering::Pause {}) => Self::Pause,
             Change::Resume(steering::Resume {}) => Self::Resume,
+            Change::Postcopy(steering::Postcopy {}) => Self::Postcopy,
             Change::Suspend(steering::Suspend {}) => Self::Suspend,
         };
         steering.judged().map_err(invalid("steering"))

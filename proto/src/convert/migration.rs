@@ -4,8 +4,8 @@ use vmferry_core::{
     compatibility::{Check, Finding},
     domain_xml::Definition,
     migration::{
-        Cause, Endpoint, Fallback, Kind, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown, ShuttingDown,
-        Side, Statistics,
+        Cause, Endpoint, Fallback, Kind, Mode, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown,
+        ShuttingDown, Side, Statistics, Story,
     },
 };
 
@@ -182,7 +182,9 @@ impl From<Progress> for v1::Progress {
             round: progress.round,
             throttle_percent: progress.throttle.into(),
             stopped: progress.stopped,
+            mode: v1::progress::Mode::from(progress.mode).into(),
             percent: progress.percent.into(),
+            forecast: progress.forecast.map(Into::into),
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
                 deadline: Some(wire_duration(deadline)),
@@ -205,7 +207,10 @@ impl TryFrom<v1::Progress> for Progress {
             round: progress.round,
             throttle: progress.throttle_percent.try_into().map_err(invalid("progress.throttle_percent"))?,
             stopped: progress.stopped,
+            mode: progress.mode().into(),
             percent: progress.percent.try_into().map_err(invalid("progress.percent"))?,
+            // Whoever looks on sees the rest of a sample, too, if a newer agent foretells what this version does not know.
+            forecast: progress.forecast.and_then(|forecast| forecast.try_into().ok()),
             shutting_down: match progress.shutting_down {
                 None => None,
                 Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {
@@ -214,6 +219,26 @@ impl TryFrom<v1::Progress> for Progress {
                 }),
             },
         })
+    }
+}
+
+impl From<Mode> for progress::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Precopy => Self::Precopy,
+            Mode::Postcopy => Self::Postcopy,
+            Mode::Broken => Self::Broken,
+        }
+    }
+}
+
+impl From<progress::Mode> for Mode {
+    fn from(mode: progress::Mode) -> Self {
+        match mode {
+            progress::Mode::Unspecified | progress::Mode::Precopy => Self::Precopy,
+            progress::Mode::Postcopy => Self::Postcopy,
+            progress::Mode::Broken => Self::Broken,
+        }
     }
 }
 
@@ -269,6 +294,8 @@ impl From<Sighting> for v1::Sighting {
             Sighting::Running => Self::Running,
             Sighting::Arriving => Self::Arriving,
             Sighting::Paused => Self::Paused,
+            Sighting::Departing => Self::Departing,
+            Sighting::Incomplete => Self::Incomplete,
         }
     }
 }
@@ -284,6 +311,8 @@ impl TryFrom<v1::Sighting> for Sighting {
             v1::Sighting::Running => Self::Running,
             v1::Sighting::Arriving => Self::Arriving,
             v1::Sighting::Paused => Self::Paused,
+            v1::Sighting::Departing => Self::Departing,
+            v1::Sighting::Incomplete => Self::Incomplete,
         })
     }
 }
@@ -302,6 +331,7 @@ impl From<Record> for v1::Migration {
             statistics: record.statistics.map(Into::into),
             pending: record.pending,
             warnings: record.warnings,
+            story: (record.story != Story::default()).then(|| record.story.into()),
         }
     }
 }
@@ -322,6 +352,7 @@ impl TryFrom<v1::Migration> for Record {
             statistics: migration.statistics.map(TryInto::try_into).transpose()?,
             pending: migration.pending,
             warnings: migration.warnings,
+            story: migration.story.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -69,9 +69,15 @@ pub(super) async fn job_is_over(libvirt: &Libvirt, id: InstanceId) -> bool {
 
 /// Waits to be cancelled, then aborts the job again and again for as long as it is polled: the first abort may come
 /// before the job has begun.
-pub(super) async fn abort(libvirt: &Libvirt, id: InstanceId, cancel: &CancellationToken) -> Infallible {
+pub(super) async fn abort(
+    libvirt: &Libvirt,
+    id: InstanceId,
+    cancel: &CancellationToken,
+    switched: &CancellationToken,
+) -> Infallible {
     cancel.cancelled().await;
-    loop {
+    // From the switch to postcopy on there is no way back.
+    while !switched.is_cancelled() {
         match libvirt.abort_job(id).await {
             Ok(()) => sleep(ABORT_REPEAT).await,
             Err(error) => {
@@ -80,4 +86,5 @@ pub(super) async fn abort(libvirt: &Libvirt, id: InstanceId, cancel: &Cancellati
             }
         }
     }
+    std::future::pending().await
 }

@@ -24,6 +24,12 @@ pub enum SteeringError {
     /// The policy has taken its last step: there is no deadline any more.
     #[error("the policy has taken its last step")]
     PolicyEnded,
+    /// The order does not allow it.
+    #[error("the migration was not begun so that it could be switched to postcopy")]
+    NotAllowed,
+    /// The way to the destination is not as it should be for that, or it could not be remembered.
+    #[error("{0}")]
+    Way(String),
     /// libvirt does not take it.
     #[error(transparent)]
     Libvirt(#[from] Error),

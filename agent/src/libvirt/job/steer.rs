@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Action, Ladder},
+    convergence::{Action, Foresight, Ladder},
     id::InstanceId,
-    migration::{FLOOR, Progress, Steering},
+    migration::{FLOOR, Limits, Progress, Steering},
 };
 
 use super::{
-    Libvirt, SteeringError,
+    Libvirt, OnDeed, SteeringError,
+    crossing::Crossing,
     helm::{Held, Told},
 };
 use crate::libvirt::{
@@ -28,6 +29,8 @@ use crate::libvirt::{
 
 /// The policy's times come also while libvirt does not say how the job goes on.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long the way may take to answer before a guest is switched to postcopy.
+const WAY_LIMIT: Duration = Duration::from_secs(2);
 /// As much as libvirt can be told, in MiB.
 const MOST_MIB: u64 = i64::MAX.cast_unsigned() >> 20;
 
@@ -36,6 +39,12 @@ const MOST_MIB: u64 = i64::MAX.cast_unsigned() >> 20;
 pub(super) struct Usual {
     downtime_millis: u64,
     bandwidth_mib: u64,
+}
+
+/// Where it is told what is done.
+pub(super) struct Reports {
+    pub(super) deed: OnDeed,
+    pub(super) foresight: Foresight,
 }
 
 /// At the wheel of one job.
@@ -52,12 +61,23 @@ pub(super) struct Steersman {
     last: (Progress, Instant),
     is_paused: bool,
     suspend: Suspend,
+    crossing: Crossing,
+    /// The policy wants the guest to be switched to postcopy.
+    wants_postcopy: bool,
+    may_postcopy: bool,
     /// What was tried to change, and is to be put back.
     changed: Changed,
-    /// Ends the job.
-    give_up: CancellationToken,
-    /// The job is over.
-    over: CancellationToken,
+    reports: Reports,
+    ending: Ending,
+}
+
+/// How a job ends.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// Ends it.
+    pub(super) give_up: CancellationToken,
+    /// It is over.
+    pub(super) over: CancellationToken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,31 +102,39 @@ impl Steersman {
         libvirt: &Libvirt,
         instance: InstanceId,
         ladder: Ladder,
-        bandwidth: Option<ByteSize>,
-        give_up: CancellationToken,
-        over: CancellationToken,
+        limits: &Limits,
+        reports: Reports,
+        ending: Ending,
+        crossing: Crossing,
     ) -> Self {
         let mut steersman = Self {
             libvirt: libvirt.clone(),
             instance,
             ladder,
-            bandwidth,
+            bandwidth: limits.bandwidth,
             usual: usual(libvirt, instance).await,
             told: None,
             last: (Progress::default(), Instant::now()),
             is_paused: false,
             suspend: Suspend::No,
+            crossing,
+            wants_postcopy: false,
+            may_postcopy: limits.policy.may_postcopy(),
             changed: Changed::default(),
-            give_up,
-            over,
+            reports,
+            ending,
         };
-        steersman.tell_downtime().await;
+        steersman.reports.foresight.show(&steersman.ladder);
+        // A guest that was switched to postcopy has been handed over.
+        if !steersman.is_switched() {
+            steersman.tell_downtime().await;
+        }
         steersman
     }
 
     /// Until the job is over. What is being told then is told to its end, so that nothing of it comes after what follows.
     pub(super) async fn steer(&mut self, mut samples: mpsc::UnboundedReceiver<Progress>, mut helm: Held) {
-        let over = self.over.clone();
+        let over = self.ending.over.clone();
         loop {
             select! {
                 biased;
@@ -136,23 +164,47 @@ impl Steersman {
 
     /// What libvirt has not taken is tried again with the next sample.
     async fn follow(&mut self, sample: &Progress) {
+        if self.is_switched() {
+            return;
+        }
         match self.ladder.see(sample) {
             Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
-            Some(Action::Abort) => self.give_up.cancel(),
+            Some(Action::Abort) => self.give_up(),
+            Some(Action::Postcopy) => self.wants_postcopy = true,
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
+        self.reports.foresight.show(&self.ladder);
         self.tell_downtime().await;
+        // Disks are copied before memory is sent: there is nothing to switch to before.
+        if self.wants_postcopy && sample.round > 0 {
+            match self.switch().await {
+                Ok(()) => (self.reports.deed)(Action::Postcopy),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+                }
+            }
+        }
         let Suspend::Wanted(since) = self.suspend else { return };
         // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
         if sample.round == 0 {
             if sample.elapsed > since * 2 {
-                self.give_up.cancel();
+                self.give_up();
             }
-        } else if !self.is_over()
-            && let Err(error) = self.suspend().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+        } else if !self.is_over() {
+            match self.suspend().await {
+                Ok(()) => (self.reports.deed)(Action::Suspend),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+                }
+            }
         }
+    }
+
+    fn give_up(&self) {
+        if !self.ending.give_up.is_cancelled() {
+            (self.reports.deed)(Action::Abort);
+        }
+        self.ending.give_up.cancel();
     }
 
     async fn answer(&mut self, Told { steering, answer }: Told) {
@@ -170,8 +222,13 @@ impl Steersman {
     async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
         let (last, _) = self.last;
         let is_handed_over = last.stopped && self.suspend != Suspend::Done;
-        if is_handed_over || self.is_over() {
-            return Err(SteeringError::TooLate);
+        match steering {
+            // What follows a guest may still be sent faster or slower.
+            Steering::Bandwidth(bandwidth) if self.is_switched() => {
+                return self.set_postcopy_bandwidth(bandwidth).await;
+            }
+            _ if is_handed_over || self.is_over() || self.is_switched() => return Err(SteeringError::TooLate),
+            _ => {}
         }
         if last.round == 0 {
             return Err(SteeringError::TooEarly);
@@ -195,6 +252,8 @@ impl Steersman {
                 self.is_paused = true;
             }
             Steering::Resume => self.speed_up().await?,
+            Steering::Postcopy if !self.may_postcopy => return Err(SteeringError::NotAllowed),
+            Steering::Postcopy => self.switch().await?,
             Steering::Suspend => self.suspend().await?,
         }
         Ok(())
@@ -205,8 +264,12 @@ impl Steersman {
         if self.told == Some(downtime) {
             return;
         }
-        if let Err(error) = self.set_downtime(downtime).await {
-            tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime");
+        let is_first = self.told.is_none();
+        match self.set_downtime(downtime).await {
+            // With which it begins is no news.
+            Ok(()) if is_first => {}
+            Ok(()) => (self.reports.deed)(Action::Downtime(downtime)),
+            Err(error) => tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime"),
         }
     }
 
@@ -232,6 +295,14 @@ impl Steersman {
         self.of_guest("set the migration bandwidth of", set).await
     }
 
+    async fn set_postcopy_bandwidth(&self, bandwidth: Option<ByteSize>) -> Result<(), SteeringError> {
+        // To QEMU, nothing is no limit.
+        let mib = bandwidth.map_or(0, whole_mib);
+        let set =
+            move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, sys::VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)?);
+        Ok(self.of_guest("set the postcopy bandwidth of", set).await?)
+    }
+
     /// Ends a pause.
     async fn speed_up(&mut self) -> Result<(), Error> {
         self.set_bandwidth(self.bandwidth).await?;
@@ -253,6 +324,39 @@ impl Steersman {
         self.suspend = Suspend::Done;
         tracing::info!(id = %self.instance, "the guest is stopped, so that the rest can be sent");
         Ok(())
+    }
+
+    /// Has the guest go on where it arrives. Only while the way there is known to be good: from then on the guest needs both hosts.
+    async fn switch(&mut self) -> Result<(), SteeringError> {
+        let whether = self.crossing.lifeline.is_there();
+        let there =
+            timeout(WAY_LIMIT, whether).await.unwrap_or_else(|_| Err(format!("no answer within {WAY_LIMIT:?}")));
+        there.map_err(SteeringError::Way)?;
+        if self.is_paused {
+            self.speed_up().await?;
+        }
+        self.crossing.begins().await.map_err(SteeringError::Way)?;
+        if self.is_over() {
+            self.crossing.stayed().await.map_err(SteeringError::Way)?;
+            return Err(SteeringError::TooLate);
+        }
+        match self.of_guest("switch to postcopy", ffi::start_postcopy).await {
+            Ok(()) => {
+                self.wants_postcopy = false;
+                tracing::info!(id = %self.instance, "QEMU is told to let the guest go on on its destination; the rest follows");
+                Ok(())
+            }
+            // Whether it was is not known: it is looked at again, with the next sample or after the job.
+            Err(error @ Error::Refused { .. }) => {
+                self.crossing.stayed().await.map_err(SteeringError::Way)?;
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_switched(&self) -> bool {
+        self.crossing.switched.is_cancelled()
     }
 
     /// After a job that did not end well: what the guest's next migration, by whomever, shall find as it was. There being no guest
@@ -290,7 +394,7 @@ impl Steersman {
     }
 
     fn is_over(&self) -> bool {
-        self.over.is_cancelled() || self.give_up.is_cancelled()
+        self.ending.over.is_cancelled() || self.ending.give_up.is_cancelled()
     }
 
     async fn of_guest<T: Send + 'static>(

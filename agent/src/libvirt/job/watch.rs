@@ -7,8 +7,9 @@ use std::{
 
 use bytesize::ByteSize;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
-use vmferry_core::migration::{Progress, Statistics};
+use vmferry_core::migration::{Mode, Progress, Statistics};
 
 use crate::libvirt::event::Event;
 
@@ -22,11 +23,19 @@ pub(super) struct Observed<F> {
     began: Instant,
     last: Option<Progress>,
     handed_over: bool,
+    mode: Mode,
+    switched: CancellationToken,
     completed: Option<Statistics>,
 }
 
 impl<F: Fn(Progress)> Observed<F> {
-    pub(super) fn new(events: mpsc::UnboundedReceiver<Event>, progress: F, stopped: Arc<Notify>) -> Self {
+    /// `switched` is cancelled when the guest is switched to postcopy, or was before.
+    pub(super) fn new(
+        events: mpsc::UnboundedReceiver<Event>,
+        progress: F,
+        stopped: Arc<Notify>,
+        switched: CancellationToken,
+    ) -> Self {
         Self {
             events,
             progress,
@@ -35,7 +44,9 @@ impl<F: Fn(Progress)> Observed<F> {
             samples: None,
             began: Instant::now(),
             last: None,
-            handed_over: false,
+            handed_over: switched.is_cancelled(),
+            mode: if switched.is_cancelled() { Mode::Broken } else { Mode::Precopy },
+            switched,
             completed: None,
         }
     }
@@ -103,7 +114,9 @@ impl<F: Fn(Progress)> Observed<F> {
         match event {
             Event::Round => self.round.notify_one(),
             Event::Sampled(sample) => {
-                let sample = Progress { stopped: self.handed_over, ..sample };
+                // A guest that was switched to postcopy goes on where it is by now.
+                let stopped = self.handed_over && self.mode == Mode::Precopy;
+                let sample = Progress { stopped, mode: self.mode, ..sample };
                 if let Some(samples) = &self.samples {
                     // Nobody steers a job that is over.
                     let _ = samples.send(sample);
@@ -115,7 +128,16 @@ impl<F: Fn(Progress)> Observed<F> {
                 }
             }
             Event::NotRunning => self.handed_over = true,
+            Event::Broken(broken) => {
+                self.handed_over = true;
+                self.mode = if broken { Mode::Broken } else { Mode::Postcopy };
+                (self.progress)(Progress { mode: self.mode, stopped: false, ..self.last() });
+            }
             Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {
+                if detail == sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY {
+                    self.mode = Mode::Postcopy;
+                    self.switched.cancel();
+                }
                 self.handed_over = true;
                 self.stopped.notify_one();
             }

@@ -7,6 +7,7 @@ use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, VifSight},
+    convergence::Action,
     disk::{Sharing, Transfer},
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
@@ -18,7 +19,7 @@ use vmferry_core::{
 };
 
 use super::{
-    disks, filter, network,
+    disks, filter, measure, network,
     world::{Place, Trouble, World},
 };
 
@@ -110,6 +111,7 @@ impl Hypervisor for Fake {
             misplaced: vec![],
             filters_missing: Ok(vec![]),
             shown: shown.clone(),
+            postcopy: None,
         };
         let instance = Instance {
             id: definition.id,
@@ -161,6 +163,7 @@ impl Hypervisor for Fake {
             qemu_version: 7_002_000,
             limits: Default::default(),
             direct: None,
+            postcopy: None,
         };
         self.step("reading the host", || facts).await
     }
@@ -198,9 +201,9 @@ impl Hypervisor for Fake {
         .await
     }
 
-    fn grant_tunnel(&self, migration: MigrationId, source: &HostName) -> Result<(), Fault> {
+    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
         self.assert_journaled("revoke_tunnel");
-        self.world.facts().granted.insert(migration, source.clone());
+        self.world.facts().granted.insert(order.id, order.source.host.clone());
         Ok(())
     }
 
@@ -214,7 +217,7 @@ impl Hypervisor for Fake {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        _: Control,
+        control: Control,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
@@ -231,6 +234,9 @@ impl Hypervisor for Fake {
                 // libvirt takes back what it began.
                 self.world.set("destination", None);
             })?;
+        control.foresight.show(&control.ladder);
+        measure::samples().into_iter().for_each(|sample| (control.progress)(sample));
+        (control.deed)(Action::Downtime(Duration::from_millis(100)));
         let handover = || {
             self.world.set("source", None);
             self.world.set("destination", Some((Sighting::Running, true)));
@@ -246,6 +252,10 @@ impl Hypervisor for Fake {
             downtime: Duration::from_millis(50),
             ..Statistics::default()
         })
+    }
+
+    async fn resume_migration(&self, _: &Order, _: Control) -> Result<Statistics, Fault> {
+        unreachable!("nothing is switched to postcopy here")
     }
 
     async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {

@@ -1,0 +1,70 @@
+//! What a host does for a guest that may be switched to postcopy.
+
+use std::{fs, sync::Arc};
+
+use futures::future::BoxFuture;
+use vmferry_core::{
+    compatibility::Postcopy,
+    disk::{Sharing, Transfer},
+    migration::Order,
+};
+
+use super::LibvirtHost;
+use crate::{
+    hypervisor::Fault,
+    libvirt::{JobOrder, Lifeline, Standing},
+    tunnel::{self, Listeners},
+};
+
+/// Whether processes without privileges, as QEMU is one, may take page faults of their own.
+const PAGE_FAULTS: &str = "/proc/sys/vm/unprivileged_userfaultfd";
+
+/// What this host can do of it.
+pub(super) fn able(libvirt_version: u64) -> Postcopy {
+    // A kernel that does not know the setting lets everybody.
+    let takes_page_faults = fs::read_to_string(PAGE_FAULTS).map_or(true, |setting| setting.trim() != "0");
+    Postcopy { libvirt_version, takes_page_faults }
+}
+
+impl LibvirtHost {
+    /// The job, as it is without disks that are copied, and with the definition that the guest has here.
+    pub(super) async fn ordered(&self, order: &Order) -> Result<JobOrder, Fault> {
+        Ok(JobOrder {
+            instance: order.instance,
+            libvirt_socket: tunnel::libvirt_socket(order.id),
+            way: self.way(order).await?,
+            transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
+            memory: self.domain(order).await?.definition.memory,
+            definitions: None,
+            limits: order.limits.clone(),
+        })
+    }
+
+    /// The way to the destination.
+    pub(super) fn lifeline(&self, order: &Order) -> Arc<dyn Lifeline> {
+        Arc::new(ToDestination { listeners: Arc::clone(&self.listeners), order: order.clone() })
+    }
+}
+
+struct ToDestination {
+    listeners: Arc<Listeners>,
+    order: Order,
+}
+
+impl Lifeline for ToDestination {
+    fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.listeners.reach(&self.order.destination))
+    }
+
+    fn carries_memory(&self) -> bool {
+        self.listeners.carries_memory(self.order.id)
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(self.listeners.standing(&self.order))
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(self.listeners.renew(&self.order))
+    }
+}

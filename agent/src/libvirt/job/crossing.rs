@@ -1,0 +1,219 @@
+//! What a job needs that may be switched to postcopy: a way that is there when it is, and is made anew when it breaks.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use virt_sys as sys;
+use vmferry_core::{agent::Sighting, id::InstanceId};
+
+use super::{
+    JobOrder, attend,
+    call::{self, Begin, Call, Watching},
+};
+use crate::libvirt::{
+    Fault, Libvirt,
+    event::{Event, Sender},
+};
+
+/// Between two tries of a way that is broken, at most.
+const MOST: Duration = Duration::from_secs(5);
+/// And from one to the next.
+const TRY_AGAIN: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(250)).with_max_delay(MOST).without_max_times();
+/// How often it is said that it still is.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// How far a guest is on its destination that was switched to postcopy, by that host's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A part of its memory is still on the source.
+    Incomplete,
+    /// It runs, and all of its memory is there.
+    Complete,
+    /// It does not run there any more.
+    Gone,
+}
+
+/// The way to the destination. Errors are sentences.
+pub trait Lifeline: Send + Sync {
+    /// Whether it is there just now.
+    fn is_there(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// Whether memory still has the way that it had: what is sent over it arrives, however late.
+    fn carries_memory(&self) -> bool;
+    /// How far the guest is there.
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>>;
+    /// Makes it anew: what is left of it is cut at both ends.
+    fn renew(&self) -> BoxFuture<'_, Result<Standing, String>>;
+}
+
+/// Whether the guest runs on the source, for those who remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// From now on it may not.
+    Begins,
+    /// It does after all.
+    Stayed,
+}
+
+/// Remembers it. It is on disk when this returns; an error is a sentence.
+pub type OnSwitch = Arc<dyn Fn(Switch) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What a job needs for its switch to postcopy.
+#[derive(Clone)]
+pub(super) struct Crossing {
+    pub(super) lifeline: Arc<dyn Lifeline>,
+    remember: OnSwitch,
+    /// It was remembered that the guest may be switched.
+    begun: Arc<AtomicBool>,
+    /// The guest has been switched.
+    pub(super) switched: CancellationToken,
+}
+
+impl fmt::Debug for Crossing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crossing").field("switched", &self.switched.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
+/// What is to be done after a call that did not succeed.
+enum Mended {
+    /// The job is over, however it ended.
+    Over,
+    /// The way is there again: what is left can be sent.
+    Renewed,
+    /// All had been sent, and the reply was lost.
+    Complete,
+}
+
+impl Crossing {
+    /// `switched`: the guest has been, by another process of this agent.
+    pub(super) fn new(lifeline: Arc<dyn Lifeline>, remember: OnSwitch, switched: bool) -> Self {
+        let begun = Arc::new(AtomicBool::new(switched));
+        let crossing = Self { lifeline, remember, begun, switched: CancellationToken::new() };
+        if switched {
+            crossing.switched.cancel();
+        }
+        crossing
+    }
+
+    /// Before QEMU is told to switch: from now on it may at any moment.
+    pub(super) async fn begins(&self) -> Result<(), String> {
+        (self.remember)(Switch::Begins).await?;
+        self.begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// It did not, and will not.
+    pub(super) async fn stayed(&self) -> Result<(), String> {
+        (self.remember)(Switch::Stayed).await?;
+        self.begun.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the call, and after a postcopy's way broke, makes it again until the job is over. What is returned with it keeps the
+    /// events coming until it is dropped.
+    pub(super) async fn cross(
+        &self,
+        libvirt: &Libvirt,
+        order: &JobOrder,
+        events: &Sender,
+        begin: Begin,
+    ) -> (Call, Option<Watching>) {
+        let id = order.instance;
+        let mut delays = TRY_AGAIN.build();
+        let (mut call, mut watching) = match begin {
+            Begin::Afresh => call::make(libvirt, order, events, begin).await,
+            Begin::Resuming => (Call::Failed(not_resumed()), None),
+        };
+        while matches!(call, Call::Failed(_) | Call::Lost(_) | Call::Unconnected(_)) {
+            match self.mend(libvirt, id, events, &mut delays).await {
+                Mended::Over => break,
+                Mended::Renewed => (call, watching) = call::make(libvirt, order, events, Begin::Resuming).await,
+                Mended::Complete => {
+                    tracing::info!(%id, "all of the guest is on its destination; what is left here goes");
+                    call = match libvirt.destroy_if_departing(id).await {
+                        Ok(()) => Call::Succeeded,
+                        Err(error) => Call::Unconnected(error),
+                    };
+                    break;
+                }
+            }
+        }
+        // The job does not need the call: it may go on. Whoever asks next where the guest is must not ask too soon.
+        if let Call::Lost(_) = call {
+            let over = attend::job_is_over(libvirt, id).await;
+            tracing::warn!(%id, over, "libvirt broke off in the middle of the migration");
+        }
+        (call, watching)
+    }
+
+    /// Waits until what is left of a guest that was switched to postcopy can be sent. Both halves are kept for as long as that takes.
+    async fn mend(
+        &self,
+        libvirt: &Libvirt,
+        id: InstanceId,
+        events: &Sender,
+        delays: &mut impl Iterator<Item = Duration>,
+    ) -> Mended {
+        let mut said: Option<Instant> = None;
+        loop {
+            match libvirt.sighting(id).await {
+                Ok(Sighting::Departing) => self.switched.cancel(),
+                Ok(Sighting::Running) if self.begun.load(Ordering::Relaxed) => {
+                    // QEMU was told to, and the job broke before it did.
+                    if let Err(error) = self.stayed().await {
+                        tracing::warn!(%id, "it is not remembered that the guest stayed: {error}");
+                    }
+                    return Mended::Over;
+                }
+                Ok(Sighting::Absent | Sighting::Shutoff) if self.switched.is_cancelled() => {
+                    return match self.lifeline.standing().await {
+                        Ok(Standing::Complete) => Mended::Complete,
+                        _ => Mended::Over,
+                    };
+                }
+                Ok(_) => return Mended::Over,
+                // A libvirt that does not answer has not let go of the guest.
+                Err(_) if self.switched.is_cancelled() => {}
+                Err(_) => return Mended::Over,
+            }
+            let _ = events.send(Event::Broken(true));
+            sleep(delays.next().unwrap_or(MOST)).await;
+            // A way that was only silent for a while carries on by itself, and libvirt sees to the end. What is cut has to be taken up
+            // again, which a QEMU cannot do that waits for memory itself.
+            let standing = match self.lifeline.standing().await {
+                Ok(Standing::Incomplete) if self.lifeline.carries_memory() => {
+                    let _ = events.send(Event::Broken(false));
+                    continue;
+                }
+                Ok(Standing::Incomplete) => self.lifeline.renew().await,
+                other => other,
+            };
+            match standing {
+                Ok(Standing::Incomplete) => return Mended::Renewed,
+                Ok(Standing::Complete) => return Mended::Complete,
+                Ok(Standing::Gone) => return Mended::Over,
+                Err(error) if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) => {
+                    tracing::warn!(%id, "the way of a postcopy is broken; both halves are kept, and it is tried again: {error}");
+                    said = Some(Instant::now());
+                }
+                Err(error) => tracing::debug!(%id, %error, "the way is still broken"),
+            }
+        }
+    }
+}
+
+fn not_resumed() -> Fault {
+    let message = "what was left of the guest could not be sent: it is not on its destination any more".to_owned();
+    Fault { code: sys::VIR_ERR_OPERATION_FAILED, message }
+}
