@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-PACKAGES := ca-certificates gcc iproute2 iputils-ping libc6-dev libvirt-dev mmdebstrap nftables openvswitch-switch pkg-config python3-venv qemu-utils systemd-container
+PACKAGES := ca-certificates chromium fonts-dejavu-core gcc iproute2 iputils-ping libc6-dev libvirt-dev mmdebstrap nftables openvswitch-switch pkg-config python3-venv qemu-utils systemd-container
 TOOLS := cargo-deny cargo-nextest
 
 # Last: what the machine has comes first.
@@ -49,7 +49,7 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
-	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench volumes --bench networks
+	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench ways --bench volumes --bench networks
 	cargo bench -p vmferry-agent --bench firewall
 
 .PHONY: demo

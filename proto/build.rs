@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos = ["convergence", "disk", "group", "host", "instance", "migration", "network", "tunnel"]
+    let protos = ["convergence", "disk", "group", "host", "instance", "migration", "network", "story", "tunnel"]
         .map(|name| format!("vmferry/agent/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=vmferry");
     let descriptors = protox::compile(&protos, ["."])?;

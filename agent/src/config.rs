@@ -1,5 +1,6 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod direct;
 mod network;
 mod policy;
 mod storage;
@@ -15,8 +16,9 @@ use serde::Deserialize;
 use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
-pub use self::storage::Storage;
+pub use self::{direct::Direct, storage::Storage};
 use self::{
+    direct::DirectTable,
     network::{NetworkTable, OvsTable},
     storage::{SecretTable, StorageTable},
 };
@@ -30,7 +32,8 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
-                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, policy.NAME";
+                    network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
+                    direct.certificates, policy.NAME";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct Config {
     pub networks: Networks,
     /// How live migrations from here may come to their end, besides the policies that are always there: by their names.
     pub policies: Vec<Policy>,
+    /// How QEMU here talks to other hosts'; `None`: it does not.
+    pub direct: Option<Direct>,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -104,6 +109,7 @@ struct File {
     #[serde(default)]
     ovs: OvsTable,
     policy: Option<toml::Value>,
+    direct: Option<DirectTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -189,6 +195,7 @@ impl Config {
         let secrets = storage::secrets(&mut problems, file.secret);
         let networks = network::networks(&mut problems, file.network, file.ovs);
         let policies = policy::policies(&mut problems, file.policy);
+        let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
@@ -216,6 +223,7 @@ impl Config {
                 secrets,
                 networks,
                 policies,
+                direct,
             }),
             _ => Err(problems),
         }

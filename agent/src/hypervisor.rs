@@ -6,6 +6,7 @@
 mod files;
 mod filter;
 mod host;
+mod measure;
 mod network;
 mod power;
 mod storage;
@@ -25,11 +26,12 @@ use vmferry_core::{
 pub use self::{
     filter::Filtering,
     host::LibvirtHost,
+    measure::Measuring,
     network::Networking,
     power::Power,
     storage::{OnSent, Storage},
 };
-pub use crate::libvirt::{Control, Helm, OnProgress, OnSwitch, SteeringError, Switch};
+pub use crate::libvirt::{Control, Helm, OnDeed, OnProgress, OnSwitch, SteeringError, Switch};
 
 /// What went wrong at the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,10 +57,10 @@ impl From<Refusal> for Fault {
 }
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
-/// own filters [`Filtering`]'s, guests that are off [`Power`]'s.
+/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, what forecasts go by [`Measuring`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Networking + Filtering + Power {
+pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring {
     /// The host's name.
     fn name(&self) -> &HostName;
 

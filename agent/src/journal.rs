@@ -6,16 +6,18 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vmferry_core::{
+    convergence::Foreseen,
     disk::Resolved,
     domain_xml::rewrite::Relocation,
     id::MigrationId,
-    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics},
+    migration::{Cause, Event, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics, Story, Timeline},
     undo::Undo,
     vif::Placement,
 };
@@ -72,6 +74,12 @@ pub enum Entry {
     Stayed,
     /// The job finished.
     Measured(Statistics),
+    /// How the job was foreseen to go.
+    Foreseen(Foreseen),
+    /// Something was done to it.
+    Event(Event),
+    /// Its samples, once it is over.
+    Timeline(Timeline),
     /// Something failed.
     Failed(Cause),
     /// Something needs a look.
@@ -88,15 +96,17 @@ pub enum Entry {
 impl Entry {
     /// Whether what follows must not begin before this is on disk. What only informs may be lost in a crash.
     fn must_be_synced(&self) -> bool {
-        !matches!(self, Self::Warning(_))
+        !matches!(self, Self::Warning(_) | Self::Foreseen(_) | Self::Event(_) | Self::Timeline(_))
     }
 }
 
 /// What the entries amount to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// As others see it; without `pending`.
+    /// As others see it; without `pending` and `story`.
     record: Record,
+    /// How its job went. Shared: states are copied with each entry.
+    story: Arc<Story>,
     /// Steps to take back, oldest first.
     pub pending: Vec<Undo>,
     /// How each disk gets to the destination; once pre has begun.
@@ -128,9 +138,11 @@ impl State {
             statistics: None,
             pending: Vec::new(),
             warnings: Vec::new(),
+            story: Story::default(),
         };
         Some(Self {
             record,
+            story: Arc::default(),
             pending: Vec::new(),
             resolved: Vec::new(),
             relocations: Vec::new(),
@@ -161,6 +173,9 @@ impl State {
             Entry::Switching => self.switched = true,
             Entry::Stayed => self.switched = false,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
+            Entry::Foreseen(foreseen) => Arc::make_mut(&mut self.story).foreseen = Some(foreseen),
+            Entry::Event(event) => Arc::make_mut(&mut self.story).events.push(event),
+            Entry::Timeline(timeline) => Arc::make_mut(&mut self.story).timeline = Some(timeline),
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),
             Entry::Warning(warning) => record.warnings.push(warning),
@@ -171,10 +186,20 @@ impl State {
         }
     }
 
-    /// As others see it.
+    /// As others see it, but for the story of its job, which may be long.
     pub fn record(&self) -> Record {
         let pending = self.pending.iter().map(Undo::to_string).collect();
         Record { pending, ..self.record.clone() }
+    }
+
+    /// As others see it, with that.
+    pub fn whole_record(&self) -> Record {
+        Record { story: Story::clone(&self.story), ..self.record() }
+    }
+
+    /// How its job went.
+    pub fn story(&self) -> &Story {
+        &self.story
     }
 
     /// What was asked for.
@@ -381,73 +406,4 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 }
 
 #[cfg(test)]
-mod tests {
-    use vmferry_core::migration::Endpoint;
-
-    use super::*;
-
-    fn order() -> Order {
-        let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
-        Order {
-            kind: vmferry_core::migration::Kind::Live,
-            limits: vmferry_core::migration::Limits::default(),
-            id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
-            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
-            instance_name: "web".into(),
-            source: endpoint("node-28"),
-            destination: endpoint("node-31"),
-        }
-    }
-
-    fn open(directory: &Path) -> Journal {
-        Journal::open(directory, order(), Side::Source, "vmferry://t/coordinator/me".into()).expect("writable")
-    }
-
-    #[test]
-    fn reads_back_what_was_written_and_drops_a_torn_line() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let mut journal = open(directory.path());
-        journal.append(Entry::Begun { phase: Phase::Pre, at: Timestamp::UNIX_EPOCH }).expect("written");
-        journal.append(Entry::Step(Undo::RemoveSockets)).expect("written");
-        journal.append(Entry::Done { took: Duration::from_millis(3) }).expect("written");
-        let state = journal.state().clone();
-        let mut file = OpenOptions::new().append(true).open(&journal.path).expect("there");
-        file.write_all("{\"warning\":\"\u{e4}".as_bytes().split_last().expect("not empty").1).expect("torn");
-
-        let mut again = Journal::read(&journal.path).expect("readable");
-        assert_eq!(*again.state(), state);
-        assert_eq!(again.state().pending, [Undo::RemoveSockets]);
-        again.append(Entry::Struck(Undo::RemoveSockets)).expect("written after the repair");
-        assert!(Journal::read(&journal.path).expect("readable").state().pending.is_empty());
-    }
-
-    #[test]
-    fn a_second_journal_of_the_same_migration_is_refused() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let _first = open(directory.path());
-        let second = Journal::open(directory.path(), order(), Side::Source, String::new());
-        assert!(matches!(second, Err(Error::Io { action: "create", .. })));
-    }
-
-    #[test]
-    fn another_format_is_refused_and_left_alone() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let journal = open(directory.path());
-        let newer = fs::read_to_string(&journal.path).expect("readable").replace("\"format\":1", "\"format\":2");
-        fs::write(&journal.path, &newer).expect("writable");
-        assert!(matches!(Journal::read(&journal.path), Err(Error::Format { .. })));
-        assert_eq!(fs::read_to_string(&journal.path).expect("readable"), newer);
-    }
-
-    #[test]
-    fn only_what_ended_long_ago_is_removed() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let mut journal = open(directory.path());
-        fs::write(directory.path().join("stillborn.jsonl"), "{\"opened\"").expect("writable");
-        let all = |oldest| read_all(directory.path(), oldest).expect("listable").len();
-        assert_eq!(all(Timestamp::MAX), 1);
-        journal.append(Entry::Ended { outcome: Outcome::Completed, at: Timestamp::UNIX_EPOCH }).expect("written");
-        assert_eq!(all(Timestamp::UNIX_EPOCH), 1);
-        assert_eq!(all(Timestamp::MAX), 0);
-    }
-}
+mod tests;

@@ -28,8 +28,10 @@ use vmferry_core::{agent::Sighting, domain_xml, id::InstanceId};
 pub use self::{
     connection::Libvirt,
     host::HostReading,
-    job::{Control, Definitions, Helm, JobError, JobOrder, OnProgress, OnSwitch, Standing, SteeringError, Switch, Way},
-    load::MemoryLoad,
+    job::{
+        Control, Definitions, Helm, JobError, JobOrder, Lifeline, OnDeed, OnProgress, OnSwitch, Standing,
+        SteeringError, Switch, Way,
+    },
     power::DefinitionOrder,
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},

@@ -141,9 +141,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
     let libvirt = Libvirt::new(&config.libvirt_uri);
-    let grants =
-        Grants::new(config.libvirt_socket.clone(), libvirt.clone(), Arc::clone(&receivers), Arc::clone(&firewall));
-    let grants = Arc::new(grants);
+    let grants = Arc::new(Grants::new(
+        config.libvirt_socket.clone(),
+        libvirt.clone(),
+        Arc::clone(&receivers),
+        Arc::clone(&firewall),
+        config.direct.as_ref().map(|direct| direct.end.clone()),
+    ));
     let host = LibvirtHost::new(
         &config,
         libvirt,

@@ -13,15 +13,17 @@
 //! The state is the journal's, so a repeat gets the first call's answer even from another process. Phases run in
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
 
+mod chronicle;
+mod job;
 mod recovery;
 mod samples;
 
 use std::{
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -33,13 +35,14 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Outcome, Phase, Side, Statistics, Steering},
+    migration::{Cause, Deed, Kind, Outcome, Phase, Side, Statistics, Steering},
     reason::Reason,
 };
 
+use self::chronicle::{Chronicle, Teller};
 pub use self::samples::Samples;
 use crate::{
-    hypervisor::{Fault, Helm, Hypervisor, OnProgress, OnSwitch, SteeringError, Switch},
+    hypervisor::{Fault, Helm, Hypervisor, SteeringError},
     journal::{Entry, Journal, State},
     phase::{self, Steps, write},
 };
@@ -48,8 +51,6 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(10);
 
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
-/// What a job wants remembered, and where it waits until it is.
-type Remember = (Switch, oneshot::Sender<Result<(), String>>);
 
 enum Command {
     Pre(Half, Reply<Vec<Relocation>>),
@@ -70,25 +71,28 @@ pub struct Migration {
     samples: watch::Receiver<Samples>,
     helm: Helm,
     cancel: CancellationToken,
+    teller: Teller,
 }
 
 impl Migration {
-    /// Starts the task on a new journal.
-    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, Origin::New)
+    /// Starts the task on a new journal. `usual` is what was sent per second in former migrations to the same host.
+    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>) -> Self {
+        Self::spawn(host, journal, usual, Origin::New)
     }
 
     /// Starts the task on a journal that another process of this agent left behind.
     pub fn take_up<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, Origin::LeftBehind)
+        Self::spawn(host, journal, None, Origin::LeftBehind)
     }
 
-    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, origin: Origin) -> Self {
+    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>, origin: Origin) -> Self {
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (samples_sender, samples) = watch::channel(Samples::default());
         let cancel = CancellationToken::new();
         let helm = Helm::default();
+        let chronicle = Chronicle::new(usual);
+        let teller = chronicle.teller();
         let order = journal.state().order();
         let span =
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
@@ -99,9 +103,10 @@ impl Migration {
             samples: Arc::new(samples_sender),
             helm: helm.clone(),
             cancel: cancel.clone(),
+            chronicle,
         };
         tokio::spawn(task.run(receiver, origin).instrument(span));
-        Self { commands, state, samples, helm, cancel }
+        Self { commands, state, samples, helm, cancel, teller }
     }
 
     /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
@@ -129,8 +134,8 @@ impl Migration {
         self.ask(|reply| Command::Cleanup(cause, released, reply)).await
     }
 
-    /// Asks the running job, or the one to come, to end. Returns at once.
-    pub fn abort(&self) -> Result<(), Fault> {
+    /// Asks the running job, or the one to come, to end. Returns at once. `by` is the identity of who wants it.
+    pub fn abort(&self, by: &str) -> Result<(), Fault> {
         let state = self.state.borrow();
         if state.statistics().is_some() || state.switched || state.has_begun(Phase::Post) {
             let order = state.order();
@@ -138,13 +143,17 @@ impl Migration {
                 format!("{} is already on {}; the move cannot be aborted", order.instance_name, order.destination.host);
             return Err(Fault::new(Reason::TooLateToAbort, message));
         }
+        if !self.cancel.is_cancelled() && state.outcome().is_none() {
+            self.teller.by_hand(by, Deed::Abort);
+        }
         self.cancel.cancel();
         Ok(())
     }
 
-    /// Tells the running job something else than its order says. Returns once libvirt has taken it.
-    pub async fn steer(&self, steering: Steering) -> Result<(), Fault> {
-        self.helm.steer(steering).await.map_err(|error| {
+    /// Tells the running job something else than its order says. Returns once libvirt has taken it. `by` is the identity of who wants it.
+    pub async fn steer(&self, steering: Steering, by: &str) -> Result<(), Fault> {
+        let told = self.helm.steer(steering).await;
+        told.inspect(|()| self.teller.by_hand(by, Deed::Told(steering))).map_err(|error| {
             let state = self.state.borrow();
             let (name, to) = (&state.order().instance_name, &state.order().destination.host);
             let nothing = |message| Fault::new(Reason::NothingToSteer, message);
@@ -214,6 +223,7 @@ struct Task<H> {
     samples: Arc<watch::Sender<Samples>>,
     helm: Helm,
     cancel: CancellationToken,
+    chronicle: Chronicle,
 }
 
 impl<H: Hypervisor> Task<H> {
@@ -252,6 +262,9 @@ impl<H: Hypervisor> Task<H> {
         self.refuse_if_over()?;
         let order = state.order().clone();
         let begun = self.begin(Phase::Pre)?;
+        if let (Half::Source { resolved }, Kind::Live) = (half, order.kind) {
+            self.chronicle.measure(&self.host, &order, resolved);
+        }
         let mut steps = Steps::new(&mut self.journal);
         let ready = match half {
             Half::Source { resolved } => {
@@ -284,14 +297,15 @@ impl<H: Hypervisor> Task<H> {
         }
         let (order, resolved) = (state.order().clone(), state.resolved.clone());
         let begun = self.begin(Phase::Migrate)?;
-        let (host, progress) = (Arc::clone(&self.host), self.progress());
+        let host = Arc::clone(&self.host);
         let moved = match order.kind {
             Kind::Live => {
-                let (steering, remembers) = self.steering();
-                let moving = phase::migrate::source(&*host, &order, &resolved, relocations, progress, steering);
-                self.remembering(moving, remembers).await
+                let (reports, steering, remembers) = self.steering();
+                let moving = phase::migrate::source(&*host, &order, &resolved, relocations, reports, steering);
+                self.accompany(moving, remembers).await
             }
             Kind::Cold { .. } => {
+                let progress = self.chronicle.on_progress(Arc::clone(&self.samples));
                 let cancel = self.cancel.clone();
                 let mut steps = Steps::new(&mut self.journal);
                 let moving = phase::cold::source(&*host, &order, &resolved, relocations, &mut steps, progress, &cancel);
@@ -313,47 +327,11 @@ impl<H: Hypervisor> Task<H> {
     /// Ends the phase in which the guest moved, or did not.
     fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
         self.samples.send_modify(Samples::end);
+        self.note_the_rest();
         let statistics = moved.map_err(|fault| self.failed(fault))?;
         self.append(Entry::Measured(statistics))?;
         self.done(begun)?;
         Ok(statistics)
-    }
-
-    fn progress(&self) -> OnProgress {
-        let sender = Arc::clone(&self.samples);
-        Arc::new(move |sample| sender.send_modify(|samples| samples.push(sample)))
-    }
-
-    /// What a job is steered by, and what it wants remembered meanwhile.
-    fn steering(&self) -> (phase::migrate::Steering, mpsc::Receiver<Remember>) {
-        let (sender, remembers) = mpsc::channel(1);
-        let remember: OnSwitch = Arc::new(move |switch| {
-            let sender = sender.clone();
-            Box::pin(async move {
-                let (reply, done) = oneshot::channel();
-                let asked = sender.send((switch, reply)).await.is_ok();
-                let done = if asked { done.await.ok() } else { None };
-                done.unwrap_or_else(|| Err("the migration is over".to_owned()))
-            })
-        });
-        (phase::migrate::Steering { helm: self.helm.clone(), remember, cancel: self.cancel.clone() }, remembers)
-    }
-
-    /// Journals what the job wants remembered while it runs.
-    async fn remembering<T>(&mut self, job: impl Future<Output = T>, mut remembers: mpsc::Receiver<Remember>) -> T {
-        let mut job = pin!(job);
-        loop {
-            tokio::select! {
-                done = &mut job => return done,
-                Some((switch, reply)) = remembers.recv() => {
-                    let written = self.append(match switch {
-                        Switch::Begins => Entry::Switching,
-                        Switch::Stayed => Entry::Stayed,
-                    });
-                    _ = reply.send(written.map_err(|error| error.message));
-                }
-            }
-        }
     }
 
     /// A guest that is off must not wait for its coordinator: nobody has been told that it moved, so nobody else starts it.
@@ -449,6 +427,7 @@ impl<H: Hypervisor> Task<H> {
     }
 
     fn end(&mut self, outcome: Outcome, warnings: &[String]) -> Result<(), CallError> {
+        self.note_the_rest();
         for warning in warnings {
             warn!("{warning}");
             self.append(Entry::Warning(warning.clone()))?;

@@ -15,6 +15,7 @@ use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
     compatibility::may_be_told,
+    convergence::usual,
     id::{HostName, InstanceId, MigrationId},
     leftovers::{Half, HeldProbes},
     migration::{Order, Record, Side, Steering},
@@ -107,9 +108,11 @@ impl<H: Hypervisor> Migrations<H> {
             );
             return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
         }
+        let foretold = side == Side::Source && !order.kind.is_cold();
+        let usual = foretold.then(|| usual(&records(&halves), &order.destination.host)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
-        let migration = Migration::start(Arc::clone(&self.host), journal);
+        let migration = Migration::start(Arc::clone(&self.host), journal, usual);
         halves.insert(order.id, migration.clone());
         Ok(migration)
     }
@@ -133,7 +136,8 @@ impl<H: Hypervisor> Migrations<H> {
     }
 
     /// Tells the running job of a migration something else than its order says, if the guest's own limits allow it.
-    pub async fn steer(&self, id: MigrationId, steering: Steering) -> Result<(), CallError> {
+    /// `by` is the identity of who wants it.
+    pub async fn steer(&self, id: MigrationId, steering: Steering, by: &str) -> Result<(), CallError> {
         let migration = self.get(id)?;
         let told = async {
             // What makes it gentler needs no look at the guest.
@@ -142,7 +146,7 @@ impl<H: Hypervisor> Migrations<H> {
                 // Of a guest that is gone its migration tells.
                 definition.map_or(Ok(()), |guest| may_be_told(self.host.name(), &guest, &steering))?;
             }
-            migration.steer(steering).await
+            migration.steer(steering, by).await
         };
         told.await.map_err(|fault: Fault| self.call_error(fault))
     }
@@ -164,11 +168,10 @@ impl<H: Hypervisor> Migrations<H> {
         self.host.sighting(instance).await.map_err(|fault| self.call_error(fault))
     }
 
-    /// Every record, newest first.
+    /// Every record, newest first, without the stories of their jobs.
     pub fn records(&self, active_only: bool) -> Vec<Record> {
-        let mut records: Vec<_> = self.lock().values().map(|migration| migration.state().record()).collect();
+        let mut records = records(&self.lock());
         records.retain(|record| !active_only || record.outcome.is_none());
-        records.sort_by_key(|record| std::cmp::Reverse(record.started));
         records
     }
 
@@ -225,6 +228,13 @@ impl<H: Hypervisor> Migrations<H> {
     fn lock(&self) -> MutexGuard<'_, HashMap<MigrationId, Migration>> {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The newest first.
+fn records(halves: &HashMap<MigrationId, Migration>) -> Vec<Record> {
+    let mut records: Vec<_> = halves.values().map(|migration| migration.state().record()).collect();
+    records.sort_by_key(|record| std::cmp::Reverse(record.started));
+    records
 }
 
 fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> Option<MigrationId> {

@@ -14,8 +14,8 @@
 //! table, chosen by migration and channel; no path ever travels.
 
 mod destination;
+mod open;
 mod source;
-mod streams;
 
 use std::{
     io,

@@ -5,6 +5,7 @@ mod groups;
 mod guest_limits;
 mod instance;
 mod limits;
+mod report;
 mod steering;
 mod volumes;
 
@@ -18,6 +19,7 @@ pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use limits::Limits;
+pub(crate) use report::Report;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
@@ -31,6 +33,7 @@ Examples:
   vmferry migrate web --to node-31             moves web while it runs
   vmferry migrations                           what was moved, and what still goes on
   vmferry watch web                            how the migration of web goes on
+  vmferry report web --html --file web.html    how it went: figures and a picture
   vmferry migrations resolve                   ends what was left behind
   vmferry set web max-downtime=500ms           lets web, which moves, stand still for longer
   vmferry volumes                              the volumes, and whose disks they are
@@ -109,6 +112,8 @@ pub(crate) enum Command {
     Migrations(Migrations),
     /// Shows a migration as it goes on, from wherever it was begun
     Watch(Watch),
+    /// Draws how a migration went, as a picture or a page
+    Report(Report),
     /// Ends a migration that goes on; the guest stays on its source
     Abort(Abort),
     /// Changes what a migration that goes on may cost
@@ -139,6 +144,7 @@ Examples:
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
+  vmferry migrate web --to node-31 --streams 4     keeps several CPUs of each host busy
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
@@ -173,7 +179,8 @@ const MIGRATIONS_EXAMPLES: &str = "\
 Examples:
   vmferry migrations                    the newest 20
   vmferry migrations --active           those that have not ended
-  vmferry migrations show 0190f5fe      both hosts' records of one
+  vmferry migrations show 0190f5fe      one, with its forecast and what was done to it
+  vmferry migrations show web -o json   the last one of web, with all its samples
   vmferry migrations resolve            ends all that were left behind";
 
 /// `migrations`
@@ -194,9 +201,9 @@ pub(crate) struct Migrations {
 /// What can be done with migrations.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MigrationsCommand {
-    /// Shows both hosts' records of one migration
+    /// Shows one migration: both hosts' records, forecast and outcome, and what was done to it
     Show {
-        /// The migration, or the beginning of its id
+        /// The migration, the beginning of its id, or the instance of which it was the last
         id: String,
     },
     /// Brings migrations to their end that nobody drives any more

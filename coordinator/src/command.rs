@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod policies;
+pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod steer;
 pub(crate) mod vif;
@@ -120,6 +121,20 @@ impl Session {
     async fn migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
         let (migrations, silent) = self.migrations(Which::All).await?;
         Ok((history::find(migrations, &silent, wanted)?, silent))
+    }
+
+    /// The migration that the user means, with the story of its job; and those of its two hosts that did not answer.
+    async fn whole_migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
+        let (mut migration, mut silent) = self.migration_of(wanted).await?;
+        let Order { id, source, destination, .. } = &migration.order;
+        silent.retain(|error| [&source.host, &destination.host].contains(&&error.host));
+        if migration.source.is_some() {
+            match self.fleet.agent(&source.host)?.whole_record(*id).await {
+                Ok(whole) => migration.source = Some(whole),
+                Err(error) => silent.push(error),
+            }
+        }
+        Ok((migration, silent))
     }
 
     /// The migration that the user means, or that of the instance that the user means, and the hosts that did not answer.

@@ -93,6 +93,9 @@ impl Exit {
             | R::DiskUsedTwice
             | R::DiskDiffers
             | R::ProbeFailed
+            | R::StreamsUnsupported
+            | R::DirectPathMissing
+            | R::MigrationTlsMissing
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use vmferry_core::{
     agent::CallError,
     id::{HostName, MigrationId},
-    migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics},
+    migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics, Story},
     reason::Reason,
 };
 
@@ -95,6 +95,11 @@ impl Migration {
     /// What the job measured.
     pub(crate) fn statistics(&self) -> Option<Statistics> {
         self.halves().find_map(|half| half.statistics)
+    }
+
+    /// How its job went, as the source has it; `None` if that was not asked, or has nothing of it. Lists leave it out.
+    pub(crate) fn story(&self) -> Option<&Story> {
+        self.source.as_ref().map(|source| &source.story)
     }
 
     /// Why it did not go through.

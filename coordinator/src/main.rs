@@ -25,8 +25,8 @@ use cli::{
     Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
 };
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, resolve,
-    steer, vif, volumes, watch, zones,
+    Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
+    resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -112,6 +112,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(MigrationsCommand::Resolve { id }) => resolve::run(session, id.as_deref()).await,
         },
         Command::Watch(args) => watch::run(session, &args).await,
+        Command::Report(args) => report::run(session, &args).await,
         Command::Abort(args) => abort::run(session, &args).await,
         Command::Set(args) => steer::set(session, &args).await,
         Command::Pause(which) => steer::pause(session, &which).await,

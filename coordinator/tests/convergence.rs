@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use vmferry_core::migration::Steering;
+use vmferry_core::migration::{Path, Steering};
 
 use crate::cluster::{Cluster, said};
 
@@ -21,12 +21,13 @@ async fn what_its_policy_gives_up_has_an_exit_code_of_its_own() {
 #[tokio::test]
 async fn limits_of_one_migration_are_part_of_its_order() {
     let cluster = Cluster::new().await;
-    let limits = "--max-downtime 2s --deadline 5min --bandwidth 100MiB/s";
+    let limits = "--max-downtime 2s --deadline 5min --bandwidth 100MiB/s --streams 4 --path direct";
     cluster.vmferry(&format!("migrate web --to node-31 {limits}")).await.success();
     let order = cluster.world().records.values().next().expect("one").order.clone();
     assert_eq!(order.limits.policy.longest_downtime(), Duration::from_secs(2));
     let last = order.limits.policy.steps().last().expect("one").to_string();
     assert_eq!((last.as_str(), order.limits.bandwidth), ("after 5m: abort", Some(ByteSize::mib(100))));
+    assert_eq!((order.limits.streams.get(), order.limits.path), (4, Path::Direct));
 }
 
 #[tokio::test]
@@ -43,6 +44,12 @@ async fn limits_that_make_no_sense_are_refused_before_anybody_is_asked() {
         ("--deadline 0s", "it would abort before anything is sent"),
         ("--bandwidth 0", "too little"),
         ("--bandwidth fast", "is no rate"),
+        ("--streams 0", "`0` is no number of streams: write 1 to 16"),
+        ("--streams 1000", "`1000` is no number of streams"),
+        ("--streams=-1", "`-1` is no number of streams"),
+        ("--path tcp", "possible values: tunnel, direct"),
+        ("--path direct --cold", "cannot be used with"),
+        ("--streams 4 --cold", "cannot be used with"),
         ("--policy gentle --cold", "cannot be used with"),
     ] {
         let output = cluster.vmferry(&format!("migrate web --to node-31 {limits}")).await.code(2).get_output().clone();

@@ -55,6 +55,7 @@ fn the_help_teaches() {
       migrate         Moves an instance to another host: while it runs, or with --cold while it is off
       migrations      Lists migrations, shows one, or ends what was left behind
       watch           Shows a migration as it goes on, from wherever it was begun
+      report          Draws how a migration went, as a picture or a page
       abort           Ends a migration that goes on; the guest stays on its source
       set             Changes what a migration that goes on may cost
       pause           Has a migration that goes on send as little as can be, until `resume`
@@ -86,6 +87,7 @@ fn the_help_teaches() {
       vmferry migrate web --to node-31             moves web while it runs
       vmferry migrations                           what was moved, and what still goes on
       vmferry watch web                            how the migration of web goes on
+      vmferry report web --html --file web.html    how it went: figures and a picture
       vmferry migrations resolve                   ends what was left behind
       vmferry set web max-downtime=500ms           lets web, which moves, stand still for longer
       vmferry volumes                              the volumes, and whose disks they are

@@ -7,6 +7,7 @@ mod limits;
 mod network;
 mod postcopy;
 mod power;
+mod way;
 
 pub use self::{
     filter::differs as filter_differs,
@@ -22,11 +23,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Leaving,
     convergence::Policy,
+    direct::DirectFacts,
     disk::{Disks, Shown, Sight, space},
     domain_xml::{Definition, FilterDefinition, HostCapabilities, Obstacle},
     id::{HostName, MigrationId},
     instance::InstanceState,
-    migration::Kind,
+    migration::{Kind, Limits},
     nwfilter::Missing,
     reason::Reason,
 };
@@ -106,6 +108,12 @@ pub struct SourceFacts {
     pub filters_missing: Result<Vec<Missing>, String>,
     /// What this host shows of its disks.
     pub shown: Shown,
+    /// What the move may cost, and which way it takes.
+    pub limits: Limits,
+    /// What it has for the direct path; `None`: it is not configured for it.
+    pub direct: Option<DirectFacts>,
+    /// QEMU's version, comparable.
+    pub qemu_version: u64,
     /// What it can do of a postcopy, if the migration may come to one.
     pub postcopy: Option<Postcopy>,
     /// How the migration comes to its end. None: the guest is off, or this is not filled in yet.
@@ -215,6 +223,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     }
 
     filter::leaving(&mut checks, facts);
+    way::leaving(&mut checks, facts);
     postcopy::leaving(&mut checks, name, facts.postcopy);
     limits::leaving(&mut checks, facts);
 
@@ -265,6 +274,10 @@ pub struct DestinationFacts {
     pub sight: Sight,
     /// QEMU's version, comparable.
     pub qemu_version: u64,
+    /// What the move may cost, and which way it takes.
+    pub limits: Limits,
+    /// What it has for the direct path; `None`: it is not configured for it.
+    pub direct: Option<DirectFacts>,
     /// What it can do of a postcopy, if the migration may come to one.
     pub postcopy: Option<Postcopy>,
 }
@@ -380,6 +393,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
 
     network::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
+    way::arriving(&mut checks, facts, leaving);
     postcopy::arriving(&mut checks, name, facts.postcopy);
 
     let disks = facts.disks(leaving);

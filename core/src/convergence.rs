@@ -7,9 +7,11 @@
 //! Nothing here asks the time or libvirt: a [`Ladder`] is shown the job's samples and says what is to be done.
 
 mod forecast;
+mod foreseen;
 mod guest;
 mod ladder;
 mod named;
+mod outlook;
 mod text;
 
 use std::{fmt, time::Duration};
@@ -19,9 +21,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     forecast::{Course, End, Forecast, Job, Measured, Needed, usual},
+    foreseen::{Foreseen, Foreseer, RateFrom},
     guest::{Excess, GuestLimits, May},
     ladder::Ladder,
     named::{DEFAULT, named, overlaid},
+    outlook::{Foresight, Known, Outlook},
     text::{PolicyText, StepText},
 };
 

@@ -7,6 +7,7 @@ pub mod agent;
 mod bytes;
 pub mod compatibility;
 pub mod convergence;
+pub mod direct;
 pub mod disk;
 pub mod domain_xml;
 pub mod flow;

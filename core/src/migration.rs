@@ -1,7 +1,10 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
 mod kind;
+mod path;
 mod steering;
+mod story;
+mod streams;
 
 use std::{fmt, time::Duration};
 
@@ -11,10 +14,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     kind::{Fallback, Kind, Shutdown},
+    path::Path,
     steering::{FLOOR, InvalidSteering, Steering},
+    story::{Author, Deed, Event, MOST_EVENTS, Point, Story, Timeline, thinned},
+    streams::{InvalidStreams, Streams},
 };
 use crate::{
-    convergence::Policy,
+    convergence::{Outlook, Policy},
     id::{HostName, InstanceId, MigrationId},
     reason::Reason,
 };
@@ -46,7 +52,14 @@ pub struct Limits {
     /// How it comes to its end.
     pub policy: Policy,
     /// How much may be sent per second, memory and disks each; `None`: as much as goes. QEMU is told whole MiB.
+    #[serde(serialize_with = "crate::bytes::exact_if_known")]
     pub bandwidth: Option<ByteSize>,
+    /// Over how many streams memory is sent at once. What may be sent per second is for all of them together.
+    #[serde(default)]
+    pub streams: Streams,
+    /// Which way it takes.
+    #[serde(default)]
+    pub path: Path,
 }
 
 /// A host and where its agent listens.
@@ -188,6 +201,9 @@ pub struct Progress {
     pub mode: Mode,
     /// While the guest is shutting down; nothing moves meanwhile.
     pub shutting_down: Option<ShuttingDown>,
+    /// How it will go on; `None` while too little is known.
+    #[serde(default)]
+    pub forecast: Option<Outlook>,
 }
 
 /// Where the guest runs while its memory is sent.
@@ -234,21 +250,6 @@ impl Progress {
         };
         Self { percent: u8::try_from(done).unwrap_or(0).max(before).max(self.percent).min(99), ..self }
     }
-
-    /// For how long the guest would stand still if it were stopped now; `None` while nothing is sent.
-    pub fn downtime_now(&self) -> Option<Duration> {
-        let rate = Some(self.rate.as_u64()).filter(|rate| *rate > 0)?;
-        Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / rate as f64))
-    }
-
-    /// Time to the end at the present rates; `None` while it does not converge or nothing is known.
-    pub fn eta(&self) -> Option<Duration> {
-        // What is written where it has arrived is not sent any more.
-        let is_written = !self.stopped && self.mode == Mode::Precopy;
-        let written = if is_written { self.dirty_rate.as_u64() } else { 0 };
-        let net = self.rate.as_u64().checked_sub(written).filter(|net| *net > 0)?;
-        Some(Duration::from_secs_f64(self.remaining.as_u64() as f64 / net as f64))
-    }
 }
 
 /// What a finished job measured, by libvirt's and QEMU's account.
@@ -261,8 +262,10 @@ pub struct Statistics {
     /// hosts' accounts; 0 if it was off.
     pub downtime: Duration,
     /// Sent over the wire by QEMU.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub transferred: ByteSize,
     /// Guest memory and disks.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub total: ByteSize,
     /// Rounds over the guest's memory.
     pub rounds: u32,
@@ -304,6 +307,8 @@ pub struct Record {
     pub pending: Vec<String>,
     /// What went wrong after the point of no return, or could not be taken back.
     pub warnings: Vec<String>,
+    /// How its job went; the source has it. Empty in lists.
+    pub story: Story,
 }
 
 impl Record {
@@ -342,21 +347,5 @@ mod tests {
                 before = now;
             }
         }
-    }
-
-    #[test]
-    fn eta_is_known_only_while_it_converges() {
-        let progress = |rate, dirty_rate| Progress {
-            remaining: ByteSize::mib(100),
-            rate: ByteSize::mib(rate),
-            dirty_rate: ByteSize::mib(dirty_rate),
-            ..Progress::default()
-        };
-        assert_eq!(progress(60, 10).eta(), Some(Duration::from_secs(2)));
-        assert_eq!(progress(10, 10).eta(), None);
-        assert_eq!(progress(10, 60).eta(), None);
-        assert_eq!(progress(10, 60).downtime_now(), Some(Duration::from_secs(10)));
-        assert_eq!(progress(0, 60).downtime_now(), None);
-        assert_eq!(Progress { stopped: true, ..progress(10, 60) }.eta(), Some(Duration::from_secs(10)));
     }
 }

@@ -81,6 +81,12 @@ reasons! {
     GuestLimits = "GUEST_LIMITS",
     /// What a definition's metadata say of its live migrations cannot be read.
     LimitsLabelInvalid = "LIMITS_LABEL_INVALID",
+    /// A host's QEMU cannot send or take memory over several streams.
+    StreamsUnsupported = "STREAMS_UNSUPPORTED",
+    /// A host is not configured for the direct path.
+    DirectPathMissing = "DIRECT_PATH_MISSING",
+    /// A host's QEMU lacks what its own TLS needs.
+    MigrationTlsMissing = "MIGRATION_TLS_MISSING",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 

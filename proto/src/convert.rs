@@ -9,6 +9,7 @@ mod label;
 mod leftover;
 mod migration;
 mod network;
+mod story;
 mod volume;
 
 use std::time::Duration;

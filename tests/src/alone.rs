@@ -14,6 +14,8 @@ pub struct Moved {
     pub total: Duration,
     /// The guest ran nowhere, by QEMU's account.
     pub downtime: Duration,
+    /// What was sent.
+    pub bytes: u64,
 }
 
 /// Opens the way between all hosts.
@@ -28,19 +30,24 @@ pub fn open(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Moves a guest, with more options of `virsh migrate`.
+/// Moves a guest over a UNIX socket, with more options of `virsh migrate`.
 pub fn migrate(guest: &str, from: &Host, to: &Host, options: &[&str]) -> Result<Moved> {
-    let uri = format!("qemu+unix:///system?socket={}", socket(to));
     let memory = format!("unix://{}", to.shared(&format!("{guest}-{}.sock", to.name())));
+    migrate_by(guest, from, to, &memory, options)
+}
+
+/// The same, its memory to this URI.
+pub fn migrate_by(guest: &str, from: &Host, to: &Host, memory: &str, options: &[&str]) -> Result<Moved> {
+    let uri = format!("qemu+unix:///system?socket={}", socket(to));
     let always = ["migrate", "--live", "--p2p", "--persistent", "--undefinesource"];
-    from.virsh([&always[..], options, &[guest, &uri, &memory]].concat())?;
-    let job = to.virsh(["domjobinfo", "--completed", guest])?;
-    let time = |what: &str| {
-        let said = job.lines().find_map(|line| line.strip_prefix(what)?.split_whitespace().next());
-        let millis = said.and_then(|millis| millis.parse().ok()).with_context(|| format!("`{what}` in {job}"))?;
-        Ok::<_, anyhow::Error>(Duration::from_millis(millis))
+    from.virsh([&always[..], options, &[guest, &uri, memory]].concat())?;
+    let job = to.virsh(["domjobinfo", "--completed", "--rawstats", guest])?;
+    let figure = |what: &str| {
+        let said = job.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+        said.and_then(|said| said.trim().parse().ok()).with_context(|| format!("`{what}` in {job}"))
     };
-    Ok(Moved { total: time("Time elapsed:")?, downtime: time("Total downtime:")? })
+    let time = |what: &str| figure(what).map(Duration::from_millis);
+    Ok(Moved { total: time("time_elapsed")?, downtime: time("downtime")?, bytes: figure("data_processed")? })
 }
 
 /// Where libvirt of a host is to be found by the others.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use etherparse::{SlicedPacket, TransportSlice};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -48,6 +49,28 @@ pub struct Seen {
     pub source: [u8; 6],
     /// What it is, if it is one of a forger's.
     pub mark: Option<Mark>,
+    /// What it carries, if that is something of TCP's.
+    pub tcp: Option<Tcp>,
+}
+
+/// What a frame of TCP carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tcp {
+    /// Where it was sent from.
+    pub from: u16,
+    /// Where it was sent to.
+    pub to: u16,
+    /// The first of its bytes.
+    pub begin: [u8; 4],
+}
+
+impl Tcp {
+    fn of(frame: &[u8]) -> Option<Self> {
+        let sliced = SlicedPacket::from_ethernet(frame).ok()?;
+        let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { return None };
+        let begin = tcp.payload().get(..4)?.try_into().ok()?;
+        Some(Self { from: tcp.source_port(), to: tcp.destination_port(), begin })
+    }
 }
 
 impl Seen {
@@ -117,7 +140,7 @@ impl Capture {
                 }
                 let frame = &frame[..length];
                 let Some(source) = frame.get(6..12).and_then(|source| source.try_into().ok()) else { continue };
-                let new = Seen { at: Instant::now(), source, mark: Mark::of(frame) };
+                let new = Seen { at: Instant::now(), source, mark: Mark::of(frame), tcp: Tcp::of(frame) };
                 records.lock().unwrap_or_else(PoisonError::into_inner).push(new);
             }
             Ok(())

@@ -12,6 +12,7 @@ mod reconcile;
 mod sight;
 mod storage;
 mod volumes;
+mod way;
 
 use std::{
     fs, io,
@@ -37,14 +38,14 @@ use vmferry_core::{
     },
     host::{Host, HostPolicy, host_policies},
     id::{HostName, InstanceId, MigrationId},
-    migration::{Kind, Order, Statistics},
+    migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
 };
 
 use self::{filters::Filters, network::Vifs, volumes::Volumes};
 use super::{Control, Fault, Hypervisor};
 use crate::{
-    config::Config,
+    config::{Config, Direct},
     firewall::Firewall,
     libvirt::{self, Definitions, DomainReading, JobOrder, Libvirt},
     network::bridges,
@@ -71,6 +72,7 @@ pub struct LibvirtHost {
     digests: Arc<Digests>,
     overcommit: bool,
     policies: Vec<Policy>,
+    direct: Option<Direct>,
 }
 
 impl LibvirtHost {
@@ -96,6 +98,7 @@ impl LibvirtHost {
             digests: Arc::default(),
             overcommit: config.storage.disk_overcommit,
             policies: config.policies.clone(),
+            direct: config.direct.clone(),
         }
     }
 
@@ -252,6 +255,9 @@ impl Hypervisor for LibvirtHost {
             misplaced,
             filters_missing: gathered.clone().map(|gathered| gathered.missing),
             shown: shown.clone(),
+            limits: order.limits.clone(),
+            direct: self.look_at_direct(Side::Source).await,
+            qemu_version: host.qemu_version,
             postcopy: Some(postcopy::able(host.libvirt_version)),
             policy: None,
         };
@@ -298,6 +304,8 @@ impl Hypervisor for LibvirtHost {
             lacks_emulator: definition.emulator.as_ref().is_some_and(|path| !Path::new(path).exists()),
             sight,
             qemu_version: host.qemu_version,
+            limits: Limits::default(),
+            direct: self.look_at_direct(Side::Destination).await,
             postcopy: Some(postcopy::able(host.libvirt_version)),
         })
     }
@@ -366,10 +374,11 @@ impl Hypervisor for LibvirtHost {
         };
         let stopped = Arc::new(Notify::new());
         self.expect_departure(order).await;
-        let job = self.libvirt.migrate(&ordered, control, self.way(order), Arc::clone(&stopped));
+        let job = self.libvirt.migrate(&ordered, control, self.lifeline(order), Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
+            never = self.listeners.watch(order), if way::holds_several(order) => match never {},
         };
         if moved.is_err() {
             self.forget_departure(order).await;
@@ -379,7 +388,7 @@ impl Hypervisor for LibvirtHost {
 
     async fn resume_migration(&self, order: &Order, control: Control) -> Result<Statistics, Fault> {
         let ordered = self.ordered(order).await?;
-        let resumed = self.libvirt.resume_migration(&ordered, control, self.way(order)).await;
+        let resumed = self.libvirt.resume_migration(&ordered, control, self.lifeline(order)).await;
         resumed.map_err(|error| job::fault(order, error))
     }
 

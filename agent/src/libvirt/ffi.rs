@@ -105,6 +105,7 @@ pub(super) fn max_downtime(domain: &Domain) -> Result<u64, Fault> {
 pub(super) enum Parameter<'a> {
     Text(&'a str),
     Percent(u8),
+    Count(i32),
     Number(u64),
 }
 
@@ -126,6 +127,7 @@ pub(super) fn migrate(
             match value {
                 Parameter::Text(_) => sys::virTypedParamsAddString(list, length, room, name, text.as_ptr()),
                 Parameter::Percent(percent) => sys::virTypedParamsAddInt(list, length, room, name, percent.into()),
+                Parameter::Count(count) => sys::virTypedParamsAddInt(list, length, room, name, count),
                 Parameter::Number(number) => sys::virTypedParamsAddULLong(list, length, room, name, number),
             }
         })

@@ -23,7 +23,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::Ladder,
+    convergence::{Action, Foresight, Ladder},
+    direct::DirectEnd,
     disk::{Sharing, Transfer},
     id::InstanceId,
     migration::{Limits, Progress, Statistics},
@@ -33,11 +34,11 @@ pub(super) use self::call::socket_uri;
 use self::{
     call::{Begin, Call},
     crossing::Crossing,
-    steer::{Ending, Steersman},
+    steer::{Ending, Reports, Steersman},
     watch::Observed,
 };
 pub use self::{
-    crossing::{OnSwitch, Standing, Switch, Way},
+    crossing::{Lifeline, OnSwitch, Standing, Switch},
     helm::{Helm, SteeringError},
 };
 use super::{Error, Libvirt};
@@ -59,10 +60,8 @@ pub struct JobOrder {
     pub instance: InstanceId,
     /// Where the destination's libvirt answers.
     pub libvirt_socket: PathBuf,
-    /// Where the destination's QEMU takes the guest's memory. It has the same path there, so it must be used once only.
-    pub memory_socket: PathBuf,
-    /// Where the destination's QEMU takes its disks, likewise.
-    pub disk_socket: PathBuf,
+    /// Where the destination's QEMU takes the guest.
+    pub way: Way,
     /// What becomes of its disks.
     pub transfer: Transfer,
     /// How much memory it has: libvirt does not say before it sends any.
@@ -73,12 +72,30 @@ pub struct JobOrder {
     pub limits: Limits,
 }
 
+/// How QEMU gets to the destination's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Through sockets that have the same paths there, so they must be used once only.
+    Tunnel {
+        /// For memory.
+        memory_socket: PathBuf,
+        /// For disks that are copied.
+        disk_socket: PathBuf,
+    },
+    /// By TCP, at ports that the destination's libvirt chooses, and by QEMU's own TLS.
+    Direct(DirectEnd),
+}
+
 /// What a job that runs tells, and what it is told.
 pub struct Control {
     /// What its policy does, and when.
     pub ladder: Ladder,
     /// Called four times a second, and as each round begins.
     pub progress: OnProgress,
+    /// Called when its policy has done something.
+    pub deed: OnDeed,
+    /// Where the policy is shown, as it is being carried out.
+    pub foresight: Foresight,
     /// Where it is told something else.
     pub helm: Helm,
     /// Ends it, as long as libvirt can.
@@ -89,6 +106,8 @@ pub struct Control {
 
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+/// Takes what a policy has done.
+pub type OnDeed = Arc<dyn Fn(Action) + Send + Sync>;
 
 /// A guest as another host shall define it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +128,14 @@ impl JobOrder {
         let sharing = if *sharing == Sharing::Proved { sys::VIR_MIGRATE_UNSAFE } else { 0 };
         let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
         let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
+        let parallel = if self.limits.streams.are_several() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
+        let encrypting = match self.way {
+            Way::Tunnel { .. } => 0,
+            // Without it QEMU would send the guest's memory as it is.
+            Way::Direct(_) => sys::VIR_MIGRATE_TLS,
+        };
         let postcopy = if self.limits.policy.may_postcopy() { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
-        FLAGS | sharing | copying | throttling | postcopy
+        FLAGS | sharing | copying | throttling | parallel | encrypting | postcopy
     }
 
     /// To send what is left of a guest that was switched to postcopy. Its disks are where they shall be.
@@ -158,13 +183,13 @@ impl Libvirt {
         &self,
         order: &JobOrder,
         control: Control,
-        way: Arc<dyn Way>,
+        lifeline: Arc<dyn Lifeline>,
         stopped: Arc<Notify>,
     ) -> Result<Statistics, JobError> {
         if control.cancel.is_cancelled() {
             return Err(JobError::Aborted);
         }
-        self.to_its_end(order, control, way, stopped, Begin::Afresh).await
+        self.to_its_end(order, control, lifeline, stopped, Begin::Afresh).await
     }
 
     /// Takes up again a guest that was switched to postcopy and whose job broke, as soon as the way is there, and as often as it takes.
@@ -173,20 +198,20 @@ impl Libvirt {
         &self,
         order: &JobOrder,
         control: Control,
-        way: Arc<dyn Way>,
+        lifeline: Arc<dyn Lifeline>,
     ) -> Result<Statistics, JobError> {
-        self.to_its_end(order, control, way, Arc::default(), Begin::Resuming).await
+        self.to_its_end(order, control, lifeline, Arc::default(), Begin::Resuming).await
     }
 
     async fn to_its_end(
         &self,
         order: &JobOrder,
         control: Control,
-        way: Arc<dyn Way>,
+        lifeline: Arc<dyn Lifeline>,
         stopped: Arc<Notify>,
         begin: Begin,
     ) -> Result<Statistics, JobError> {
-        let job = run(self.clone(), order.clone(), control, way, stopped, begin);
+        let job = run(self.clone(), order.clone(), control, lifeline, stopped, begin);
         match tokio::spawn(job).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -201,8 +226,8 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    Control { ladder, progress, helm, cancel, remember }: Control,
-    way: Arc<dyn Way>,
+    Control { ladder, progress, deed, foresight, helm, cancel, remember }: Control,
+    lifeline: Arc<dyn Lifeline>,
     stopped: Arc<Notify>,
     begin: Begin,
 ) -> Result<Statistics, JobError> {
@@ -210,11 +235,12 @@ async fn run(
     // Cancelled with `cancel`, or when the policy gives the job up.
     let (end, over) = (cancel.child_token(), CancellationToken::new());
     let asked = format!("migrate domain {id}");
-    let crossing = Crossing::new(way, remember, begin == Begin::Resuming);
+    let crossing = Crossing::new(lifeline, remember, begin == Begin::Resuming);
     let ending = Ending { give_up: end.clone(), over: over.clone() };
-    let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, ending, crossing.clone()).await;
+    let reports = Reports { deed, foresight };
+    let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, reports, ending, crossing.clone()).await;
     let (sender, events) = mpsc::unbounded_channel();
-    let mut observed = Observed::new(events, move |sample| progress(sample), stopped, begin == Begin::Resuming);
+    let mut observed = Observed::new(events, move |sample| progress(sample), stopped, crossing.switched.clone());
     let (rounds, samples) = (observed.rounds(), observed.samples());
 
     let mut calling = pin!(crossing.cross(&libvirt, &order, &sender, begin));

@@ -19,21 +19,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 const LOOKS: u32 = 50;
 
-/// What QEMU says of a guest's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryLoad {
-    /// What QEMU itself takes up on its host: what the guest ever wrote to, and a little more; not what is in huge pages or swapped out.
-    pub resident: ByteSize,
-    /// What the guest writes to per second; what it writes to twice counts once.
-    pub dirty_rate: ByteSize,
-}
-
 impl Libvirt {
-    /// Looks at a guest that runs for a second.
+    /// What a guest that runs writes to per second, by looking at it for one; what it writes to twice counts once. libvirt begins
+    /// with that only while no job runs; to wait for it is nothing to a job.
     ///
     /// QEMU samples some of its pages. Its other ways are exact and not for this: one needs KVM, and one crashes QEMU 7.2 without
     /// KVM.
-    pub async fn memory_load(&self, id: InstanceId) -> Result<MemoryLoad, Error> {
+    pub async fn dirty_rate(&self, id: InstanceId) -> Result<ByteSize, Error> {
         let begun = self
             .change(format!("begin to measure what is written to by domain {id}"), move |connection| {
                 match lookup(connection, id)? {
@@ -47,13 +39,17 @@ impl Libvirt {
         for _ in 0..LOOKS {
             let measured = self.of_running(id, "tell what is written to by", ffi::dirty_rate).await?;
             if let Some(mib) = measured {
-                let resident = self.of_running(id, "tell the memory that is taken up by", resident).await?;
-                return Ok(MemoryLoad { resident, dirty_rate: ByteSize::mib(mib) });
+                return Ok(ByteSize::mib(mib));
             }
             sleep(LOOK).await;
         }
         let source = Fault { code: sys::VIR_ERR_OPERATION_TIMEOUT, message: "QEMU has not counted in time".to_owned() };
         Err(Error::Refused { asked: format!("tell what is written to by domain {id}"), source })
+    }
+
+    /// What QEMU itself takes up on its host: what the guest ever wrote to, and a little more; not what is in huge pages or swapped out.
+    pub async fn resident(&self, id: InstanceId) -> Result<ByteSize, Error> {
+        self.of_running(id, "tell the memory that is taken up by", resident).await
     }
 
     async fn of_running<T: Send + 'static>(

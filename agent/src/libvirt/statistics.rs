@@ -55,6 +55,7 @@ impl Params {
             stopped: false,
             mode: Mode::Precopy,
             percent: 0,
+            forecast: None,
         }
     }
 
@@ -133,6 +134,7 @@ mod tests {
             stopped: false,
             mode: Mode::Precopy,
             percent: 0,
+            forecast: None,
         };
         assert_eq!(progress, expected);
     }

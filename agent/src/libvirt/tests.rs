@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use virt::connect::Connect;
 use vmferry_core::{
-    convergence::{Ladder, Policy},
+    convergence::{Foresight, Ladder, Policy},
     disk::{Sharing, Transfer},
     instance::InstanceState,
     migration::Limits,
@@ -142,8 +142,7 @@ fn job_of(domain: &str) -> JobOrder {
     JobOrder {
         instance: id(domain),
         libvirt_socket: "/l".into(),
-        memory_socket: "/m".into(),
-        disk_socket: "/d".into(),
+        way: Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() },
         transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
         memory: ByteSize::mib(256),
         definitions: None,
@@ -154,13 +153,22 @@ fn job_of(domain: &str) -> JobOrder {
 fn control(cancel: CancellationToken) -> Control {
     let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
     let remember: OnSwitch = Arc::new(|_| Box::pin(async { Ok(()) }));
-    Control { ladder, progress: Arc::new(|_| ()), helm: Helm::default(), cancel, remember }
+    let (progress, deed) = (Arc::new(|_| ()), Arc::new(|_| ()));
+    Control { ladder, progress, deed, foresight: Foresight::default(), helm: Helm::default(), cancel, remember }
 }
 
-struct NoWay;
+struct NoLifeline;
 
-impl Way for NoWay {
+impl Lifeline for NoLifeline {
     fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("there is none".to_owned()) })
+    }
+
+    fn carries_memory(&self) -> bool {
+        false
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
         Box::pin(async { Err("there is none".to_owned()) })
     }
 
@@ -175,7 +183,7 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
     let refused =
-        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoWay), Arc::default()).await;
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -183,11 +191,12 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoWay), Arc::default()).await;
+    let absent =
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoWay), Arc::default()).await;
+    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoLifeline), Arc::default()).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

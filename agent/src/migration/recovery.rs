@@ -53,19 +53,23 @@ impl<H: Hypervisor> Task<H> {
         if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
             return Ok(());
         }
-        if self.journal.state().switched && self.is_departing(order).await {
-            return self.resume(order).await;
+        if self.journal.state().switched {
+            match self.seen(order).await {
+                Sighting::Departing => return self.resume(order).await,
+                // QEMU was told to, and the job broke before it did.
+                Sighting::Running => self.append(Entry::Stayed)?,
+                _ => {}
+            }
         }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
         self.append(Entry::Failed(self.restarted()))
     }
 
-    /// Whether the guest runs on its destination and a part of its memory is here. What libvirt does not say is waited for: nothing can
-    /// be done before.
-    async fn is_departing(&mut self, order: &Order) -> bool {
+    /// What is to be seen of the guest here. What libvirt does not say is waited for: nothing can be done before.
+    async fn seen(&mut self, order: &Order) -> Sighting {
         loop {
             match self.host.sighting(order.instance).await {
-                Ok(seen) => return seen == Sighting::Departing,
+                Ok(seen) => return seen,
                 Err(fault) => warn!("{}: how far its postcopy is cannot be told yet: {fault}", order.instance_name),
             }
             sleep(AGAIN).await;
@@ -74,10 +78,10 @@ impl<H: Hypervisor> Task<H> {
 
     async fn resume(&mut self, order: &Order) -> Result<(), CallError> {
         info!("{}: its postcopy is taken up again", order.instance_name);
-        let (host, progress, begun) = (Arc::clone(&self.host), self.progress(), Instant::now());
-        let (steering, remembers) = self.steering();
-        let resumed = phase::migrate::resume(&*host, order, progress, steering);
-        let resumed = self.remembering(resumed, remembers).await;
+        let (host, begun) = (Arc::clone(&self.host), Instant::now());
+        let (reports, steering, remembers) = self.steering();
+        let resumed = phase::migrate::resume(&*host, order, reports, steering);
+        let resumed = self.accompany(resumed, remembers).await;
         self.measured(resumed, begun).map(drop)
     }
 

@@ -51,6 +51,7 @@ pub async fn destination(
 ) -> Result<CheckReport, Fault> {
     let mut facts = host.arriving(leaving).await?;
     facts.kind = order.kind;
+    facts.limits = order.limits.clone();
     facts.migration = other;
     facts.postcopy = facts.postcopy.filter(|_| order.limits.policy.may_postcopy());
     facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));

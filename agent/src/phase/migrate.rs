@@ -9,14 +9,24 @@ use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     compatibility::within_limits,
-    convergence::{self, Ladder},
+    convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
     migration::{Order, Progress, Statistics},
     reason::Reason,
 };
 
-use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnProgress, OnSent, OnSwitch};
+use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnDeed, OnProgress, OnSent, OnSwitch};
+
+/// Where it is told how a job goes.
+pub struct Reports {
+    /// Each sample.
+    pub progress: OnProgress,
+    /// What its policy has done.
+    pub deed: OnDeed,
+    /// What looks ahead.
+    pub foresight: Foresight,
+}
 
 /// How a job is told something while it runs, and what it has remembered.
 pub struct Steering {
@@ -40,7 +50,7 @@ pub async fn source(
     order: &Order,
     resolved: &[Resolved],
     relocations: &[Relocation],
-    progress: OnProgress,
+    reports: Reports,
     steering: Steering,
 ) -> Result<Statistics, Fault> {
     let Steering { helm, remember, cancel } = steering;
@@ -53,6 +63,7 @@ pub async fn source(
     let (_, copied) = disk::copied_by_the_job(resolved);
     let job = copied.iter().fold(guest.memory.as_u64(), |sum, size| sum.saturating_add(size.as_u64()));
     let ladder = Ladder::new(&order.limits.policy, convergence::load(guest.memory, copied));
+    let Reports { progress, deed, foresight } = reports;
     let ahead = Ahead::of(resolved, ByteSize::b(job), progress);
     for (index, image) in disk::sent(resolved).into_iter().enumerate() {
         go_on(order, &cancel)?;
@@ -62,7 +73,11 @@ pub async fn source(
         host.await_images(order, &[]).await?;
         go_on(order, &cancel)?;
     }
-    let control = Control { ladder, progress: ahead.of_the_job(), helm, cancel, remember };
+    let progress = {
+        let (told, foresight) = (ahead.of_the_job(), foresight.clone());
+        Arc::new(move |sample| told(foresight.see(sample)))
+    };
+    let control = Control { ladder, progress, deed, foresight, helm, cancel, remember };
     host.migrate(order, &transfer, relocations, control).await
 }
 
@@ -71,14 +86,15 @@ pub async fn source(
 pub async fn resume(
     host: &impl Hypervisor,
     order: &Order,
-    progress: OnProgress,
-    steering: Steering,
+    Reports { progress, deed, foresight }: Reports,
+    Steering { helm, remember, cancel }: Steering,
 ) -> Result<Statistics, Fault> {
-    let Steering { helm, remember, cancel } = steering;
     host.open_sockets(order, 0).await?;
     // Nothing is decided any more.
     let ladder = Ladder::new(&order.limits.policy, convergence::SMALLEST);
-    host.resume_migration(order, Control { ladder, progress, helm, cancel, remember }).await
+    let seen = foresight.clone();
+    let progress = Arc::new(move |sample| progress(seen.see(sample)));
+    host.resume_migration(order, Control { ladder, progress, deed, foresight, helm, cancel, remember }).await
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

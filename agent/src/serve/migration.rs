@@ -69,6 +69,11 @@ impl Service {
     }
 }
 
+/// The identity of who asks.
+fn asker<T>(request: &Request<T>) -> String {
+    request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default()
+}
+
 fn status(error: CallError) -> Status {
     from_call_error(&error)
 }
@@ -96,12 +101,16 @@ impl MigrationService for Service {
     async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
-        let usual = usual(&self.migrations.records(false), &order.destination.host);
+        let records = self.migrations.records(false);
+        let way = |order: &Order| (order.limits.path, order.limits.streams);
+        // What goes another way, or over other streams, goes at another speed.
+        let alike = records.iter().filter(|record| way(&record.order) == way(&order));
+        let usual = usual(alike, &order.destination.host);
         Ok(Response::new(Measured { usual, ..measured }.into()))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
-        let requested_by = request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default();
+        let requested_by = asker(&request);
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let resolved = all(request.resolved).map_err(|invalid| self.invalid(invalid))?;
@@ -178,16 +187,18 @@ impl MigrationService for Service {
     }
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
+        let by = asker(&request);
         let migration = self.migration(&request.into_inner().migration_id)?;
-        migration.abort().map_err(|fault| self.status(fault))?;
+        migration.abort(&by).map_err(|fault| self.status(fault))?;
         Ok(Response::new(v1::AbortResponse {}))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
+        let by = asker(&request);
         let request = request.into_inner();
         let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
         let id = request.migration_id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
-        self.migrations.steer(id, steering).await.map_err(status)?;
+        self.migrations.steer(id, steering, &by).await.map_err(status)?;
         Ok(Response::new(v1::SteerResponse {}))
     }
 
@@ -204,7 +215,7 @@ impl MigrationService for Service {
         &self,
         request: Request<v1::GetMigrationRequest>,
     ) -> Result<Response<v1::GetMigrationResponse>, Status> {
-        let record = self.migration(&request.into_inner().migration_id)?.state().record();
+        let record = self.migration(&request.into_inner().migration_id)?.state().whole_record();
         Ok(Response::new(v1::GetMigrationResponse { migration: Some(record.into()) }))
     }
 

@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
+    direct::DirectEnd,
     id::{HostName, InstanceId, MigrationId},
     identity::{Identity, Role},
     migration::Order,
@@ -24,7 +25,7 @@ use vmferry_core::{
 use vmferry_proto::v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse};
 use vmferry_transport::Stream;
 
-use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, receive, send, splice, streams::Streams};
+use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, open::OpenStreams, receive, send, splice};
 use crate::{
     firewall::Firewall,
     libvirt::{Libvirt, Standing},
@@ -34,8 +35,8 @@ use crate::{
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many probes are taken at once.
-const PROBES: usize = 4;
+/// How many probes are taken at once: those of two hosts that have several streams.
+const PROBES: usize = 8;
 /// For how long, and how much of, what comes is taken that leads nowhere: more than a probe sends.
 const SINK_LIMIT: (Duration, u64) = (Duration::from_secs(5), 4 << 30);
 
@@ -49,6 +50,7 @@ pub struct Grants {
     libvirt: Libvirt,
     receivers: Arc<Receivers>,
     firewall: Arc<Firewall>,
+    direct: Option<DirectEnd>,
     granted: Mutex<HashMap<MigrationId, Grant>>,
     probes: Arc<Semaphore>,
 }
@@ -70,15 +72,21 @@ struct Grant {
     /// The taps that are filtered for the guest that comes.
     taps: Arc<BTreeSet<LinkName>>,
     instance: InstanceId,
-    streams: Streams,
+    streams: OpenStreams,
 }
 
 impl Grants {
     /// None granted. `libvirt_socket` is where this host's libvirt answers, `receivers` take the images that are sent here,
-    /// `firewall` what was remembered of guests' conversations.
-    pub fn new(libvirt_socket: PathBuf, libvirt: Libvirt, receivers: Arc<Receivers>, firewall: Arc<Firewall>) -> Self {
+    /// `firewall` what was remembered of guests' conversations. `direct` is where QEMU takes guests without a tunnel.
+    pub fn new(
+        libvirt_socket: PathBuf,
+        libvirt: Libvirt,
+        receivers: Arc<Receivers>,
+        firewall: Arc<Firewall>,
+        direct: Option<DirectEnd>,
+    ) -> Self {
         let probes = Arc::new(Semaphore::new(PROBES));
-        Self { libvirt_socket, libvirt, receivers, firewall, granted: Mutex::default(), probes }
+        Self { libvirt_socket, libvirt, receivers, firewall, direct, granted: Mutex::default(), probes }
     }
 
     /// Lets the agent of the source, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
@@ -88,7 +96,7 @@ impl Grants {
             source: order.source.host.clone(),
             taps: Arc::new(taps),
             instance: order.instance,
-            streams: Streams::new(),
+            streams: OpenStreams::new(),
         });
     }
 
@@ -162,8 +170,15 @@ impl Grants {
                 let done = self.receivers.finish(migration, &lengths).await;
                 return done.map(|()| (End::Nothing(TunnelResponse::default()), grant.streams.one_more()));
             }
-            TunnelChannel::Renew => {
-                grant.streams.cut();
+            TunnelChannel::Direct => {
+                let direct = self.direct.clone().ok_or("its agent is not configured for the direct path")?;
+                let response = TunnelResponse { direct: Some(direct.into()), ..TunnelResponse::default() };
+                return Ok((End::Nothing(response), grant.streams.one_more()));
+            }
+            TunnelChannel::Standing | TunnelChannel::Renew => {
+                if request.channel() == TunnelChannel::Renew {
+                    grant.streams.cut();
+                }
                 let standing = self.libvirt.standing(grant.instance).await.map_err(|error| error.to_string())?;
                 let standing = wire_standing(standing).into();
                 let response = TunnelResponse { standing, ..TunnelResponse::default() };

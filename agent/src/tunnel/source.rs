@@ -1,14 +1,16 @@
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     fs::{self, Permissions},
     io,
     os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
+    path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use bytesize::ByteSize;
+use futures::future::{pending, try_join_all};
 use nix::unistd::Gid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,16 +20,20 @@ use tokio::{
 };
 use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
+    direct::DirectEnd,
     id::MigrationId,
-    migration::{Endpoint, Order},
+    migration::{Endpoint, Order, Path, Streams},
     network::LinkName,
     policy::Flows,
 };
-use vmferry_proto::v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse};
+use vmferry_proto::{
+    convert::required,
+    v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse},
+};
 use vmferry_transport::{Credentials, Protocol, Stream, dial};
 
 use super::{
-    COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send, splice, streams::Streams,
+    COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, open::OpenStreams, receive, send, splice,
 };
 use crate::libvirt::Standing;
 
@@ -35,6 +41,11 @@ use crate::libvirt::Standing;
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// For how long a way is tried.
 const PROBE: Duration = Duration::from_millis(250);
+/// By how many streams at most: a destination takes only so many probes at once.
+const PROBED: u8 = 4;
+/// How often it is asked whether the destination is still there, and after how long without an answer its streams are cut: as long
+/// as libvirt waits.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 /// How long the destination may take to have on its disk what was sent to it.
 const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 
@@ -42,7 +53,7 @@ const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Listeners {
     credentials: watch::Receiver<Credentials>,
-    open: Mutex<HashMap<MigrationId, Streams>>,
+    open: Mutex<HashMap<MigrationId, OpenStreams>>,
 }
 
 impl Listeners {
@@ -54,21 +65,28 @@ impl Listeners {
     /// Opens the migration's sockets, in its directory, which must exist: with one for each of `images` that are sent. Open
     /// already: nothing is done.
     ///
-    /// QEMU itself connects to the one for disks, as a member of `qemu_group`; the others are root's.
+    /// QEMU itself connects to the one for disks, and with several streams to the one for memory, as a member of `qemu_group`; the
+    /// others are root's.
     pub fn open(&self, order: &Order, images: usize, qemu_group: Gid) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.contains_key(&order.id) {
             return Ok(());
         }
-        let streams = Streams::new();
-        let ends = [
-            (libvirt_socket(order.id), TunnelChannel::Libvirt, 0),
-            (memory_socket(order.id), TunnelChannel::Memory, 0),
-            (disk_socket(order.id), TunnelChannel::Disk, 0),
-        ];
+        let streams = OpenStreams::new();
+        let mut ends = vec![(libvirt_socket(order.id), TunnelChannel::Libvirt, 0)];
+        if order.limits.path == Path::Tunnel {
+            ends.push((memory_socket(order.id), TunnelChannel::Memory, 0));
+            ends.push((disk_socket(order.id), TunnelChannel::Disk, 0));
+        }
         let images = (0..images).map(|index| (image_socket(order.id, index), TunnelChannel::Image, index));
         for (path, channel, index) in ends.into_iter().chain(images) {
-            let group = (channel == TunnelChannel::Disk).then_some(qemu_group);
+            let is_qemus = match channel {
+                TunnelChannel::Disk => true,
+                // A single stream is libvirt's to open.
+                TunnelChannel::Memory => order.limits.streams.are_several(),
+                _ => false,
+            };
+            let group = is_qemus.then_some(qemu_group);
             // The first ends are closed again if a later one cannot be opened.
             let listener = bind(&path, group).inspect_err(|_| streams.close())?;
             let end = self.end(order, channel, index, streams.clone())?;
@@ -82,7 +100,7 @@ impl Listeners {
     /// Waits until every image that was sent is on the destination's disk, cut to these lengths; without any: as long as it
     /// was made. An error is a sentence.
     pub async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::ImagesDone, 0, Streams::new());
+        let end = self.end(order, TunnelChannel::ImagesDone, 0, OpenStreams::new());
         let mut end = end.map_err(|error| error.to_string())?;
         end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
@@ -91,7 +109,7 @@ impl Listeners {
 
     /// Tells the destination what is remembered of the guest's conversations, by its taps there. An error is a sentence.
     pub async fn send_flows(&self, order: &Order, flows: &BTreeMap<LinkName, Flows>) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::Flows, 0, Streams::new());
+        let end = self.end(order, TunnelChannel::Flows, 0, OpenStreams::new());
         let end = end.map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(flows).map_err(|error| error.to_string())?;
         let sent = async {
@@ -107,26 +125,43 @@ impl Listeners {
         timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
-    /// What the way to another host's agent carries per second, by sending it something for a moment. An error is a sentence.
-    pub async fn probe(&self, destination: &Endpoint) -> Result<ByteSize, String> {
-        let end = self.probing(destination);
-        let probed = async {
-            let mut tls = end.connect().await?;
-            let sent = async {
-                let (begun, something) = (Instant::now(), vec![0x5a; COPY_BUFFER]);
-                let mut sent = 0_u64;
-                while begun.elapsed() < PROBE {
-                    tls.write_all(&something).await?;
-                    sent += something.len() as u64;
-                }
-                tls.shutdown().await?;
-                // It ends when all has arrived.
-                tls.read_to_end(&mut Vec::new()).await?;
-                Ok::<_, io::Error>(ByteSize::b((sent as f64 / begun.elapsed().as_secs_f64()) as u64))
-            };
-            sent.await.map_err(|error| error.to_string())
-        };
-        timeout(OPEN_LIMIT, probed).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    /// Where the destination's QEMU takes the guest on the direct path. An error is a sentence.
+    pub async fn direct_end(&self, order: &Order) -> Result<DirectEnd, String> {
+        let end = self.end(order, TunnelChannel::Direct, 0, OpenStreams::new());
+        let end = end.map_err(|error| error.to_string())?;
+        let answer = timeout(OPEN_LIMIT, end.ask()).await;
+        let (_, response) = answer.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))??;
+        required(response.direct, "direct").map_err(|invalid| invalid.to_string())
+    }
+
+    /// For as long as it is polled: cuts the migration's streams when its destination has not answered for long.
+    ///
+    /// libvirt notices by itself, and has QEMU end the migration. Of several streams QEMU then waits for each to be written to, which
+    /// with a peer that is gone takes TCP a quarter of an hour (seen with QEMU 7.2).
+    pub async fn watch(&self, order: &Order) -> Infallible {
+        let end = self.probing(&order.destination);
+        let (interval, longest) = ALIVE;
+        let mut answered = Instant::now();
+        while answered.elapsed() < longest {
+            sleep(interval).await;
+            if let Ok(Ok(_)) = timeout(OPEN_LIMIT, end.answer()).await {
+                answered = Instant::now();
+            }
+        }
+        warn!("{} has not answered for {longest:?}: the streams to it are cut", order.destination.host);
+        self.close(order.id);
+        pending().await
+    }
+
+    /// What the way to another host's agent carries per second, by sending it something for a moment, over as many streams as
+    /// memory will take, or nearly. An error is a sentence.
+    pub async fn probe(&self, destination: &Endpoint, streams: Streams) -> Result<ByteSize, String> {
+        let probes = (0..streams.get().min(PROBED)).map(|_| async {
+            let end = self.probing(destination);
+            timeout(OPEN_LIMIT, end.probe()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+        });
+        let carried = try_join_all(probes).await?;
+        Ok(ByteSize::b(carried.into_iter().fold(0, u64::saturating_add)))
     }
 
     /// Whether another host's agent can be reached. An error is a sentence.
@@ -144,7 +179,22 @@ impl Listeners {
         if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
             streams.cut();
         }
-        let end = self.end(order, TunnelChannel::Renew, 0, Streams::new()).map_err(|error| error.to_string())?;
+        self.ask_standing(order, TunnelChannel::Renew).await
+    }
+
+    /// Asks how far the guest is there that was switched to postcopy. An error is a sentence.
+    pub async fn standing(&self, order: &Order) -> Result<Standing, String> {
+        self.ask_standing(order, TunnelChannel::Standing).await
+    }
+
+    /// Whether the guest's memory still has the way that it had: a stream that is open.
+    pub fn carries_memory(&self, migration: MigrationId) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&migration).is_some_and(OpenStreams::carry_memory)
+    }
+
+    async fn ask_standing(&self, order: &Order, channel: TunnelChannel) -> Result<Standing, String> {
+        let end = self.end(order, channel, 0, OpenStreams::new()).map_err(|error| error.to_string())?;
         let answer = timeout(OPEN_LIMIT, end.ask()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
         match answer?.1.standing() {
             PostcopyStanding::Incomplete => Ok(Standing::Incomplete),
@@ -159,11 +209,11 @@ impl Listeners {
             credentials: self.credentials.clone(),
             destination: destination.clone(),
             request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
-            streams: Streams::new(),
+            streams: OpenStreams::new(),
         }
     }
 
-    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, streams: Streams) -> io::Result<End> {
+    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, streams: OpenStreams) -> io::Result<End> {
         let image = u32::try_from(index).map_err(io::Error::other)?;
         Ok(End {
             credentials: self.credentials.clone(),
@@ -188,7 +238,7 @@ impl Listeners {
 
 /// A leftover of an earlier process of this agent is replaced; nobody else writes here. The socket is root's, and the
 /// group's, if there is one.
-fn bind(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
+fn bind(path: &path::Path, group: Option<Gid>) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -203,7 +253,7 @@ struct End {
     credentials: watch::Receiver<Credentials>,
     destination: Endpoint,
     request: TunnelRequest,
-    streams: Streams,
+    streams: OpenStreams,
 }
 
 impl End {
@@ -228,11 +278,36 @@ impl End {
         }
     }
 
+    /// What one stream carries per second.
+    async fn probe(&self) -> Result<u64, String> {
+        let mut tls = self.connect().await?;
+        let sent = async {
+            let (begun, something) = (Instant::now(), vec![0x5a; COPY_BUFFER]);
+            let mut sent = 0_u64;
+            while begun.elapsed() < PROBE {
+                tls.write_all(&something).await?;
+                sent += something.len() as u64;
+            }
+            tls.shutdown().await?;
+            // It ends when all has arrived.
+            tls.read_to_end(&mut Vec::new()).await?;
+            Ok::<_, io::Error>((sent as f64 / begun.elapsed().as_secs_f64()) as u64)
+        };
+        sent.await.map_err(|error| error.to_string())
+    }
+
     async fn connect(&self) -> Result<Stream, String> {
         self.ask().await.map(|(tls, _)| tls)
     }
 
+    /// The far end's response, if it does not refuse.
     async fn ask(&self) -> Result<(Stream, TunnelResponse), String> {
+        let (tls, response) = self.answer().await?;
+        if response.refusal.is_empty() { Ok((tls, response)) } else { Err(response.refusal) }
+    }
+
+    /// Any answer will do.
+    async fn answer(&self) -> Result<(Stream, TunnelResponse), String> {
         let credentials = self.credentials.borrow().clone();
         let Endpoint { host, address } = &self.destination;
         let mut tls = dial(&credentials, address, host.as_str(), Protocol::Tunnel, OPEN_LIMIT)
@@ -243,10 +318,13 @@ impl End {
             receive::<TunnelResponse>(&mut tls).await
         };
         let response = opened.await.map_err(|error| error.to_string())?;
-        if response.refusal.is_empty() { Ok((tls, response)) } else { Err(response.refusal) }
+        Ok((tls, response))
     }
 
     fn carry(&self, unix: UnixStream, tls: Stream) {
-        tokio::spawn(splice(unix, tls, self.streams.one_more()).in_current_span());
+        let is_memory = self.request.channel() == TunnelChannel::Memory;
+        let memory = is_memory.then(|| self.streams.memory());
+        let spliced = splice(unix, tls, self.streams.one_more());
+        tokio::spawn(async move { (spliced.await, drop(memory)) }.in_current_span());
     }
 }

@@ -4,6 +4,7 @@ mod disks;
 mod filter;
 mod host;
 mod local;
+mod measure;
 mod network;
 mod power;
 mod world;

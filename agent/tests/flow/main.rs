@@ -5,6 +5,7 @@
 
 mod cold;
 mod fake;
+mod story;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -396,7 +397,7 @@ async fn what_the_guest_does_not_allow_is_refused_also_to_those_who_do_not_ask_f
 async fn what_the_guest_does_not_allow_is_not_done_by_hand_either() {
     let rig = Rig::new(Faults::none());
     rig.get_ready().await;
-    let told = async |steering| rig.source.steer(rig.order.id, steering).await.expect_err("no job").reason;
+    let told = async |steering| rig.source.steer(rig.order.id, steering, "somebody").await.expect_err("no job").reason;
     for steering in [Steering::Postcopy, Steering::Suspend, Steering::Downtime(Duration::from_secs(2))] {
         assert_eq!(told(steering).await, Reason::GuestLimits, "{steering:?}");
     }

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Args;
-use vmferry_core::migration::FLOOR;
+use clap::{Args, ValueEnum};
+use vmferry_core::migration::{FLOOR, Path, Streams};
 
 /// What a live migration may cost, and how it comes to its end.
 #[derive(Debug, Args)]
@@ -23,6 +23,30 @@ pub(crate) struct Limits {
     /// How much may be sent per second, memory and disks each: 100MiB/s; without: as much as goes
     #[arg(long, value_name = "RATE", conflicts_with = "cold", value_parser = bandwidth)]
     pub(crate) bandwidth: Option<ByteSize>,
+    /// Over how many streams memory is sent at once: each may keep a CPU of each host busy; 1 to 16
+    #[arg(long, value_name = "NUMBER", conflicts_with = "cold", default_value_t = Streams::ONE)]
+    pub(crate) streams: Streams,
+    /// Which way memory and disks take; direct needs hosts that are configured for it
+    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "cold", default_value_t = DataPath::Tunnel)]
+    pub(crate) path: DataPath,
+}
+
+/// Which way memory and disks take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DataPath {
+    /// Through the agents' one port
+    Tunnel,
+    /// From QEMU to QEMU, by QEMU's own TLS and with its certificates
+    Direct,
+}
+
+impl From<DataPath> for Path {
+    fn from(path: DataPath) -> Self {
+        match path {
+            DataPath::Tunnel => Self::Tunnel,
+            DataPath::Direct => Self::Direct,
+        }
+    }
 }
 
 /// Reads `100MiB/s`; the `/s` may be left out.

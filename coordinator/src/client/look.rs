@@ -8,9 +8,10 @@ use vmferry_core::{
     convergence::GuestLimits,
     domain_xml::metadata::{VolumeLabel, interfaces::InterfaceLabel},
     host::{Host, HostPolicy},
-    id::InstanceId,
+    id::{InstanceId, MigrationId},
     instance::Instance,
     leftovers::Leftover,
+    migration::Record,
     policy::{GroupReport, Told},
 };
 use vmferry_proto::{
@@ -30,6 +31,14 @@ const EXAMINE: Duration = Duration::from_secs(30);
 const FILTERING: Duration = Duration::from_secs(60);
 
 impl RemoteAgent {
+    /// This host's half of a migration, with the story of its job, which lists leave out.
+    pub(crate) async fn whole_record(&self, id: MigrationId) -> Result<Record, CallError> {
+        let mut client = self.phases();
+        let request = v1::GetMigrationRequest { migration_id: id.to_string() };
+        let answer = self.within(LOOK, client.get_migration(request)).await?;
+        self.read(answer.migration)
+    }
+
     /// Facts of the host.
     pub(crate) async fn facts(&self) -> Result<Host, CallError> {
         let mut client = HostServiceClient::new(self.channel.clone());

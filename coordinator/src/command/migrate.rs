@@ -74,7 +74,12 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
         source: session.fleet.agent(&guest.host)?.endpoint().clone(),
         destination,
         kind,
-        limits: Limits { policy, bandwidth: args.limits.bandwidth },
+        limits: Limits {
+            policy,
+            bandwidth: args.limits.bandwidth,
+            streams: args.limits.streams,
+            path: args.limits.path.into(),
+        },
     })
 }
 
@@ -105,7 +110,7 @@ async fn foresee(
 ) -> Option<Foreseen> {
     match hosts.source.measure(order).await {
         Ok(measured) => {
-            let Limits { policy, bandwidth } = &order.limits;
+            let Limits { policy, bandwidth, .. } = &order.limits;
             let (disks, sizes) = copied_by_the_job(&plan.resolved);
             let job = Job { disks, load: load(measured.memory, sizes) };
             Some((measured, Forecast::of(&measured, job, policy, *bandwidth)))

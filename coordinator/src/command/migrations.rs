@@ -33,15 +33,9 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrations) -> Result<Exi
 
 /// Shows one migration, both halves.
 pub(crate) async fn show_one(session: &Session, wanted: &str) -> Result<Exit, Failed> {
-    let (migrations, silent) = session.migrations(Which::All).await?;
-    let migration = crate::history::find(migrations, &silent, wanted)?;
+    let (migration, silent) = session.whole_migration(wanted).await?;
     let now = Timestamp::now();
     session.terminal.show(|| show(&migration, now), &show_document(&migration, now))?;
-    let order = &migration.order;
-    let concerned: Vec<_> = silent
-        .into_iter()
-        .filter(|error| error.host == order.source.host || error.host == order.destination.host)
-        .collect();
-    session.warn_of(&concerned);
+    session.warn_of(&silent);
     Ok(Exit::Done)
 }

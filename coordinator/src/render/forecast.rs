@@ -103,8 +103,9 @@ struct Document {
     needed_downtime_ms: Option<u64>,
 }
 
+/// A course for programs.
 #[derive(Serialize)]
-struct CourseDocument {
+pub(super) struct CourseDocument {
     /// What the policy does in the end; `null`: it does not have to.
     end: Option<End>,
     rounds: u32,

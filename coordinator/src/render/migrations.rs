@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Limits, Outcome, Phase, Record, Side},
+    migration::{Cause, Limits, Outcome, Path, Phase, Record, Side},
 };
 
 use super::{
     Unreachable,
+    story::{StoryDocument, text},
     table::{facts, table},
     units::{bytes, count, milliseconds, rate, time},
 };
@@ -74,12 +75,19 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         Some(record) => half_text(record),
         None => format!("\n{side}: {} has no record of it, or could not be asked\n", host(migration, side)),
     };
-    facts(rows) + &half(Side::Source, &migration.source) + &half(Side::Destination, &migration.destination)
+    facts(rows)
+        + &text(migration)
+        + &half(Side::Source, &migration.source)
+        + &half(Side::Destination, &migration.destination)
 }
 
-fn limits(limits: &Limits) -> String {
+/// By which policy, and how much may be sent.
+pub(super) fn limits(limits: &Limits) -> String {
     let policy = limits.policy.name();
-    limits.bandwidth.map_or(policy.to_owned(), |bandwidth| format!("{policy}, at most {}", rate(bandwidth)))
+    let bandwidth = limits.bandwidth.map(|bandwidth| format!("at most {}", rate(bandwidth)));
+    let streams = limits.streams.are_several().then(|| format!("{} streams", limits.streams));
+    let path = (limits.path != Path::default()).then(|| format!("{} path", limits.path));
+    [Some(policy.to_owned()), bandwidth, streams, path].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn host(migration: &Migration, side: Side) -> &str {
@@ -124,6 +132,10 @@ struct Summary<'a> {
     policy: &'a str,
     /// `null`: as much as goes.
     bandwidth_bytes_per_second: Option<u64>,
+    /// Over how many memory is sent at once, if it is live.
+    streams: u8,
+    /// `tunnel` or `direct`, if it is live.
+    path: Path,
     phase: Phase,
     /// `null`: open.
     outcome: Option<Outcome>,
@@ -148,6 +160,8 @@ impl<'a> Summary<'a> {
             instance_id: migration.order.instance.to_string(),
             policy: migration.order.limits.policy.name(),
             bandwidth_bytes_per_second: migration.order.limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+            streams: migration.order.limits.streams.get(),
+            path: migration.order.limits.path,
             phase: migration.phase(),
             outcome: migration.outcome(),
             started: migration.started(),
@@ -252,6 +266,8 @@ pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Seria
         destination_host: &'a str,
         #[serde(flatten)]
         summary: Summary<'a>,
+        #[serde(flatten)]
+        story: StoryDocument,
         source: Option<Half<'a>>,
         destination: Option<Half<'a>>,
     }
@@ -260,6 +276,7 @@ pub(crate) fn show_document(migration: &Migration, now: Timestamp) -> impl Seria
         source_host: host(migration, Side::Source),
         destination_host: host(migration, Side::Destination),
         summary: Summary::new(migration, now),
+        story: StoryDocument::of(migration),
         source: migration.source.as_ref().map(Into::into),
         destination: migration.destination.as_ref().map(Into::into),
     }

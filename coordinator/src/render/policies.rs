@@ -32,6 +32,9 @@ fn policy(policy: &Policy, place: &str) -> String {
             format!("while it writes too much its CPUs get {initial} % less time, then {increment} % less each time"),
         ));
     }
+    if policy.may_postcopy() {
+        rows.push(("  postcopy", "by hand at any time: vmferry force-complete --how postcopy".to_owned()));
+    }
     rows.extend(policy.steps().iter().map(|step| ("  then", step.to_string())));
     let mark = if policy.name() == DEFAULT { "; unless another is asked for" } else { "" };
     format!("{} ({place}{mark})\n{}", policy.name(), facts(rows))

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use vmferry_core::{
+    convergence::{End, Outlook},
     flow::Plan,
-    migration::{Fallback, Kind, Order, Phase, Progress, Shutdown, ShuttingDown},
+    migration::{Fallback, Kind, Mode, Order, Phase, Progress, Shutdown, ShuttingDown},
 };
 
 use super::units::{about, bytes, rate, time};
@@ -164,6 +165,10 @@ fn shutting_down(ShuttingDown { elapsed, deadline }: ShuttingDown) -> String {
 /// What is done to the guest, so that it arrives.
 fn burden(sample: &Progress) -> Option<String> {
     match (sample.stopped, sample.throttle) {
+        _ if sample.mode == Mode::Postcopy => Some("the guest runs on the destination, its memory follows".into()),
+        _ if sample.mode == Mode::Broken => {
+            Some("the way is BROKEN: both halves are kept until it is there again".into())
+        }
         (true, _) => Some("the guest is stopped".into()),
         (false, 0) => None,
         (false, percent) => Some(format!("its CPUs are slowed down by {percent} %")),
@@ -172,18 +177,32 @@ fn burden(sample: &Progress) -> Option<String> {
 
 /// How fast memory is sent and written again, and what follows from that. libvirt measures the second at a round's end.
 fn speeds(sample: &Progress) -> Vec<String> {
+    let mut speeds = vec![rate(sample.rate)];
     match sample.round {
-        0 => return vec![rate(sample.rate)],
-        1 => return vec![rate(sample.rate), "dirty ?".into()],
-        _ => {}
+        0 => return speeds,
+        1 => speeds.push("dirty ?".into()),
+        _ => speeds.push(format!("dirty {}", rate(sample.dirty_rate))),
     }
-    let eta = match (sample.eta(), sample.downtime_now()) {
-        (Some(eta), _) if eta < Duration::from_secs(1) => "ETA < 1 s".into(),
-        (Some(eta), _) => format!("ETA {}", about(eta)),
-        (None, Some(downtime)) => format!("not converging: {} if it were stopped now", about(downtime)),
-        (None, None) => "ETA unknown".into(),
-    };
-    vec![rate(sample.rate), format!("dirty {}", rate(sample.dirty_rate)), eta]
+    speeds.extend(match sample.forecast {
+        Some(outlook) => prospects(outlook),
+        None if sample.round == 1 => vec![],
+        None => vec!["ETA unknown".into()],
+    });
+    speeds
+}
+
+/// How it will go on.
+fn prospects(Outlook { end, rest, downtime }: Outlook) -> Vec<String> {
+    let eta = if rest < Duration::from_secs(1) { "< 1 s".into() } else { about(rest) };
+    match end {
+        None => vec![format!("ETA {eta}"), format!("downtime {}", time(downtime))],
+        Some(End::Postcopy) => vec![format!("ETA {eta} by postcopy"), format!("downtime {}", time(downtime))],
+        Some(End::Suspend) => {
+            let until = about(rest.saturating_sub(downtime));
+            vec![format!("not converging: stopped by its policy in {until}, for {}", time(downtime))]
+        }
+        Some(End::Abort) => vec![format!("not converging: its policy gives up in {eta}")],
+    }
 }
 
 #[cfg(test)]
@@ -201,8 +220,14 @@ mod tests {
             rate: ByteSize::mib(110),
             dirty_rate: ByteSize::mib(21),
             round: 2,
+            forecast: outlook(None, 1_130, 72),
             ..Progress::default()
         }
+    }
+
+    fn outlook(end: Option<End>, rest: u64, downtime: u64) -> Option<Outlook> {
+        let [rest, downtime] = [rest, downtime].map(Duration::from_millis);
+        Some(Outlook { end, rest, downtime })
     }
 
     #[test]
@@ -212,8 +237,8 @@ mod tests {
         insta::assert_snapshot!(
             format!("{}\n{}", moving_bar(percent, &sample, 200), moving_line(percent, &sample)),
             @"
-        migrate  ▕████    ▏ 61 %  98.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms  round 2
-        migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  800 ms
+        migrate  ▕████    ▏ 61 %  98.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  downtime 72 ms  800 ms  round 2
+        migrate  round 2  61 %  98.0 MiB of 256.0 MiB left  110.0 MiB/s  dirty 21.0 MiB/s  ETA 1 s  downtime 72 ms  800 ms
         "
         );
     }
@@ -234,22 +259,31 @@ mod tests {
     #[test]
     fn nothing_is_said_of_what_the_first_round_does_not_tell() {
         for (round, told) in [(0, "110.0 MiB/s  800 ms"), (1, "110.0 MiB/s  dirty ?  800 ms")] {
-            let first = Progress { dirty_rate: ByteSize::b(0), round, ..sample(98 << 20, 256 << 20) };
+            let first = Progress { dirty_rate: ByteSize::b(0), round, forecast: None, ..sample(98 << 20, 256 << 20) };
             for line in [moving_bar(10, &first, 200), moving_line(10, &first)] {
                 assert!(line.contains(told) && !line.contains("ETA"), "{line}");
                 assert_eq!(line.contains("round"), round > 0, "{line}");
             }
         }
-        let second = Progress { dirty_rate: ByteSize::b(0), ..sample(98 << 20, 256 << 20) };
+        // Unless the guest was measured beside it.
+        let foreseen = Progress { round: 1, ..sample(98 << 20, 256 << 20) };
+        assert!(moving_line(10, &foreseen).contains("dirty ?  ETA 1 s"), "{}", moving_line(10, &foreseen));
+        let forecast = outlook(None, 990, 60);
+        let second = Progress { dirty_rate: ByteSize::b(0), forecast, ..sample(98 << 20, 256 << 20) };
         assert!(moving_line(10, &second).contains("dirty 0 B/s  ETA < 1 s"), "{}", moving_line(10, &second));
     }
 
     #[test]
     fn a_job_that_does_not_converge_says_so() {
-        let slow = Progress { dirty_rate: ByteSize::mib(500), ..sample(98 << 20, 256 << 20) };
-        assert!(moving_line(10, &slow).contains("not converging"));
-        let stuck = Progress { rate: ByteSize::b(0), ..slow };
-        assert!(moving_line(10, &stuck).contains("ETA unknown"));
+        let line = |forecast| moving_line(10, &Progress { forecast, ..sample(98 << 20, 256 << 20) });
+        let given_up = line(outlook(Some(End::Abort), 290_000, 0));
+        assert!(
+            given_up.contains("dirty 21.0 MiB/s  not converging: its policy gives up in 4 min 50 s  800 ms"),
+            "{given_up}"
+        );
+        let stopped = line(outlook(Some(End::Suspend), 62_500, 2_500));
+        assert!(stopped.contains("not converging: stopped by its policy in 1 min 0 s, for 2.50 s"), "{stopped}");
+        assert!(line(None).contains("ETA unknown"));
     }
 
     #[test]
@@ -260,9 +294,16 @@ mod tests {
             "{}",
             moving_line(10, &slowed)
         );
-        let stopped = Progress { stopped: true, dirty_rate: ByteSize::mib(500), ..slowed };
+        let follows = |mode| moving_line(10, &Progress { mode, ..slowed });
+        assert!(follows(Mode::Postcopy).contains("its memory follows"), "{}", follows(Mode::Postcopy));
+        assert!(follows(Mode::Broken).contains("the way is BROKEN"), "{}", follows(Mode::Broken));
+        let forecast = outlook(None, 900, 1_900);
+        let stopped = Progress { stopped: true, dirty_rate: ByteSize::mib(500), forecast, ..slowed };
         let line = moving_bar(10, &stopped, 200);
-        assert!(line.contains("left  the guest is stopped  110") && line.contains("ETA < 1 s"), "{line}");
+        assert!(
+            line.contains("left  the guest is stopped  110") && line.contains("ETA < 1 s  downtime 1.90 s"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub(crate) fn facts(rows: impl IntoIterator<Item = (&'static str, String)>) -> S
     finish(empty(), rows.into_iter().map(|(name, value)| [name.to_owned(), value]))
 }
 
+/// A table with a header, below a heading of its own.
+pub(crate) fn indented<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    table(header, rows).lines().map(|line| format!("  {line}\n")).collect()
+}
+
 fn empty() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);

@@ -1,7 +1,10 @@
 //! A migration that somebody looks at, for programs: a line of JSON for each sample, and one for the end.
 
 use serde::Serialize;
-use vmferry_core::migration::{Order, Outcome, Phase, Progress};
+use vmferry_core::{
+    convergence::End,
+    migration::{Order, Outcome, Phase, Progress},
+};
 
 use super::{migration::past_document, units::milliseconds};
 use crate::{exit::Exit, history::Migration};
@@ -23,10 +26,13 @@ pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, s
         rate_bytes_per_second: sample.rate.as_u64(),
         dirty_rate_bytes_per_second: sample.dirty_rate.as_u64(),
         round: sample.round,
-        eta_ms: sample.eta().map(milliseconds),
-        downtime_now_ms: sample.downtime_now().map(milliseconds),
+        eta_ms: sample.forecast.map(|outlook| milliseconds(outlook.rest)),
+        predicted_downtime_ms: sample.forecast.map(|outlook| milliseconds(outlook.downtime)),
+        converges: sample.forecast.map(|outlook| outlook.end.is_none()),
+        predicted_end: sample.forecast.and_then(|outlook| outlook.end),
         throttle_percent: sample.throttle,
         stopped: sample.stopped,
+        mode: sample.mode.as_str(),
     };
     (one_line(&line), done)
 }
@@ -58,10 +64,16 @@ struct Line<'a> {
     rate_bytes_per_second: u64,
     dirty_rate_bytes_per_second: u64,
     round: u32,
-    /// `null`: not known, or it does not converge.
+    /// Until libvirt's job is over, one way or the other; `null`, like all down to `converges`: not known.
     eta_ms: Option<u64>,
-    /// For how long the guest would stand still if it were stopped now; `null` while nothing is sent.
-    downtime_now_ms: Option<u64>,
+    /// For how long the guest will stand still in all; 0 if it stays where it is.
+    predicted_downtime_ms: Option<u64>,
+    /// Whether it will arrive without its policy having to end it.
+    converges: Option<bool>,
+    /// What its policy will do in the end; `null`: it will not have to, or that is not known.
+    predicted_end: Option<End>,
     throttle_percent: u8,
     stopped: bool,
+    /// `precopy`: the guest runs on the source; `postcopy`: on the destination, and its memory follows; `broken`: so, and it waits for the way.
+    mode: &'static str,
 }

@@ -29,7 +29,7 @@ use vmferry_core::{
     id::MigrationId,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
-    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering},
+    migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
     volume::Attachment,

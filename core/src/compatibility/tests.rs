@@ -34,6 +34,9 @@ pub(super) fn source() -> SourceFacts {
         misplaced: vec![],
         filters_missing: Ok(vec![]),
         shown: Shown { files: vec![image()], ..Shown::default() },
+        limits: Limits::default(),
+        direct: None,
+        qemu_version: 7_002_000,
         postcopy: None,
         policy: None,
     }
@@ -103,6 +106,8 @@ pub(super) fn destination() -> DestinationFacts {
         lacks_emulator: false,
         sight: Sight { files: vec![Seen { file: image(), probe: None, digest: Some("d".into()) }], ..Sight::default() },
         qemu_version: 7_002_000,
+        limits: Limits::default(),
+        direct: None,
         postcopy: None,
     }
 }
@@ -323,4 +328,16 @@ fn postcopy_needs_both_hosts() {
     assert_eq!((leaves(Some(blind)), arrives(Some(blind))), (vec![], vec![Reason::PostcopyUnavailable]));
     assert_eq!(arrives(Some(Postcopy { takes_page_faults: false, ..old })), [Reason::PostcopyUnavailable; 2]);
     assert_eq!((leaves(None), arrives(None)), (vec![], vec![]));
+}
+
+#[test]
+fn postcopy_goes_by_one_stream_of_the_tunnel() {
+    let refusals = |limits: Limits| refused(&leaving(&SourceFacts { limits, ..source() }, &host("node-31")));
+    let policy = crate::convergence::named("postcopy").expect("it is there");
+    let several = Limits { streams: 4.try_into().expect("some"), ..Limits::default() };
+    assert_eq!(refusals(several.clone()), []);
+    assert_eq!(refusals(Limits { policy: policy.clone(), ..several }), [Reason::PostcopyUnavailable]);
+    assert_eq!(refusals(Limits { policy: policy.clone(), ..Limits::default() }), []);
+    let direct = refusals(Limits { policy, path: crate::migration::Path::Direct, ..Limits::default() });
+    assert!(direct.contains(&Reason::PostcopyUnavailable), "{direct:?}");
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What was measured of a guest that runs, and of the way to where it shall run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// What it may have of memory.
     pub memory: ByteSize,
@@ -52,7 +52,7 @@ pub struct Job {
 }
 
 /// What will be, as one number is likely and as two others are possible.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forecast {
     /// By what was measured.
     pub likely: Course,
@@ -65,13 +65,14 @@ pub struct Forecast {
 }
 
 /// A migration as it may go.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Course {
     /// What the policy does in the end; `None`: it does not have to.
     pub end: Option<End>,
     /// Rounds over the guest's memory.
     pub rounds: u32,
     /// Memory and disks.
+    #[serde(serialize_with = "crate::bytes::exact")]
     pub sent: ByteSize,
     /// From the beginning of libvirt's job to its end.
     pub total: Duration,
@@ -92,18 +93,19 @@ pub enum End {
 }
 
 /// Either of them would do, by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needed {
     /// What must be sent per second.
+    #[serde(serialize_with = "crate::bytes::exact_if_known")]
     pub bandwidth: Option<ByteSize>,
     /// For how long the guest must be allowed to stand still.
     pub downtime: Option<Duration>,
 }
 
 /// libvirt starts QEMU on the destination before anything is sent.
-const START: Duration = Duration::from_millis(300);
+pub(super) const START: Duration = Duration::from_millis(300);
 /// Beside what is left of memory: devices' state, and the two libvirts' hand-over.
-const HANDOVER: Duration = Duration::from_millis(60);
+pub(super) const HANDOVER: Duration = Duration::from_millis(60);
 /// Of what the way carries and of what the guest writes, in percent: on a bad day, and on a good one.
 const BAD: (u64, u64) = (50, 150);
 const GOOD: (u64, u64) = (150, 70);
@@ -115,6 +117,20 @@ const TELLING: ByteSize = ByteSize::mib(32);
 const NEWEST: usize = 20;
 /// How many times as much bandwidth is looked at.
 const FURTHEST: u64 = 1_000;
+
+/// Where a migration stands that is played through. Times in seconds of the job's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) time: f64,
+    /// 0: disks are copied.
+    pub(super) round: u32,
+    /// Of this round, in bytes.
+    pub(super) left: f64,
+    /// When the round began.
+    pub(super) began: f64,
+    /// How much longer the steps get the further away they are: where it is played often, it need not be exact.
+    pub(super) grain: f64,
+}
 
 impl Forecast {
     /// What will be with this policy; `bandwidth` is per second.
@@ -168,17 +184,28 @@ impl Course {
         speed: impl Fn(f64) -> f64,
         dirty: impl Fn(f64) -> f64,
     ) -> Self {
-        let mut ladder = Ladder::new(policy, load);
-        let most = measured.memory.as_u64() as f64;
-        let mut time = START.as_secs_f64();
-        let mut sent = 0.0;
+        let time = START.as_secs_f64();
         // Disks come first; the guest goes on writing to its memory, all of which is still to be sent.
-        let mut remaining = disks.as_u64() as f64;
-        let mut round = 0;
+        let start = Start { time, round: 0, left: disks.as_u64() as f64, began: time, grain: 0.0 };
+        Self::play_on(measured, start, Ladder::new(policy, load), speed, dirty)
+    }
+
+    /// The same from somewhere in the middle.
+    pub(super) fn play_on(
+        measured: &Measured,
+        start: Start,
+        mut ladder: Ladder,
+        speed: impl Fn(f64) -> f64,
+        dirty: impl Fn(f64) -> f64,
+    ) -> Self {
+        let most = measured.memory.as_u64() as f64;
+        let Start { mut time, mut round, left: mut remaining, .. } = start;
+        let mut sent = 0.0;
+        let mut midway = Some(start.began).filter(|_| round > 0);
         // A guest is stopped when its memory is sent, not before; and not waited for without an end.
         let mut wanted: Option<(f64, End)> = None;
         loop {
-            if round > 0 {
+            if round > 0 && midway.is_none() {
                 let fits = speed(time) * ladder.downtime().as_secs_f64();
                 if round >= MOST_ROUNDS {
                     // It goes on like that until its policy ends it.
@@ -196,10 +223,10 @@ impl Course {
                 }
             }
             // In steps in which the agent looks at it: the policy's times come in the middle of rounds.
-            let begun = time;
+            let begun = midway.take().unwrap_or(time);
             let mut left = remaining;
             while left >= 1.0 {
-                let step = (left / speed(time)).min(0.25);
+                let step = (left / speed(time)).min(((time - start.time) * start.grain).max(0.25));
                 sent += step * speed(time);
                 left -= step * speed(time);
                 time += step;
@@ -255,7 +282,7 @@ fn sample(time: f64, round: u32, remaining: f64) -> Progress {
 }
 
 /// Beyond what any clock counts it is all the same.
-fn seconds(time: f64) -> Duration {
+pub(super) fn seconds(time: f64) -> Duration {
     Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX)
 }
 

@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::migration::{Limits, Order, Progress, Record, Side, Statistics};
 
+mod outlook;
+
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -335,6 +337,7 @@ fn what_was_sent_before_counts_more_than_what_the_way_would_carry() {
             statistics: Some(statistics),
             pending: vec![],
             warnings: vec![],
+            story: Default::default(),
         }
     };
     let slowly = Limits { bandwidth: Some(ByteSize::mib(10)), ..Limits::default() };

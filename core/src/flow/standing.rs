@@ -101,6 +101,7 @@ mod tests {
             statistics: (side == Side::Source).then(Statistics::default),
             pending: vec![],
             warnings: vec![],
+            story: Default::default(),
         }
     }
 

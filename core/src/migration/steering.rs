@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
 use crate::convergence::{DOWNTIME, LONGEST};
 
 /// A change by hand of a live migration that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Steering {
     /// For how long QEMU may let the guest stand still, in place of what the policy says.
     Downtime(Duration),
     /// How much memory may be sent per second from now on; `None`: as much as goes. Disks keep the rate with which they began.
-    Bandwidth(Option<ByteSize>),
+    Bandwidth(#[serde(serialize_with = "crate::bytes::exact_if_known")] Option<ByteSize>),
     /// When the policy's last step is taken, counted from the beginning of libvirt's job.
     Deadline(Duration),
     /// As little memory is sent as can be, [`FLOOR`]. Ends when the guest is stopped so that the rest can be sent.

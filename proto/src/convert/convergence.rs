@@ -1,8 +1,9 @@
 use bytesize::ByteSize;
 use vmferry_core::{
     convergence::{Action, GuestLimits, May, Measured, Policy, Span, Step, Throttle, When},
+    direct::DirectEnd,
     domain_xml::metadata::limits::judged,
-    migration::{Limits, Steering},
+    migration::{Limits, Path, Steering, Streams},
 };
 
 use super::{Invalid, all, duration, invalid, wire_duration};
@@ -17,6 +18,12 @@ impl From<Limits> for v1::Limits {
         Self {
             policy: Some(limits.policy.into()),
             bandwidth_bytes_per_second: limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+            streams: limits.streams.into(),
+            path: match limits.path {
+                Path::Tunnel => v1::DataPath::Tunnel,
+                Path::Direct => v1::DataPath::Direct,
+            }
+            .into(),
         }
     }
 }
@@ -25,11 +32,37 @@ impl TryFrom<v1::Limits> for Limits {
     type Error = Invalid;
 
     fn try_from(limits: v1::Limits) -> Result<Self, Invalid> {
+        // Nobody's memory takes another way than was asked for: what is not known is refused.
+        let path = match v1::DataPath::try_from(limits.path) {
+            Ok(v1::DataPath::Unspecified | v1::DataPath::Tunnel) => Path::Tunnel,
+            Ok(v1::DataPath::Direct) => Path::Direct,
+            Err(_) => return Err(Invalid { field: "limits.path" }),
+        };
         let bandwidth = limits.bandwidth_bytes_per_second.map(ByteSize::b);
         if bandwidth.is_some_and(|bandwidth| bandwidth.as_u64() == 0) {
             return Err(Invalid { field: "limits.bandwidth_bytes_per_second" });
         }
-        Ok(Self { policy: limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default(), bandwidth })
+        // One who knows nothing of streams says 0.
+        let streams = match limits.streams {
+            0 => Streams::ONE,
+            streams => streams.try_into().map_err(invalid("limits.streams"))?,
+        };
+        let policy = limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default();
+        Ok(Self { policy, bandwidth, streams, path })
+    }
+}
+
+impl From<DirectEnd> for v1::DirectEnd {
+    fn from(DirectEnd { address, name }: DirectEnd) -> Self {
+        Self { address: address.to_string(), name }
+    }
+}
+
+impl TryFrom<v1::DirectEnd> for DirectEnd {
+    type Error = Invalid;
+
+    fn try_from(end: v1::DirectEnd) -> Result<Self, Invalid> {
+        Ok(Self { address: end.address.parse().map_err(invalid("direct.address"))?, name: end.name })
     }
 }
 
@@ -230,6 +263,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn who_says_nothing_of_the_way_has_one_stream_through_the_tunnel() {
+        let read = Limits::try_from(v1::Limits::default()).expect("what there was before");
+        assert_eq!((read.streams, read.path), (Streams::ONE, Path::Tunnel));
+        let limits = Limits { streams: 4.try_into().expect("some"), path: Path::Direct, ..Limits::default() };
+        assert_eq!(Limits::try_from(v1::Limits::from(limits.clone())), Ok(limits));
+    }
+
+    #[test]
+    fn a_way_that_is_not_known_is_no_other_way() {
+        let wire = v1::Limits::from(Limits::default());
+        for (wrong, field) in [
+            (v1::Limits { path: 9, ..wire.clone() }, "limits.path"),
+            (v1::Limits { streams: 17, ..wire.clone() }, "limits.streams"),
+        ] {
+            assert_eq!(Limits::try_from(wrong), Err(Invalid { field }));
+        }
+    }
 
     #[test]
     fn a_guests_limits_come_back_as_they_went() {

@@ -5,7 +5,7 @@ use vmferry_core::{
     domain_xml::Definition,
     migration::{
         Cause, Endpoint, Fallback, Kind, Mode, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown,
-        ShuttingDown, Side, Statistics,
+        ShuttingDown, Side, Statistics, Story,
     },
 };
 
@@ -184,6 +184,7 @@ impl From<Progress> for v1::Progress {
             stopped: progress.stopped,
             mode: v1::progress::Mode::from(progress.mode).into(),
             percent: progress.percent.into(),
+            forecast: progress.forecast.map(Into::into),
             shutting_down: progress.shutting_down.map(|ShuttingDown { elapsed, deadline }| progress::ShuttingDown {
                 elapsed: Some(wire_duration(elapsed)),
                 deadline: Some(wire_duration(deadline)),
@@ -208,6 +209,8 @@ impl TryFrom<v1::Progress> for Progress {
             stopped: progress.stopped,
             mode: progress.mode().into(),
             percent: progress.percent.try_into().map_err(invalid("progress.percent"))?,
+            // Whoever looks on sees the rest of a sample, too, if a newer agent foretells what this version does not know.
+            forecast: progress.forecast.and_then(|forecast| forecast.try_into().ok()),
             shutting_down: match progress.shutting_down {
                 None => None,
                 Some(progress::ShuttingDown { elapsed, deadline }) => Some(ShuttingDown {
@@ -328,6 +331,7 @@ impl From<Record> for v1::Migration {
             statistics: record.statistics.map(Into::into),
             pending: record.pending,
             warnings: record.warnings,
+            story: (record.story != Story::default()).then(|| record.story.into()),
         }
     }
 }
@@ -348,6 +352,7 @@ impl TryFrom<v1::Migration> for Record {
             statistics: migration.statistics.map(TryInto::try_into).transpose()?,
             pending: migration.pending,
             warnings: migration.warnings,
+            story: migration.story.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vmferry_core::{
-    migration::{Order, Progress},
+    migration::{Order, Path, Progress},
     reason::Reason,
 };
 
@@ -18,13 +18,26 @@ pub(super) fn fault(order: &Order, error: JobError) -> Fault {
         }
         JobError::NotConverging { last } => Fault::new(Reason::NotConverging, not_converging(order, &last)),
         JobError::BeforeHandover { message } => {
-            Fault::new(Reason::MigrationFailed, format!("{name} could not be moved to {to}: {message}"))
+            Fault::new(Reason::MigrationFailed, format!("{name} could not be moved to {to}: {message}{}", way(order)))
         }
         JobError::Handover { message } => {
             Fault::new(Reason::HandoverFailed, format!("{name} could not be handed over to {to}: {message}"))
         }
         JobError::Libvirt(error) => error.into(),
     }
+}
+
+/// What QEMU's own connections take, if the guest was to move by them: the network between the hosts may not let them through.
+fn way(order: &Order) -> String {
+    if order.limits.path != Path::Direct {
+        return String::new();
+    }
+    let (from, to) = (&order.source.host, &order.destination.host);
+    format!(
+        "; on the direct path QEMU of {from} connects to direct.address of {to}, at ports that libvirt of {to} takes from \
+         migration_port_min to migration_port_max of its qemu.conf (49152 to 49215 unless they are set there): see that no \
+         firewall is in the way and that both trust each other's certificates, or migrate without --path direct"
+    )
 }
 
 /// How it stood when its policy gave it up, and what would help.

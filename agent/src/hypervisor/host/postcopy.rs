@@ -12,7 +12,7 @@ use vmferry_core::{
 use super::LibvirtHost;
 use crate::{
     hypervisor::Fault,
-    libvirt::{JobOrder, Standing, Way},
+    libvirt::{JobOrder, Lifeline, Standing},
     tunnel::{self, Listeners},
 };
 
@@ -32,8 +32,7 @@ impl LibvirtHost {
         Ok(JobOrder {
             instance: order.instance,
             libvirt_socket: tunnel::libvirt_socket(order.id),
-            memory_socket: tunnel::memory_socket(order.id),
-            disk_socket: tunnel::disk_socket(order.id),
+            way: self.way(order).await?,
             transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
             memory: self.domain(order).await?.definition.memory,
             definitions: None,
@@ -42,7 +41,7 @@ impl LibvirtHost {
     }
 
     /// The way to the destination.
-    pub(super) fn way(&self, order: &Order) -> Arc<dyn Way> {
+    pub(super) fn lifeline(&self, order: &Order) -> Arc<dyn Lifeline> {
         Arc::new(ToDestination { listeners: Arc::clone(&self.listeners), order: order.clone() })
     }
 }
@@ -52,9 +51,17 @@ struct ToDestination {
     order: Order,
 }
 
-impl Way for ToDestination {
+impl Lifeline for ToDestination {
     fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.listeners.reach(&self.order.destination))
+    }
+
+    fn carries_memory(&self) -> bool {
+        self.listeners.carries_memory(self.order.id)
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {
+        Box::pin(self.listeners.standing(&self.order))
     }
 
     fn renew(&self) -> BoxFuture<'_, Result<Standing, String>> {

@@ -1,13 +1,16 @@
 //! The one call, on a thread of its own.
 
-use std::{convert::Infallible, fmt::Write as _, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc, thread};
+use std::{
+    convert::Infallible, ffi::CStr, fmt::Write as _, net::IpAddr, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc,
+    thread,
+};
 
 use tokio::sync::oneshot;
 use virt::connect::Connect;
 use virt_sys as sys;
-use vmferry_core::convergence::Throttle;
+use vmferry_core::{convergence::Throttle, direct::DirectEnd};
 
-use super::{Definitions, JobOrder, steer::whole_mib};
+use super::{Definitions, JobOrder, Way, steer::whole_mib};
 use crate::libvirt::{
     Error, Fault, Libvirt,
     connection::is_alive,
@@ -100,12 +103,8 @@ fn in_thread(
         }
     };
     let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
-    let memory_uri = format!("unix://{}", socket_uri(&order.memory_socket));
-    let disk_uri = format!("unix://{}", socket_uri(&order.disk_socket));
-    let mut parameters = vec![(sys::VIR_MIGRATE_PARAM_URI, Parameter::Text(&memory_uri))];
-    if !order.transfer.copied.is_empty() {
-        parameters.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, Parameter::Text(&disk_uri)));
-    }
+    let places = order.way.places(!order.transfer.copied.is_empty());
+    let mut parameters: Vec<_> = places.iter().map(|(name, place)| (*name, Parameter::Text(place))).collect();
     let copied = order.transfer.copied.iter();
     parameters.extend(copied.map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, Parameter::Text(disk))));
     if let Some(Definitions { live, persistent }) = &order.definitions {
@@ -114,10 +113,17 @@ fn in_thread(
     }
     if let Some(bandwidth) = order.limits.bandwidth {
         parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH, Parameter::Number(whole_mib(bandwidth))));
+        if order.limits.policy.may_postcopy() {
+            parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, Parameter::Number(whole_mib(bandwidth))));
+        }
     }
     if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, Parameter::Percent(increment)));
+    }
+    if order.limits.streams.are_several() {
+        let streams = Parameter::Count(order.limits.streams.get().into());
+        parameters.push((sys::VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, streams));
     }
     let flags = match begin {
         Begin::Afresh => order.flags(),
@@ -136,6 +142,33 @@ fn in_thread(
     let _ = watched.blocking_recv();
 }
 
+impl Way {
+    /// What libvirt is told of it.
+    fn places(&self, has_disks: bool) -> Vec<(&'static CStr, String)> {
+        match self {
+            Self::Tunnel { memory_socket, disk_socket } => {
+                let mut places = vec![(sys::VIR_MIGRATE_PARAM_URI, format!("unix://{}", socket_uri(memory_socket)))];
+                if has_disks {
+                    places.push((sys::VIR_MIGRATE_PARAM_DISKS_URI, format!("unix://{}", socket_uri(disk_socket))));
+                }
+                places
+            }
+            // Disks go to the same address without being told.
+            Self::Direct(DirectEnd { address, name }) => {
+                let host = match address {
+                    IpAddr::V4(v4) => v4.to_string(),
+                    IpAddr::V6(v6) => format!("[{v6}]"),
+                };
+                vec![
+                    (sys::VIR_MIGRATE_PARAM_URI, format!("tcp://{host}")),
+                    (sys::VIR_MIGRATE_PARAM_LISTEN_ADDRESS, address.to_string()),
+                    (sys::VIR_MIGRATE_PARAM_TLS_DESTINATION, name.clone()),
+                ]
+            }
+        }
+    }
+}
+
 /// A path as it stands in a URI: libvirt decodes it.
 pub(in crate::libvirt) fn socket_uri(path: &Path) -> String {
     let mut text = String::new();
@@ -152,7 +185,37 @@ pub(in crate::libvirt) fn socket_uri(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytesize::ByteSize;
+    use vmferry_core::{
+        disk::{Sharing, Transfer},
+        migration::Limits,
+    };
+
     use super::*;
+
+    #[test]
+    fn what_goes_directly_goes_by_tls_only_and_to_who_has_the_name() {
+        let order = |way| JobOrder {
+            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("a UUID"),
+            libvirt_socket: "/l".into(),
+            way,
+            transfer: Transfer { sharing: Sharing::Unneeded, copied: vec![] },
+            memory: ByteSize::gib(1),
+            definitions: None,
+            limits: Limits { streams: 4.try_into().expect("some"), ..Limits::default() },
+        };
+        let tunnel = Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() };
+        let direct = |address: &str| {
+            Way::Direct(DirectEnd { address: address.parse().expect("an address"), name: "node-31".into() })
+        };
+        let places = |way: &Way| way.places(true).into_iter().map(|(_, place)| place).collect::<Vec<_>>();
+        assert_eq!(places(&tunnel), ["unix:///m", "unix:///d"]);
+        assert_eq!(places(&direct("10.0.0.31")), ["tcp://10.0.0.31", "10.0.0.31", "node-31"]);
+        assert_eq!(places(&direct("fd00::31")), ["tcp://[fd00::31]", "fd00::31", "node-31"]);
+        let with = |way, flag| order(way).flags() & flag != 0;
+        assert!(!with(tunnel.clone(), sys::VIR_MIGRATE_TLS) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_TLS));
+        assert!(with(tunnel, sys::VIR_MIGRATE_PARALLEL) && with(direct("10.0.0.31"), sys::VIR_MIGRATE_PARALLEL));
+    }
 
     #[test]
     fn a_path_cannot_break_out_of_its_uri() {

@@ -1,6 +1,13 @@
 //! What a job needs that may be switched to postcopy: a way that is there when it is, and is made anew when it breaks.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::future::BoxFuture;
@@ -38,9 +45,13 @@ pub enum Standing {
 }
 
 /// The way to the destination. Errors are sentences.
-pub trait Way: Send + Sync {
+pub trait Lifeline: Send + Sync {
     /// Whether it is there just now.
     fn is_there(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// Whether memory still has the way that it had: what is sent over it arrives, however late.
+    fn carries_memory(&self) -> bool;
+    /// How far the guest is there.
+    fn standing(&self) -> BoxFuture<'_, Result<Standing, String>>;
     /// Makes it anew: what is left of it is cut at both ends.
     fn renew(&self) -> BoxFuture<'_, Result<Standing, String>>;
 }
@@ -60,8 +71,10 @@ pub type OnSwitch = Arc<dyn Fn(Switch) -> BoxFuture<'static, Result<(), String>>
 /// What a job needs for its switch to postcopy.
 #[derive(Clone)]
 pub(super) struct Crossing {
-    pub(super) way: Arc<dyn Way>,
-    pub(super) remember: OnSwitch,
+    pub(super) lifeline: Arc<dyn Lifeline>,
+    remember: OnSwitch,
+    /// It was remembered that the guest may be switched.
+    begun: Arc<AtomicBool>,
     /// The guest has been switched.
     pub(super) switched: CancellationToken,
 }
@@ -84,12 +97,27 @@ enum Mended {
 
 impl Crossing {
     /// `switched`: the guest has been, by another process of this agent.
-    pub(super) fn new(way: Arc<dyn Way>, remember: OnSwitch, switched: bool) -> Self {
-        let crossing = Self { way, remember, switched: CancellationToken::new() };
+    pub(super) fn new(lifeline: Arc<dyn Lifeline>, remember: OnSwitch, switched: bool) -> Self {
+        let begun = Arc::new(AtomicBool::new(switched));
+        let crossing = Self { lifeline, remember, begun, switched: CancellationToken::new() };
         if switched {
             crossing.switched.cancel();
         }
         crossing
+    }
+
+    /// Before QEMU is told to switch: from now on it may at any moment.
+    pub(super) async fn begins(&self) -> Result<(), String> {
+        (self.remember)(Switch::Begins).await?;
+        self.begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// It did not, and will not.
+    pub(super) async fn stayed(&self) -> Result<(), String> {
+        (self.remember)(Switch::Stayed).await?;
+        self.begun.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes the call, and after a postcopy's way broke, makes it again until the job is over. What is returned with it keeps the
@@ -141,6 +169,19 @@ impl Crossing {
         loop {
             match libvirt.sighting(id).await {
                 Ok(Sighting::Departing) => self.switched.cancel(),
+                Ok(Sighting::Running) if self.begun.load(Ordering::Relaxed) => {
+                    // QEMU was told to, and the job broke before it did.
+                    if let Err(error) = self.stayed().await {
+                        tracing::warn!(%id, "it is not remembered that the guest stayed: {error}");
+                    }
+                    return Mended::Over;
+                }
+                Ok(Sighting::Absent | Sighting::Shutoff) if self.switched.is_cancelled() => {
+                    return match self.lifeline.standing().await {
+                        Ok(Standing::Complete) => Mended::Complete,
+                        _ => Mended::Over,
+                    };
+                }
                 Ok(_) => return Mended::Over,
                 // A libvirt that does not answer has not let go of the guest.
                 Err(_) if self.switched.is_cancelled() => {}
@@ -148,7 +189,17 @@ impl Crossing {
             }
             let _ = events.send(Event::Broken(true));
             sleep(delays.next().unwrap_or(MOST)).await;
-            match self.way.renew().await {
+            // A way that was only silent for a while carries on by itself, and libvirt sees to the end. What is cut has to be taken up
+            // again, which a QEMU cannot do that waits for memory itself.
+            let standing = match self.lifeline.standing().await {
+                Ok(Standing::Incomplete) if self.lifeline.carries_memory() => {
+                    let _ = events.send(Event::Broken(false));
+                    continue;
+                }
+                Ok(Standing::Incomplete) => self.lifeline.renew().await,
+                other => other,
+            };
+            match standing {
                 Ok(Standing::Incomplete) => return Mended::Renewed,
                 Ok(Standing::Complete) => return Mended::Complete,
                 Ok(Standing::Gone) => return Mended::Over,

@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
 use virt_sys as sys;
 use vmferry_core::{
-    convergence::{Action, Ladder},
+    convergence::{Action, Foresight, Ladder},
     id::InstanceId,
     migration::{FLOOR, Limits, Progress, Steering},
 };
 
 use super::{
-    Libvirt, SteeringError,
-    crossing::{Crossing, Switch},
+    Libvirt, OnDeed, SteeringError,
+    crossing::Crossing,
     helm::{Held, Told},
 };
 use crate::libvirt::{
@@ -39,6 +39,12 @@ const MOST_MIB: u64 = i64::MAX.cast_unsigned() >> 20;
 pub(super) struct Usual {
     downtime_millis: u64,
     bandwidth_mib: u64,
+}
+
+/// Where it is told what is done.
+pub(super) struct Reports {
+    pub(super) deed: OnDeed,
+    pub(super) foresight: Foresight,
 }
 
 /// At the wheel of one job.
@@ -61,6 +67,7 @@ pub(super) struct Steersman {
     may_postcopy: bool,
     /// What was tried to change, and is to be put back.
     changed: Changed,
+    reports: Reports,
     ending: Ending,
 }
 
@@ -96,6 +103,7 @@ impl Steersman {
         instance: InstanceId,
         ladder: Ladder,
         limits: &Limits,
+        reports: Reports,
         ending: Ending,
         crossing: Crossing,
     ) -> Self {
@@ -113,8 +121,10 @@ impl Steersman {
             wants_postcopy: false,
             may_postcopy: limits.policy.may_postcopy(),
             changed: Changed::default(),
+            reports,
             ending,
         };
+        steersman.reports.foresight.show(&steersman.ladder);
         // A guest that was switched to postcopy has been handed over.
         if !steersman.is_switched() {
             steersman.tell_downtime().await;
@@ -159,29 +169,42 @@ impl Steersman {
         }
         match self.ladder.see(sample) {
             Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
-            Some(Action::Abort) => self.ending.give_up.cancel(),
+            Some(Action::Abort) => self.give_up(),
             Some(Action::Postcopy) => self.wants_postcopy = true,
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
+        self.reports.foresight.show(&self.ladder);
         self.tell_downtime().await;
         // Disks are copied before memory is sent: there is nothing to switch to before.
-        if self.wants_postcopy
-            && sample.round > 0
-            && let Err(error) = self.switch().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+        if self.wants_postcopy && sample.round > 0 {
+            match self.switch().await {
+                Ok(()) => (self.reports.deed)(Action::Postcopy),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not switched to postcopy yet, as its policy has it");
+                }
+            }
         }
         let Suspend::Wanted(since) = self.suspend else { return };
         // While disks are copied the guest would stand still for all of them, and it may write faster than they are.
         if sample.round == 0 {
             if sample.elapsed > since * 2 {
-                self.ending.give_up.cancel();
+                self.give_up();
             }
-        } else if !self.is_over()
-            && let Err(error) = self.suspend().await
-        {
-            tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+        } else if !self.is_over() {
+            match self.suspend().await {
+                Ok(()) => (self.reports.deed)(Action::Suspend),
+                Err(error) => {
+                    tracing::warn!(id = %self.instance, %error, "the guest is not stopped yet, as its policy has it");
+                }
+            }
         }
+    }
+
+    fn give_up(&self) {
+        if !self.ending.give_up.is_cancelled() {
+            (self.reports.deed)(Action::Abort);
+        }
+        self.ending.give_up.cancel();
     }
 
     async fn answer(&mut self, Told { steering, answer }: Told) {
@@ -199,8 +222,13 @@ impl Steersman {
     async fn tell(&mut self, steering: Steering) -> Result<(), SteeringError> {
         let (last, _) = self.last;
         let is_handed_over = last.stopped && self.suspend != Suspend::Done;
-        if is_handed_over || self.is_over() || self.is_switched() {
-            return Err(SteeringError::TooLate);
+        match steering {
+            // What follows a guest may still be sent faster or slower.
+            Steering::Bandwidth(bandwidth) if self.is_switched() => {
+                return self.set_postcopy_bandwidth(bandwidth).await;
+            }
+            _ if is_handed_over || self.is_over() || self.is_switched() => return Err(SteeringError::TooLate),
+            _ => {}
         }
         if last.round == 0 {
             return Err(SteeringError::TooEarly);
@@ -236,8 +264,12 @@ impl Steersman {
         if self.told == Some(downtime) {
             return;
         }
-        if let Err(error) = self.set_downtime(downtime).await {
-            tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime");
+        let is_first = self.told.is_none();
+        match self.set_downtime(downtime).await {
+            // With which it begins is no news.
+            Ok(()) if is_first => {}
+            Ok(()) => (self.reports.deed)(Action::Downtime(downtime)),
+            Err(error) => tracing::debug!(id = %self.instance, %error, "QEMU was not told the downtime"),
         }
     }
 
@@ -261,6 +293,14 @@ impl Steersman {
         self.changed.bandwidth = true;
         let set = move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, 0)?);
         self.of_guest("set the migration bandwidth of", set).await
+    }
+
+    async fn set_postcopy_bandwidth(&self, bandwidth: Option<ByteSize>) -> Result<(), SteeringError> {
+        // To QEMU, nothing is no limit.
+        let mib = bandwidth.map_or(0, whole_mib);
+        let set =
+            move |domain: &Domain| Ok(domain.migrate_set_max_speed(mib, sys::VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)?);
+        Ok(self.of_guest("set the postcopy bandwidth of", set).await?)
     }
 
     /// Ends a pause.
@@ -288,27 +328,27 @@ impl Steersman {
 
     /// Has the guest go on where it arrives. Only while the way there is known to be good: from then on the guest needs both hosts.
     async fn switch(&mut self) -> Result<(), SteeringError> {
-        let whether = self.crossing.way.is_there();
+        let whether = self.crossing.lifeline.is_there();
         let there =
             timeout(WAY_LIMIT, whether).await.unwrap_or_else(|_| Err(format!("no answer within {WAY_LIMIT:?}")));
         there.map_err(SteeringError::Way)?;
         if self.is_paused {
             self.speed_up().await?;
         }
-        (self.crossing.remember)(Switch::Begins).await.map_err(SteeringError::Way)?;
+        self.crossing.begins().await.map_err(SteeringError::Way)?;
         if self.is_over() {
-            (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+            self.crossing.stayed().await.map_err(SteeringError::Way)?;
             return Err(SteeringError::TooLate);
         }
         match self.of_guest("switch to postcopy", ffi::start_postcopy).await {
             Ok(()) => {
-                self.crossing.switched.cancel();
-                tracing::info!(id = %self.instance, "the guest goes on on its destination; the rest follows");
+                self.wants_postcopy = false;
+                tracing::info!(id = %self.instance, "QEMU is told to let the guest go on on its destination; the rest follows");
                 Ok(())
             }
             // Whether it was is not known: it is looked at again, with the next sample or after the job.
             Err(error @ Error::Refused { .. }) => {
-                (self.crossing.remember)(Switch::Stayed).await.map_err(SteeringError::Way)?;
+                self.crossing.stayed().await.map_err(SteeringError::Way)?;
                 Err(error.into())
             }
             Err(error) => Err(error.into()),

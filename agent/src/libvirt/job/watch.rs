@@ -7,6 +7,7 @@ use std::{
 
 use bytesize::ByteSize;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
 use vmferry_core::migration::{Mode, Progress, Statistics};
 
@@ -23,16 +24,17 @@ pub(super) struct Observed<F> {
     last: Option<Progress>,
     handed_over: bool,
     mode: Mode,
+    switched: CancellationToken,
     completed: Option<Statistics>,
 }
 
 impl<F: Fn(Progress)> Observed<F> {
-    /// `switched`: the guest has been switched to postcopy already.
+    /// `switched` is cancelled when the guest is switched to postcopy, or was before.
     pub(super) fn new(
         events: mpsc::UnboundedReceiver<Event>,
         progress: F,
         stopped: Arc<Notify>,
-        switched: bool,
+        switched: CancellationToken,
     ) -> Self {
         Self {
             events,
@@ -42,8 +44,9 @@ impl<F: Fn(Progress)> Observed<F> {
             samples: None,
             began: Instant::now(),
             last: None,
-            handed_over: switched,
-            mode: if switched { Mode::Broken } else { Mode::Precopy },
+            handed_over: switched.is_cancelled(),
+            mode: if switched.is_cancelled() { Mode::Broken } else { Mode::Precopy },
+            switched,
             completed: None,
         }
     }
@@ -133,6 +136,7 @@ impl<F: Fn(Progress)> Observed<F> {
             Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail } if is_handover(detail) => {
                 if detail == sys::VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY {
                     self.mode = Mode::Postcopy;
+                    self.switched.cancel();
                 }
                 self.handed_over = true;
                 self.stopped.notify_one();

@@ -7,6 +7,7 @@ use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, VifSight},
+    convergence::Action,
     disk::{Sharing, Transfer},
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
     id::{HostName, InstanceId, MigrationId},
@@ -18,7 +19,7 @@ use vmferry_core::{
 };
 
 use super::{
-    disks, filter, network,
+    disks, filter, measure, network,
     world::{Place, Trouble, World},
 };
 
@@ -96,6 +97,9 @@ impl Hypervisor for Fake {
         let facts = SourceFacts {
             host: self.host.clone(),
             kind: order.kind,
+            limits: order.limits.clone(),
+            direct: None,
+            qemu_version: 7_002_000,
             state,
             persistent: true,
             saved: false,
@@ -159,6 +163,8 @@ impl Hypervisor for Fake {
             lacks_emulator: false,
             sight,
             qemu_version: 7_002_000,
+            limits: Default::default(),
+            direct: None,
             postcopy: None,
         };
         self.step("reading the host", || facts).await
@@ -213,7 +219,7 @@ impl Hypervisor for Fake {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        _: Control,
+        control: Control,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
@@ -230,6 +236,9 @@ impl Hypervisor for Fake {
                 // libvirt takes back what it began.
                 self.world.set("destination", None);
             })?;
+        control.foresight.show(&control.ladder);
+        measure::samples().into_iter().for_each(|sample| (control.progress)(sample));
+        (control.deed)(Action::Downtime(Duration::from_millis(100)));
         let handover = || {
             self.world.set("source", None);
             self.world.set("destination", Some((Sighting::Running, true)));

@@ -86,6 +86,8 @@ pub(super) struct Facts {
     pub(super) receiving: BTreeSet<MigrationId>,
     /// Migrations whose images were all received.
     pub(super) complete: BTreeSet<MigrationId>,
+    /// Whether nobody can say what the guest writes to.
+    pub(super) is_unmeasurable: bool,
 }
 
 /// Everything that outlives an agent's process.
@@ -122,6 +124,7 @@ impl World {
                 .collect(),
             receiving: BTreeSet::new(),
             complete: BTreeSet::new(),
+            is_unmeasurable: false,
         };
         Arc::new(Self { journals: journals.to_owned(), facts: Mutex::new(facts), death: Arc::default() })
     }
@@ -191,6 +194,11 @@ impl World {
             facts.receiving.clear();
         }
         facts.domains.retain(|_, (sighting, _)| *sighting != Sighting::Arriving);
+    }
+
+    /// From now on nobody can say what the guest writes to.
+    pub(crate) fn hide_load(&self) {
+        self.facts().is_unmeasurable = true;
     }
 
     /// From now on nobody hears this host's agent.

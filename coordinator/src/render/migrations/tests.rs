@@ -68,6 +68,8 @@ fn one_with_both_halves() {
       "instance_id": "ed831ace-39ef-4960-8bae-a035d292c305",
       "policy": "default",
       "bandwidth_bytes_per_second": null,
+      "streams": 1,
+      "path": "tunnel",
       "phase": "migrate",
       "outcome": "completed",
       "started": "2026-11-22T00:00:00Z",
@@ -80,6 +82,9 @@ fn one_with_both_halves() {
       "rounds": 2,
       "cause": null,
       "warnings": [],
+      "forecast": null,
+      "events": [],
+      "timeline": null,
       "source": {
         "host": "node-28",
         "address": "192.0.2.10:7443",
@@ -156,4 +161,46 @@ fn an_open_one_says_how_to_end_it() {
 
     destination: node-31 has no record of it, or could not be asked
     ");
+}
+
+#[test]
+fn what_was_foreseen_stands_beside_what_came_of_it() {
+    let migration = crate::render::report::tests::told();
+    let text = show(&migration, migration.started());
+    let (_, story) = text.split_once("rounds\n").expect("the figures");
+    let (story, _) = story.split_once("\nsource:").expect("the halves");
+    insta::assert_snapshot!(story, @"
+
+    forecast: made after 1.05 s: 200.0 MiB ever written to, web writes to 25.0 MiB/s, sent 150.0 MiB/s as former moves were
+                   FORECAST                            ACTUAL     FACTOR
+      total time   1.95 s (1.32 s to 5.65 s)           1.92 s     × 0.98
+      transferred  238.9 MiB (216.8 MiB to 396.9 MiB)  268.0 MiB  × 1.12
+      downtime     97 ms (65 ms to 101 ms)             74 ms      × 0.76
+      rounds       3 (3 to 7)                          2          × 0.67
+
+    events
+      AFTER   BY                                   WHAT
+      700 ms  policy                               the guest may stand still for 100 ms
+      1.20 s  vmferry://example/coordinator/<ops>  1.0 GiB/s of memory may be sent
+
+    timeline  7 samples; its picture: vmferry report 0190f5fe-7c00-7a00-8abc-012345678901 --html --file FILE
+    ");
+    let document = crate::render::json(&show_document(&migration, migration.started()));
+    let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+    let forecast = &document["forecast"];
+    assert_eq!(
+        (&forecast["made_after_ms"], &forecast["rate_from"]),
+        (&1_050.into(), &"former_moves".into()),
+        "{forecast}"
+    );
+    assert_eq!(forecast["actual_by_likely"]["transferred"], 1.122, "{forecast}");
+    let [first, second] = document["events"].as_array().expect("events").as_slice() else { panic!("{document}") };
+    assert_eq!(
+        (&first["by"], &first["after_ms"], &first["max_downtime_ms"]),
+        (&"policy".into(), &700.into(), &100.into())
+    );
+    assert_eq!((&second["what"], &second["bandwidth_bytes_per_second"]), (&"bandwidth".into(), &(1_u64 << 30).into()));
+    let timeline = &document["timeline"];
+    assert_eq!((&timeline["began_after_ms"], &timeline["points"][0]["elapsed_ms"]), (&20.into(), &250.into()));
+    assert_eq!(timeline["points"].as_array().map(Vec::len), Some(7));
 }

@@ -62,6 +62,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             statistics: None,
             pending: vec![],
             warnings: vec![],
+            story: Default::default(),
             order,
         };
         let id = record.order.id;
@@ -138,7 +139,10 @@ impl v1::migration_service_server::MigrationService for Agent {
         let active_only = request.into_inner().active_only;
         let world = self.world();
         let ours = world.records.iter().filter(|((host, _), _)| host == self.name).map(|(_, record)| record.clone());
-        let migrations = ours.filter(|record| !active_only || record.ended.is_none()).map(Into::into).collect();
+        // As agents do it.
+        let listed = |record| Record { story: Story::default(), ..record };
+        let migrations =
+            ours.filter(|record| !active_only || record.ended.is_none()).map(listed).map(Into::into).collect();
         Ok(Response::new(v1::ListMigrationsResponse { migrations }))
     }
 

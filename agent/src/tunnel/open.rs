@@ -1,18 +1,22 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio_util::sync::CancellationToken;
 
 /// What cuts a migration's streams: those that are open, or all for good. Clones are one.
 #[derive(Debug, Clone)]
-pub(super) struct Streams {
+pub(super) struct OpenStreams {
     closed: CancellationToken,
     open: Arc<Mutex<CancellationToken>>,
+    memory: Arc<AtomicUsize>,
 }
 
-impl Streams {
+impl OpenStreams {
     pub(super) fn new() -> Self {
         let closed = CancellationToken::new();
-        Self { open: Arc::new(Mutex::new(closed.child_token())), closed }
+        Self { open: Arc::new(Mutex::new(closed.child_token())), closed, memory: Arc::default() }
     }
 
     /// Cancelled when no more streams are to come.
@@ -23,6 +27,17 @@ impl Streams {
     /// For a stream that opens now: cancelled when it is to end.
     pub(super) fn one_more(&self) -> CancellationToken {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For a stream of memory, as long as it is open.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.fetch_add(1, Ordering::Relaxed);
+        Memory(Arc::clone(&self.memory))
+    }
+
+    /// Whether one is.
+    pub(super) fn carry_memory(&self) -> bool {
+        self.memory.load(Ordering::Relaxed) > 0
     }
 
     /// Cuts those that are open. Others may open.
@@ -38,18 +53,39 @@ impl Streams {
     }
 }
 
+/// An open stream of memory.
+#[derive(Debug)]
+pub(super) struct Memory(Arc<AtomicUsize>);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_open_is_cut_and_what_comes_is_not() {
-        let streams = Streams::new();
+        let streams = OpenStreams::new();
         let first = streams.one_more();
         streams.clone().cut();
         let second = streams.one_more();
         assert!(first.is_cancelled() && !second.is_cancelled() && !streams.closed().is_cancelled());
         streams.close();
         assert!(second.is_cancelled() && streams.closed().is_cancelled() && streams.one_more().is_cancelled());
+    }
+
+    #[test]
+    fn memory_has_a_way_for_as_long_as_a_stream_of_it_is_open() {
+        let streams = OpenStreams::new();
+        assert!(!streams.carry_memory());
+        let (one, other) = (streams.memory(), streams.clone().memory());
+        drop(one);
+        assert!(streams.carry_memory());
+        drop(other);
+        assert!(!streams.carry_memory());
     }
 }
