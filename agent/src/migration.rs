@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 use vmferry_core::{
-    agent::{CallError, Half, Rollback},
+    agent::{CallError, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
     migration::{Cause, Deed, Kind, Outcome, Phase, Side, Statistics, Steering},
@@ -291,6 +291,13 @@ impl<H: Hypervisor> Task<H> {
         if let Some(statistics) = state.statistics() {
             return Ok(statistics);
         }
+        if state.switched && state.outcome().is_none() {
+            let order = state.order().clone();
+            if self.host.sighting(order.instance).await.is_ok_and(|seen| seen == Sighting::Departing) {
+                return self.resume(&order).await;
+            }
+        }
+        let state = self.journal.state();
         self.refuse_if_over()?;
         if state.side() != Side::Source || !state.has_done(Phase::Pre) {
             return Err(self.out_of_order("the guest can move only from the source, after pre"));

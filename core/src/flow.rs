@@ -406,7 +406,14 @@ pub fn runner(
                  as it left them: remove what is left of it on {from} (virsh destroy {name}), start it on {to} (virsh start {name})"
             ),
         },
-        (Ok(_), Ok(Incomplete)) => Runner::Unknown {
+        (Ok(Paused | Arriving | Incomplete), Ok(Incomplete)) => Runner::Unknown {
+            reason: Reason::PostcopyUnfinished,
+            message: format!(
+                "{name} was switched to {to} with a part of its memory still on {from}, where it is paused (virsh domstate --reason {name}); \
+                 neither copy may be stopped"
+            ),
+        },
+        (Ok(Absent | Shutoff), Ok(Incomplete)) => Runner::Unknown {
             reason: Reason::PostcopyLost,
             message: format!(
                 "{name} waits on {to} for memory that was on {from} and is gone there: what was in its memory is lost; its disks are on \

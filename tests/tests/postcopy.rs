@@ -27,7 +27,7 @@ const BROKEN: Duration = Duration::from_secs(60);
 
 /// Two hosts that can, and a guest that writes so many MiB/s.
 fn up_with(rate: u32) -> Result<(Testbed, Guest)> {
-    // The packages set it; it is the machine's, there being one kernel for all hosts.
+    // As packaging/sysctl has it; it is the machine's, there being one kernel for all hosts.
     fs::write("/proc/sys/vm/unprivileged_userfaultfd", "1")?;
     let testbed = Testbed::up(Options::default())?;
     let guest = testbed.start(BootSectorGuest::new("web-1").dirtying(rate), SOURCE)?;
@@ -249,4 +249,39 @@ fn a_guest_is_not_switched_over_a_way_that_is_not_there() -> Result<()> {
     ensure!(testbed.runners("web-1")? == [SOURCE]);
     vmferry(&testbed, &["force-complete", moving.id(), "--how", "postcopy"])?.assert_ended(0, &[])?;
     arrives(&testbed, &guest, &before, moving)
+}
+
+#[test]
+fn a_guest_that_was_slowed_down_is_taken_up_again_and_a_reboot_does_not_bring_it_up_twice() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let before = Before::of(&testbed)?;
+    let source = testbed.host(SOURCE)?;
+    source.virsh(["autostart", "web-1"])?;
+    // Its policy slows the guest's CPUs down, which is no part of what is resumed.
+    let limits = ["--policy", "never-pause", "--bandwidth", SLOW, "--postcopy"];
+    let moving = Move::begin_with(&testbed, &guest, &limits)?;
+    vmferry(&testbed, &["force-complete", "web-1", "--how", "postcopy"])?.assert_ended(0, &[])?;
+    until_switched(&testbed)?;
+    let autostarts = |host: &str| -> Result<bool> {
+        let told = testbed.host(host)?.virsh(["dominfo", "web-1"])?;
+        Ok(told.lines().any(|line| line.starts_with("Autostart:") && line.ends_with("enable")))
+    };
+    ensure!(!autostarts(SOURCE)?, "a reboot of the source would bring it up there, too");
+    source.agent().kill()?;
+    arrives(&testbed, &guest, &before, moving)?;
+    ensure!(autostarts(DESTINATION)?, "it started with its host before");
+    Ok(())
+}
+
+#[test]
+fn a_destination_that_loses_power_with_half_of_a_guest_says_so_when_it_is_back() -> Result<()> {
+    let (testbed, guest) = up()?;
+    let moving = switched(&testbed, &guest)?;
+    let destination = testbed.host(DESTINATION)?;
+    destination.power_off()?;
+    destination.power_on()?;
+    let answer = moving.end(2 * BROKEN)?;
+    answer.assert_ended(6, &["POSTCOPY_LOST"])?;
+    ensure!(why(&testbed, SOURCE)?.contains("paused (post-copy"), "{}", why(&testbed, SOURCE)?);
+    Ok(())
 }

@@ -166,24 +166,20 @@ impl Libvirt {
 
     /// What is to be seen of the guest now.
     pub async fn sighting(&self, id: InstanceId) -> Result<Sighting, Error> {
-        let seen = self.read(format!("look for domain {id}"), move |connection| match lookup(connection, id)? {
-            Some(domain) => or_gone(Moment::read(&domain)),
-            None => Ok(None),
-        });
-        Ok(seen.await?.map_or(Sighting::Absent, |moment| moment.sighting()))
+        Ok(self.moment(id).await?.map_or(Sighting::Absent, |moment| moment.sighting()))
     }
 
     /// How far a guest is here that was switched to postcopy.
     pub async fn standing(&self, id: InstanceId) -> Result<Standing, Error> {
-        let seen = self.read(format!("look for domain {id}"), move |connection| match lookup(connection, id)? {
+        Ok(self.moment(id).await?.map_or(Standing::Gone, |moment| moment.standing()))
+    }
+
+    async fn moment(&self, id: InstanceId) -> Result<Option<Moment>, Error> {
+        self.read(format!("look for domain {id}"), move |connection| match lookup(connection, id)? {
             Some(domain) => or_gone(Moment::read(&domain)),
             None => Ok(None),
-        });
-        Ok(match seen.await? {
-            Some(moment) if moment.is_complete() => Standing::Complete,
-            Some(moment) if moment.sighting() != Sighting::Shutoff => Standing::Incomplete,
-            Some(_) | None => Standing::Gone,
         })
+        .await
     }
 
     /// Destroys what is left here of a guest that was switched to postcopy, all of which is on its destination. There being nothing is

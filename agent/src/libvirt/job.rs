@@ -248,7 +248,7 @@ async fn run(
         let mut steering = pin!(steersman.steer(samples, helm.hold()));
         let call = {
             let mut sampler = pin!(attend::sample(&libvirt, &order, &rounds, &sender));
-            let mut aborter = pin!(attend::abort(&libvirt, id, &end, &crossing.switched));
+            let mut aborter = pin!(attend::abort(&libvirt, id, &end, &crossing));
             loop {
                 tokio::select! {
                     call = &mut calling => break call,

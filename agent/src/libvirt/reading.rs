@@ -11,7 +11,7 @@ use vmferry_core::{
     instance::InstanceState,
 };
 
-use super::{Fault, ffi};
+use super::{Fault, Standing, ffi};
 
 /// libvirt's way to a domain's monitor may be taken this long by one call before we call the domain stuck.
 const STUCK_AFTER_MS: u64 = 2_000;
@@ -135,6 +135,8 @@ impl Moment {
         match (self.state, self.job) {
             (sys::VIR_DOMAIN_SHUTOFF, _) => InstanceState::Shutoff,
             (sys::VIR_DOMAIN_CRASHED, _) => InstanceState::Crashed,
+            // It runs on its destination.
+            (sys::VIR_DOMAIN_PAUSED, _) if self.is_departing() => InstanceState::Paused,
             // It arrives: until it runs here the guest runs on its source, and must not be seen running twice.
             (sys::VIR_DOMAIN_PAUSED, Some(Job::MigrationIn)) => InstanceState::Paused,
             (_, Some(Job::MigrationOut | Job::MigrationIn)) => InstanceState::Migrating,
@@ -150,19 +152,8 @@ impl Moment {
             return Sighting::Shutoff;
         }
         match self.state {
-            sys::VIR_DOMAIN_PAUSED
-                if matches!(self.reason, sys::VIR_DOMAIN_PAUSED_POSTCOPY | sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED) =>
-            {
-                Sighting::Departing
-            }
-            sys::VIR_DOMAIN_RUNNING
-                if matches!(
-                    self.reason,
-                    sys::VIR_DOMAIN_RUNNING_POSTCOPY | sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED
-                ) =>
-            {
-                Sighting::Incomplete
-            }
+            _ if self.is_departing() => Sighting::Departing,
+            sys::VIR_DOMAIN_RUNNING if self.is_incomplete() => Sighting::Incomplete,
             sys::VIR_DOMAIN_PAUSED if self.job == Some(Job::MigrationIn) && self.is_paused_to_arrive() => {
                 Sighting::Arriving
             }
@@ -172,9 +163,34 @@ impl Moment {
         }
     }
 
-    /// Whether it runs and all of its memory is here.
-    pub(super) fn is_complete(&self) -> bool {
-        self.sighting() == Sighting::Running && self.job.is_none()
+    fn is_departing(&self) -> bool {
+        let departs = matches!(self.reason, sys::VIR_DOMAIN_PAUSED_POSTCOPY | sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED);
+        self.active && self.state == sys::VIR_DOMAIN_PAUSED && departs
+    }
+
+    /// One that was paused meanwhile, and let go on, runs for another reason; one that did not need postcopy runs as one that has moved.
+    fn is_incomplete(&self) -> bool {
+        match self.reason {
+            sys::VIR_DOMAIN_RUNNING_POSTCOPY | sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED => true,
+            sys::VIR_DOMAIN_RUNNING_UNPAUSED | sys::VIR_DOMAIN_RUNNING_WAKEUP => self.job == Some(Job::MigrationIn),
+            _ => false,
+        }
+    }
+
+    /// How far a guest is here that was switched to postcopy.
+    pub(super) fn standing(&self) -> Standing {
+        let begun_anew = matches!(
+            self.reason,
+            sys::VIR_DOMAIN_RUNNING_BOOTED | sys::VIR_DOMAIN_RUNNING_RESTORED | sys::VIR_DOMAIN_RUNNING_FROM_SNAPSHOT
+        );
+        match self.sighting() {
+            Sighting::Absent | Sighting::Shutoff => Standing::Gone,
+            Sighting::Incomplete | Sighting::Arriving | Sighting::Departing => Standing::Incomplete,
+            Sighting::Running | Sighting::Paused if self.job == Some(Job::MigrationIn) => Standing::Incomplete,
+            // Somebody started it: its memory is another's.
+            Sighting::Running if begun_anew => Standing::Gone,
+            Sighting::Running | Sighting::Paused => Standing::Complete,
+        }
     }
 
     /// Starting up while QEMU is prepared, migration while it receives. Any other reason needs a guest that has run.
@@ -250,18 +266,23 @@ mod tests {
     fn a_guest_whose_memory_is_on_both_hosts_is_here_but_not_whole() {
         for reason in [sys::VIR_DOMAIN_PAUSED_POSTCOPY, sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED] {
             for job in [Some(Job::MigrationOut), None] {
-                assert_eq!(Moment { reason, job, ..PAUSED }.sighting(), Sighting::Departing);
+                let departing = Moment { reason, job, ..PAUSED };
+                assert_eq!((departing.sighting(), departing.state()), (Sighting::Departing, InstanceState::Paused));
             }
         }
         for reason in [sys::VIR_DOMAIN_RUNNING_POSTCOPY, sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED] {
             let running = Moment { state: sys::VIR_DOMAIN_RUNNING, reason, job: Some(Job::MigrationIn), ..PAUSED };
             assert_eq!(running.sighting(), Sighting::Incomplete);
-            assert!(!running.is_complete());
+            assert_eq!(running.standing(), Standing::Incomplete);
         }
         let moment = |reason, job| Moment { state: sys::VIR_DOMAIN_RUNNING, reason, job, ..PAUSED };
-        assert!(moment(sys::VIR_DOMAIN_RUNNING_MIGRATED, None).is_complete());
+        assert_eq!(moment(sys::VIR_DOMAIN_RUNNING_MIGRATED, None).standing(), Standing::Complete);
+        assert_eq!(moment(sys::VIR_DOMAIN_RUNNING_UNPAUSED, None).standing(), Standing::Complete);
         // Somebody paused it and let it go on, while its memory still came.
-        assert!(!moment(sys::VIR_DOMAIN_RUNNING_UNPAUSED, Some(Job::MigrationIn)).is_complete());
+        let unpaused = moment(sys::VIR_DOMAIN_RUNNING_UNPAUSED, Some(Job::MigrationIn));
+        assert_eq!((unpaused.sighting(), unpaused.standing()), (Sighting::Incomplete, Standing::Incomplete));
+        // Somebody started it anew.
+        assert_eq!(moment(sys::VIR_DOMAIN_RUNNING_BOOTED, None).standing(), Standing::Gone);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What goes on without a caller: taking up what another process left behind, and trying again what could not be done.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 use vmferry_core::{
     agent::{CallError, Sighting},
-    migration::{Cause, Order, Phase, Side},
+    migration::{Cause, Order, Phase, Side, Statistics},
     reason::Reason,
 };
 
@@ -16,6 +19,10 @@ use crate::{
     journal::Entry,
     phase::{self, Steps},
 };
+
+/// How long libvirt may take to decide whether a guest that arrives goes on here, and how often that is looked at.
+const UNDECIDED: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl<H: Hypervisor> Task<H> {
     /// Takes up a journal that another process of this agent left behind.
@@ -50,16 +57,20 @@ impl<H: Hypervisor> Task<H> {
 
     /// Where the guest ended up is for the flow to find out, from both hosts.
     async fn recover_job(&mut self, order: &Order) -> Result<(), CallError> {
-        if self.journal.state().statistics().is_some() || self.journal.state().cause().is_some() {
+        if self.journal.state().statistics().is_some() {
             return Ok(());
         }
+        let has_failed = self.journal.state().cause().is_some();
         if self.journal.state().switched {
             match self.seen(order).await {
-                Sighting::Departing => return self.resume(order).await,
-                // QEMU was told to, and the job broke before it did.
-                Sighting::Running => self.append(Entry::Stayed)?,
+                Sighting::Departing => return self.resume(order).await.map(drop),
+                // QEMU was told to, and the job broke before it did. After a failure somebody may have started it here by hand.
+                Sighting::Running | Sighting::Paused if !has_failed => self.append(Entry::Stayed)?,
                 _ => {}
             }
+        }
+        if has_failed {
+            return Ok(());
         }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
         self.append(Entry::Failed(self.restarted()))
@@ -76,23 +87,43 @@ impl<H: Hypervisor> Task<H> {
         }
     }
 
-    async fn resume(&mut self, order: &Order) -> Result<(), CallError> {
+    /// Sends what is left of a guest that was switched to postcopy. What fails of that is tried again for as long as anything is left.
+    pub(super) async fn resume(&mut self, order: &Order) -> Result<Statistics, CallError> {
         info!("{}: its postcopy is taken up again", order.instance_name);
         let (host, begun) = (Arc::clone(&self.host), Instant::now());
-        let (reports, steering, remembers) = self.steering();
-        let resumed = phase::migrate::resume(&*host, order, reports, steering);
-        let resumed = self.accompany(resumed, remembers).await;
-        self.measured(resumed, begun).map(drop)
+        loop {
+            let (reports, steering, remembers) = self.steering();
+            let resumed = phase::migrate::resume(&*host, order, reports, steering);
+            let resumed = self.accompany(resumed, remembers).await;
+            if let Err(fault) = &resumed
+                && matches!(fault.reason, Reason::LibvirtFailed | Reason::TunnelFailed)
+                && self.seen(order).await == Sighting::Departing
+            {
+                warn!("{}: its postcopy could not be taken up again yet: {fault}", order.instance_name);
+                sleep(AGAIN).await;
+                continue;
+            }
+            return self.measured(resumed, begun);
+        }
     }
 
     async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
-        let seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        let may_follow = order.limits.policy.may_postcopy() && self.journal.state().has_done(Phase::Pre);
+        let mut seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
+        if may_follow {
+            // The source asks how far the guest is here, and sends the rest.
+            self.host.grant_tunnel(order).map_err(|fault| self.call_error(fault))?;
+            let begun = Instant::now();
+            // It may have been switched just now: libvirt decides whether it goes on here.
+            while seen == Sighting::Arriving && begun.elapsed() < UNDECIDED {
+                sleep(LOOK_AGAIN).await;
+                seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
+            }
+        }
         match seen {
-            // It moved: post is still to come.
-            Sighting::Running | Sighting::Paused | Sighting::Shutoff => Ok(()),
-            // The source sends the rest, or will.
-            Sighting::Incomplete | Sighting::Departing => {
-                self.host.grant_tunnel(order).map_err(|fault| self.call_error(fault))
+            // It moved, or moves: post is still to come.
+            Sighting::Running | Sighting::Paused | Sighting::Shutoff | Sighting::Incomplete | Sighting::Departing => {
+                Ok(())
             }
             Sighting::Absent | Sighting::Arriving => self.give_up().await,
         }

@@ -34,6 +34,11 @@ pub async fn source(
         )
     })
     .await?;
+    // From a switch to postcopy on the guest runs on its destination: a reboot of this host must not bring it up here as well.
+    if order.limits.policy.may_postcopy() && order.kind == Kind::Live && host.autostart(order.instance).await? {
+        let undo = Undo::RestoreAutostart { instance: order.instance };
+        steps.take(undo, host.set_autostart(order.instance, false)).await?;
+    }
     steps.take(Undo::RemoveSockets, host.open_sockets(order, disk::sent(resolved).len())).await
 }
 

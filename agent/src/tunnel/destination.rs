@@ -214,7 +214,7 @@ fn wire_standing(standing: Standing) -> PostcopyStanding {
     match standing {
         Standing::Incomplete => PostcopyStanding::Incomplete,
         Standing::Complete => PostcopyStanding::Complete,
-        Standing::Gone => PostcopyStanding::Gone,
+        Standing::Gone | Standing::Unknown => PostcopyStanding::Gone,
     }
 }
 

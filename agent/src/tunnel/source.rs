@@ -164,16 +164,6 @@ impl Listeners {
         Ok(ByteSize::b(carried.into_iter().fold(0, u64::saturating_add)))
     }
 
-    /// Whether another host's agent can be reached. An error is a sentence.
-    pub async fn reach(&self, destination: &Endpoint) -> Result<(), String> {
-        let end = self.probing(destination);
-        let reached = async {
-            let mut tls = end.connect().await?;
-            tls.shutdown().await.map_err(|error| error.to_string())
-        };
-        timeout(OPEN_LIMIT, reached).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
-    }
-
     /// Cuts what streams of the migration are open, at both ends, and asks how far the guest is there. An error is a sentence.
     pub async fn renew(&self, order: &Order) -> Result<Standing, String> {
         if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
@@ -195,8 +185,13 @@ impl Listeners {
 
     async fn ask_standing(&self, order: &Order, channel: TunnelChannel) -> Result<Standing, String> {
         let end = self.end(order, channel, 0, OpenStreams::new()).map_err(|error| error.to_string())?;
-        let answer = timeout(OPEN_LIMIT, end.ask()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
-        match answer?.1.standing() {
+        let answer = timeout(OPEN_LIMIT, end.answer()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
+        let (_, response) = answer?;
+        if !response.refusal.is_empty() {
+            warn!("{}: {}", order.destination.host, response.refusal);
+            return Ok(Standing::Unknown);
+        }
+        match response.standing() {
             PostcopyStanding::Incomplete => Ok(Standing::Incomplete),
             PostcopyStanding::Complete => Ok(Standing::Complete),
             PostcopyStanding::Gone => Ok(Standing::Gone),

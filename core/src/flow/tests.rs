@@ -91,7 +91,8 @@ fn a_guest_whose_memory_is_on_both_hosts_is_left_alone() {
     for destination in [Absent, Shutoff] {
         assert_eq!(held(Some(Departing), Some(destination)), Reason::PostcopyLost, "{destination:?}");
     }
-    for source in [Absent, Shutoff, Paused] {
+    assert_eq!(held(Some(Paused), Some(Incomplete)), Reason::PostcopyUnfinished);
+    for source in [Absent, Shutoff] {
         assert_eq!(held(Some(source), Some(Incomplete)), Reason::PostcopyLost, "{source:?}");
     }
     assert_eq!(held(Some(Running), Some(Incomplete)), Reason::RunsTwice);

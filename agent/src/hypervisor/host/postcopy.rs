@@ -53,7 +53,15 @@ struct ToDestination {
 
 impl Lifeline for ToDestination {
     fn is_there(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(self.listeners.reach(&self.order.destination))
+        // Over a new connection, and whether it will take the rest over new ones.
+        Box::pin(async {
+            match self.listeners.standing(&self.order).await? {
+                Standing::Incomplete => Ok(()),
+                Standing::Complete | Standing::Gone | Standing::Unknown => {
+                    Err(format!("{} does not await the guest", self.order.destination.host))
+                }
+            }
+        })
     }
 
     fn carries_memory(&self) -> bool {

@@ -9,6 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vmferry_core::id::InstanceId;
 
+use super::crossing::Crossing;
 use crate::libvirt::{
     JobOrder, Libvirt,
     event::{self, Event},
@@ -73,11 +74,15 @@ pub(super) async fn abort(
     libvirt: &Libvirt,
     id: InstanceId,
     cancel: &CancellationToken,
-    switched: &CancellationToken,
+    crossing: &Crossing,
 ) -> Infallible {
     cancel.cancelled().await;
-    // From the switch to postcopy on there is no way back.
-    while !switched.is_cancelled() {
+    loop {
+        // From the moment on in which QEMU is told to switch to postcopy there is no way back, unless it turns out that it did not.
+        if crossing.has_begun() {
+            sleep(ABORT_REPEAT).await;
+            continue;
+        }
         match libvirt.abort_job(id).await {
             Ok(()) => sleep(ABORT_REPEAT).await,
             Err(error) => {
@@ -86,5 +91,4 @@ pub(super) async fn abort(
             }
         }
     }
-    std::future::pending().await
 }

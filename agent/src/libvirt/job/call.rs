@@ -103,11 +103,13 @@ fn in_thread(
         }
     };
     let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
-    let places = order.way.places(!order.transfer.copied.is_empty());
+    // Of a guest that is resumed disks and definition are where they shall be, and nothing is slowed down any more.
+    let is_afresh = begin == Begin::Afresh;
+    let places = order.way.places(is_afresh && !order.transfer.copied.is_empty());
     let mut parameters: Vec<_> = places.iter().map(|(name, place)| (*name, Parameter::Text(place))).collect();
-    let copied = order.transfer.copied.iter();
+    let copied = order.transfer.copied.iter().filter(|_| is_afresh);
     parameters.extend(copied.map(|disk| (sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, Parameter::Text(disk))));
-    if let Some(Definitions { live, persistent }) = &order.definitions {
+    if let Some(Definitions { live, persistent }) = order.definitions.as_ref().filter(|_| is_afresh) {
         parameters.push((sys::VIR_MIGRATE_PARAM_DEST_XML, Parameter::Text(live)));
         parameters.push((sys::VIR_MIGRATE_PARAM_PERSIST_XML, Parameter::Text(persistent)));
     }
@@ -117,11 +119,11 @@ fn in_thread(
             parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, Parameter::Number(whole_mib(bandwidth))));
         }
     }
-    if let Some(Throttle { initial, increment }) = order.limits.policy.throttle() {
+    if let Some(Throttle { initial, increment }) = order.limits.policy.throttle().filter(|_| is_afresh) {
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, Parameter::Percent(initial)));
         parameters.push((sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, Parameter::Percent(increment)));
     }
-    if order.limits.streams.are_several() {
+    if is_afresh && order.limits.streams.are_several() {
         let streams = Parameter::Count(order.limits.streams.get().into());
         parameters.push((sys::VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, streams));
     }

@@ -30,6 +30,8 @@ const MOST: Duration = Duration::from_secs(5);
 /// And from one to the next.
 const TRY_AGAIN: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(250)).with_max_delay(MOST).without_max_times();
+/// How long the destination may take to know what the source knows.
+const BEHIND: Duration = Duration::from_secs(60);
 /// How often it is said that it still is.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,8 @@ pub enum Standing {
     Complete,
     /// It does not run there any more.
     Gone,
+    /// That host knows nothing of the migration, or nothing any more.
+    Unknown,
 }
 
 /// The way to the destination. Errors are sentences.
@@ -113,6 +117,11 @@ impl Crossing {
         Ok(())
     }
 
+    /// Whether QEMU was told to, or may have been.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// It did not, and will not.
     pub(super) async fn stayed(&self) -> Result<(), String> {
         (self.remember)(Switch::Stayed).await?;
@@ -135,17 +144,21 @@ impl Crossing {
             Begin::Afresh => call::make(libvirt, order, events, begin).await,
             Begin::Resuming => (Call::Failed(not_resumed()), None),
         };
-        while matches!(call, Call::Failed(_) | Call::Lost(_) | Call::Unconnected(_)) {
+        while !matches!(call, Call::Succeeded) {
+            if let Call::Failed(fault) | Call::Lost(fault) | Call::Unasked(fault) = &call
+                && self.switched.is_cancelled()
+            {
+                tracing::warn!(%id, "the rest of the guest could not be sent: {}", fault.message);
+            }
             match self.mend(libvirt, id, events, &mut delays).await {
                 Mended::Over => break,
                 Mended::Renewed => (call, watching) = call::make(libvirt, order, events, Begin::Resuming).await,
                 Mended::Complete => {
                     tracing::info!(%id, "all of the guest is on its destination; what is left here goes");
-                    call = match libvirt.destroy_if_departing(id).await {
-                        Ok(()) => Call::Succeeded,
-                        Err(error) => Call::Unconnected(error),
-                    };
-                    break;
+                    match libvirt.destroy_if_departing(id).await {
+                        Ok(()) => call = Call::Succeeded,
+                        Err(error) => tracing::warn!(%id, %error, "what is left of the guest here is still there"),
+                    }
                 }
             }
         }
@@ -166,48 +179,55 @@ impl Crossing {
         delays: &mut impl Iterator<Item = Duration>,
     ) -> Mended {
         let mut said: Option<Instant> = None;
+        // Since when the destination has said that there is nothing for us to do.
+        let mut nothing: Option<Instant> = None;
         loop {
-            match libvirt.sighting(id).await {
+            let seen = libvirt.sighting(id).await;
+            match seen {
                 Ok(Sighting::Departing) => self.switched.cancel(),
-                Ok(Sighting::Running) if self.begun.load(Ordering::Relaxed) => {
-                    // QEMU was told to, and the job broke before it did.
-                    if let Err(error) = self.stayed().await {
+                // All was sent, or all is gone: the destination says which.
+                Ok(Sighting::Absent | Sighting::Shutoff) if self.switched.is_cancelled() => {}
+                Ok(_) => {
+                    // QEMU may have been told to, and the job broke before it did.
+                    if self.has_begun()
+                        && !self.switched.is_cancelled()
+                        && let Err(error) = self.stayed().await
+                    {
                         tracing::warn!(%id, "it is not remembered that the guest stayed: {error}");
                     }
                     return Mended::Over;
                 }
-                Ok(Sighting::Absent | Sighting::Shutoff) if self.switched.is_cancelled() => {
-                    return match self.lifeline.standing().await {
-                        Ok(Standing::Complete) => Mended::Complete,
-                        _ => Mended::Over,
-                    };
-                }
-                Ok(_) => return Mended::Over,
                 // A libvirt that does not answer has not let go of the guest.
-                Err(_) if self.switched.is_cancelled() => {}
+                Err(_) if self.has_begun() => {}
                 Err(_) => return Mended::Over,
             }
-            let _ = events.send(Event::Broken(true));
+            let carries = self.lifeline.carries_memory();
+            let _ = events.send(Event::Broken(!carries));
             sleep(delays.next().unwrap_or(MOST)).await;
             // A way that was only silent for a while carries on by itself, and libvirt sees to the end. What is cut has to be taken up
             // again, which a QEMU cannot do that waits for memory itself.
             let standing = match self.lifeline.standing().await {
-                Ok(Standing::Incomplete) if self.lifeline.carries_memory() => {
-                    let _ = events.send(Event::Broken(false));
-                    continue;
-                }
-                Ok(Standing::Incomplete) => self.lifeline.renew().await,
+                Ok(Standing::Incomplete) if carries => continue,
+                Ok(Standing::Incomplete) if matches!(seen, Ok(Sighting::Departing)) => self.lifeline.renew().await,
                 other => other,
             };
             match standing {
-                Ok(Standing::Incomplete) => return Mended::Renewed,
+                Ok(Standing::Incomplete) if matches!(seen, Ok(Sighting::Departing)) => return Mended::Renewed,
                 Ok(Standing::Complete) => return Mended::Complete,
                 Ok(Standing::Gone) => return Mended::Over,
-                Err(error) if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) => {
-                    tracing::warn!(%id, "the way of a postcopy is broken; both halves are kept, and it is tried again: {error}");
-                    said = Some(Instant::now());
+                // There is nothing to be sent any more, or nobody who takes it; its libvirt, or its agent, may be a bit behind.
+                Ok(Standing::Incomplete | Standing::Unknown) => {
+                    if nothing.get_or_insert_with(Instant::now).elapsed() > BEHIND {
+                        return Mended::Over;
+                    }
                 }
-                Err(error) => tracing::debug!(%id, %error, "the way is still broken"),
+                Err(error) => {
+                    nothing = None;
+                    if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
+                        tracing::warn!(%id, "the way of a postcopy is broken; both halves are kept, and it is tried again: {error}");
+                        said = Some(Instant::now());
+                    }
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use virt::domain::Domain;
 use virt_sys as sys;
 use vmferry_core::{
+    agent::Sighting,
     convergence::{Action, Foresight, Ladder},
     id::InstanceId,
     migration::{FLOOR, Limits, Progress, Steering},
@@ -29,6 +30,8 @@ use crate::libvirt::{
 
 /// The policy's times come also while libvirt does not say how the job goes on.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Between two tries to switch a guest to postcopy, where the way is not as it should be.
+const SWITCH_RETRY: Duration = Duration::from_secs(5);
 /// How long the way may take to answer before a guest is switched to postcopy.
 const WAY_LIMIT: Duration = Duration::from_secs(2);
 /// As much as libvirt can be told, in MiB.
@@ -62,8 +65,8 @@ pub(super) struct Steersman {
     is_paused: bool,
     suspend: Suspend,
     crossing: Crossing,
-    /// The policy wants the guest to be switched to postcopy.
-    wants_postcopy: bool,
+    /// The policy wants the guest to be switched to postcopy; when that is tried next.
+    wants_postcopy: Option<Instant>,
     may_postcopy: bool,
     /// What was tried to change, and is to be put back.
     changed: Changed,
@@ -118,7 +121,7 @@ impl Steersman {
             is_paused: false,
             suspend: Suspend::No,
             crossing,
-            wants_postcopy: false,
+            wants_postcopy: None,
             may_postcopy: limits.policy.may_postcopy(),
             changed: Changed::default(),
             reports,
@@ -164,19 +167,26 @@ impl Steersman {
 
     /// What libvirt has not taken is tried again with the next sample.
     async fn follow(&mut self, sample: &Progress) {
-        if self.is_switched() {
+        // Once QEMU was told to switch to postcopy nothing is the policy's to decide.
+        if self.crossing.has_begun() {
             return;
         }
         match self.ladder.see(sample) {
-            Some(Action::Suspend) if self.suspend == Suspend::No => self.suspend = Suspend::Wanted(sample.elapsed),
+            Some(Action::Suspend) if self.suspend == Suspend::No => {
+                (self.suspend, self.wants_postcopy) = (Suspend::Wanted(sample.elapsed), None);
+            }
             Some(Action::Abort) => self.give_up(),
-            Some(Action::Postcopy) => self.wants_postcopy = true,
+            Some(Action::Postcopy) => self.wants_postcopy = Some(Instant::now()),
             Some(Action::Suspend | Action::Downtime(_)) | None => {}
         }
         self.reports.foresight.show(&self.ladder);
         self.tell_downtime().await;
         // Disks are copied before memory is sent: there is nothing to switch to before.
-        if self.wants_postcopy && sample.round > 0 {
+        if let Some(next) = self.wants_postcopy
+            && sample.round > 0
+            && Instant::now() >= next
+        {
+            self.wants_postcopy = Some(Instant::now() + SWITCH_RETRY);
             match self.switch().await {
                 Ok(()) => (self.reports.deed)(Action::Postcopy),
                 Err(error) => {
@@ -227,7 +237,7 @@ impl Steersman {
             Steering::Bandwidth(bandwidth) if self.is_switched() => {
                 return self.set_postcopy_bandwidth(bandwidth).await;
             }
-            _ if is_handed_over || self.is_over() || self.is_switched() => return Err(SteeringError::TooLate),
+            _ if is_handed_over || self.is_over() || self.crossing.has_begun() => return Err(SteeringError::TooLate),
             _ => {}
         }
         if last.round == 0 {
@@ -332,6 +342,9 @@ impl Steersman {
         let there =
             timeout(WAY_LIMIT, whether).await.unwrap_or_else(|_| Err(format!("no answer within {WAY_LIMIT:?}")));
         there.map_err(SteeringError::Way)?;
+        if self.crossing.has_begun() {
+            return Err(SteeringError::TooLate);
+        }
         if self.is_paused {
             self.speed_up().await?;
         }
@@ -342,12 +355,14 @@ impl Steersman {
         }
         match self.of_guest("switch to postcopy", ffi::start_postcopy).await {
             Ok(()) => {
-                self.wants_postcopy = false;
+                self.wants_postcopy = None;
                 tracing::info!(id = %self.instance, "QEMU is told to let the guest go on on its destination; the rest follows");
                 Ok(())
             }
             // Whether it was is not known: it is looked at again, with the next sample or after the job.
-            Err(error @ Error::Refused { .. }) => {
+            Err(error @ Error::Refused { .. })
+                if matches!(self.libvirt.sighting(self.instance).await, Ok(Sighting::Running)) =>
+            {
                 self.crossing.stayed().await.map_err(SteeringError::Way)?;
                 Err(error.into())
             }
