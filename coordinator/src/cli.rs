@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Instance(Instance),
     /// Moves an instance to another host: while it runs, or with --cold while it is off
     Migrate(Migrate),
+    /// Says what `migrate` would do and how it would go; changes nothing
+    Plan(Migrate),
     /// Lists migrations, shows one, or ends what was left behind
     Migrations(Migrations),
     /// Shows a migration as it goes on, from wherever it was begun
@@ -143,6 +145,7 @@ Examples:
   vmferry migrate web --to node-31
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
+  vmferry migrate web --to node-31 --policy auto   measures first, then takes the gentlest policy by which it arrives
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
   vmferry migrate web --to node-31 --streams 4     keeps several CPUs of each host busy
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it

@@ -14,6 +14,7 @@ pub(crate) mod policies;
 pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod steer;
+mod strategy;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;

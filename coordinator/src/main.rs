@@ -106,6 +106,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             OwnLimits::Unset(which) => limits::unset(session, which).await,
         },
         Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
+        Command::Plan(args) => Box::pin(migrate::plan(session, &args)).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,
             Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,

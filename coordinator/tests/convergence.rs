@@ -148,6 +148,29 @@ async fn a_dry_run_says_how_it_may_go() {
 }
 
 #[tokio::test]
+async fn the_policy_that_is_left_open_is_chosen_by_what_is_measured() {
+    let cluster = Cluster::new().await;
+    for (writes, policy) in [(5, "default"), (120, "never-pause"), (900, "postcopy")] {
+        cluster.world().writes = writes;
+        let output = cluster.vmferry("plan web --to node-31 --policy auto").await.success().get_output().clone();
+        let chosen = format!("policy {policy}: chosen by what was measured");
+        assert!(said(&output).contains(&chosen), "{writes}: {}", said(&output));
+    }
+    // What cannot go with several streams is not chosen, and nothing else helps.
+    let command = "migrate web --to node-31 --policy auto --streams 4";
+    let output = cluster.vmferry(command).await.code(3).get_output().clone();
+    for words in ["web was not moved", "it would take one of: ", "of bandwidth"] {
+        assert!(said(&output).contains(words), "{}", said(&output));
+    }
+    assert!(cluster.world().records.is_empty(), "nothing was begun");
+    cluster.world().writes = 120;
+    cluster.vmferry("migrate web --to node-31 --policy auto").await.success();
+    let world = cluster.world();
+    let moved = world.records.values().all(|record| record.order.limits.policy.name() == "never-pause");
+    assert!(moved && !world.records.is_empty());
+}
+
+#[tokio::test]
 async fn of_what_is_refused_nothing_is_foreseen() {
     let cluster = Cluster::new().await;
     cluster.world().refuses = true;

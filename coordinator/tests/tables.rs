@@ -53,6 +53,7 @@ fn the_help_teaches() {
       instances       Lists the instances of all hosts
       instance        Shows one instance, or says what its interfaces may do and its moves may cost
       migrate         Moves an instance to another host: while it runs, or with --cold while it is off
+      plan            Says what `migrate` would do and how it would go; changes nothing
       migrations      Lists migrations, shows one, or ends what was left behind
       watch           Shows a migration as it goes on, from wherever it was begun
       report          Draws how a migration went, as a picture or a page

@@ -12,6 +12,7 @@ mod guest;
 mod ladder;
 mod named;
 mod outlook;
+mod strategy;
 mod text;
 
 use std::{fmt, time::Duration};
@@ -26,6 +27,7 @@ pub use self::{
     ladder::Ladder,
     named::{DEFAULT, named, overlaid},
     outlook::{Foresight, Known, Outlook},
+    strategy::{AUTO, Strategy, candidates, choose},
     text::{PolicyText, StepText},
 };
 
@@ -117,7 +119,9 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
     /// It has no name that could be typed.
-    #[error("`{0}` is no name of a policy: write lower-case letters, digits and `-`")]
+    #[error(
+        "`{0}` is no name of a policy: write lower-case letters, digits and `-`, and not `{AUTO}`, which leaves the choice open"
+    )]
     Name(String),
     /// QEMU cannot be told that.
     #[error(
@@ -262,7 +266,7 @@ impl Default for Policy {
 /// Whether a policy can be called so.
 pub fn judge_name(name: &str) -> Result<(), InvalidPolicy> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(is_name) {
+    if name.is_empty() || name.len() > 64 || name == AUTO || !name.chars().all(is_name) {
         return Err(InvalidPolicy::Name(name.escape_debug().to_string()));
     }
     Ok(())

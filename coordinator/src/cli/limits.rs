@@ -8,7 +8,8 @@ use vmferry_core::migration::{FLOOR, Path, Streams};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Live migration")]
 pub(crate) struct Limits {
-    /// How it comes to its end while the guest writes; `vmferry policies` lists them. Without: the instance's own, or `default`
+    /// How it comes to its end while the guest writes; `vmferry policies` lists them. `auto`: the gentlest by which it will
+    /// arrive, by what is measured before. Without: the instance's own, or `default`
     #[arg(long, value_name = "NAME", conflicts_with = "cold")]
     pub(crate) policy: Option<String>,
     /// The longest time for which QEMU may let the guest stand still, whatever the policy says

@@ -1,7 +1,7 @@
 //! `vmferry instance limits`, and what they make of a migration's policy.
 
 use vmferry_core::{
-    convergence::{DEFAULT, Excess, GuestLimits, InvalidPolicy, Policy, named},
+    convergence::{AUTO, DEFAULT, Excess, GuestLimits, InvalidPolicy, Policy, named},
     domain_xml::metadata::limits::judged,
     instance::Instance,
 };
@@ -57,7 +57,8 @@ async fn change(session: &Session, Which { instance, from }: &Which, limits: Gue
 /// because it was asked for is left for the source to refuse.
 pub(super) async fn policy(session: &Session, args: &cli::Limits, guest: &Instance) -> Result<Policy, Failed> {
     let own = guest.limits.policy.as_deref().filter(|_| args.policy.is_none());
-    let name = args.policy.as_deref().or(own).unwrap_or(DEFAULT);
+    // What is left open is chosen when it is known how much the guest writes.
+    let name = args.policy.as_deref().or(own).filter(|name| *name != AUTO).unwrap_or(DEFAULT);
     let named = session.fleet.policy(name, &guest.host).await.map_err(|failed| match own {
         // Nobody has typed it.
         Some(_) if failed.exit == Exit::Usage => {
@@ -78,7 +79,7 @@ pub(super) fn judge(args: &cli::Limits) -> Result<(), Failed> {
 }
 
 /// The policy as the command line changes it.
-fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
+pub(super) fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
     if let Some(longest) = args.max_downtime {
         policy = policy.with_longest_downtime(longest)?;
     }

@@ -8,16 +8,17 @@ use vmferry_core::{
     flow,
     flow::Failure,
     id::MigrationId,
+    instance::Instance,
     migration::{Kind, Limits, Order, Statistics},
 };
 
-use super::{Session, drive, limits};
+use super::{Session, drive, limits, strategy};
 use crate::{
     cli,
     client::RemoteAgent,
     exit::{Exit, Failed},
     render::{
-        checks::{Foreseen, plan, plan_document},
+        checks::{self, Foreseen, plan_document},
         live::Live,
         migration::{Report, sentence},
         unnamed,
@@ -26,11 +27,12 @@ use crate::{
 
 /// Moves an instance, or says what would be done.
 pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
-    let order = order(session, args).await?;
-    let hosts = session.pair(&order)?;
     if args.dry_run {
-        return Box::pin(dry_run(session, &hosts, &order)).await;
+        return plan(session, args).await;
     }
+    let (order, guest) = order(session, args).await?;
+    let hosts = session.pair(&order)?;
+    let order = Box::pin(strategy::settle(session, &hosts, args, order, &guest)).await?;
 
     let live = Live::begin(session.terminal, &order);
     let flow = Box::pin(flow::run(&hosts, &order, &live));
@@ -52,8 +54,16 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     Ok(report.exit)
 }
 
+/// Says what would be done.
+pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
+    let (order, guest) = order(session, args).await?;
+    let hosts = session.pair(&order)?;
+    let order = Box::pin(strategy::settle(session, &hosts, args, order, &guest)).await?;
+    Box::pin(dry_run(session, &hosts, &order)).await
+}
+
 /// Finds the instance and both hosts.
-async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> {
+async fn order(session: &Session, args: &cli::Migrate) -> Result<(Order, Instance), Failed> {
     // What is unknown or makes no sense is told before anybody is asked.
     limits::judge(&args.limits)?;
     let destination = session.fleet.agent(&args.to)?.endpoint().clone();
@@ -67,10 +77,10 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
         Kind::Live => limits::policy(session, &args.limits, &guest).await?,
         Kind::Cold { .. } => Policy::default(),
     };
-    Ok(Order {
+    let order = Order {
         id: MigrationId(Uuid::now_v7()),
         instance: guest.id,
-        instance_name: guest.name,
+        instance_name: guest.name.clone(),
         source: session.fleet.agent(&guest.host)?.endpoint().clone(),
         destination,
         kind,
@@ -80,7 +90,8 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<Order, Failed> 
             streams: args.limits.streams,
             path: args.limits.path.into(),
         },
-    })
+    };
+    Ok((order, guest))
 }
 
 async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {
@@ -97,7 +108,7 @@ async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, orde
         Kind::Live | Kind::Cold { .. } => None,
     };
     let document = plan_document(order, &checked, foreseen.as_ref(), exit);
-    session.terminal.show(|| plan(order, &checked, foreseen.as_ref()), &document)?;
+    session.terminal.show(|| checks::plan(order, &checked, foreseen.as_ref()), &document)?;
     Ok(exit)
 }
 

@@ -475,3 +475,20 @@ fn of_policies_of_one_name_the_last_places_counts() {
     assert_eq!((found("own").0, found("gentle").0), ("inventory", "built in"));
     assert_eq!((all[0].1.name(), all.len()), (DEFAULT, Policy::all_named().len() + 2), "each once, the default first");
 }
+
+#[test]
+fn the_gentlest_policy_with_which_a_guest_arrives_is_chosen() {
+    let policies = || candidates().map(|name| named(name).expect("it is always there"));
+    let chosen = |writes: u64, sent: u64| {
+        choose(&measured(1_024, writes, sent), job(0), policies(), None)
+            .map(|strategy| strategy.policy.name().to_owned())
+    };
+    assert_eq!(chosen(2, 100), Ok("default".to_owned()));
+    assert_eq!(chosen(120, 100), Ok("never-pause".to_owned()));
+    assert_eq!(chosen(900, 100), Ok("postcopy".to_owned()));
+    let without_postcopy = policies().filter(|policy| !policy.may_postcopy());
+    let none = choose(&measured(1_024, 900, 100), job(0), without_postcopy, None).expect_err("it does not arrive");
+    let needed = none.and_then(|forecast| forecast.needed).expect("what it would take");
+    assert!(needed.bandwidth.is_some_and(|bandwidth| bandwidth > ByteSize::mib(900)), "{needed:?}");
+    assert_eq!(Policy::new("auto", ms(50), None, vec![END]), Err(InvalidPolicy::Name("auto".to_owned())));
+}

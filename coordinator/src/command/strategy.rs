@@ -1,0 +1,69 @@
+//! `--policy auto`: how a migration comes to its end is chosen by what is measured before it begins.
+
+use vmferry_core::{
+    agent::Pair,
+    convergence::{AUTO, InvalidPolicy, Job, Strategy, candidates, choose, load},
+    disk::copied_by_the_job,
+    flow,
+    instance::Instance,
+    migration::{Kind, Limits, Order, Path},
+    reason::Reason,
+};
+
+use super::{Session, limits};
+use crate::{
+    cli,
+    client::RemoteAgent,
+    exit::{Exit, Failed},
+    render::{forecast, live::Live},
+};
+
+/// The order as it is to be carried out: with a policy that was chosen, if that was left open.
+pub(super) async fn settle(
+    session: &Session,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    args: &cli::Migrate,
+    order: Order,
+    guest: &Instance,
+) -> Result<Order, Failed> {
+    if args.limits.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
+        return Ok(order);
+    }
+    let live = Live::quiet(session.terminal);
+    let checked = Box::pin(flow::check(hosts, &order, &live)).await;
+    live.leave();
+    // What is refused, or cannot be asked, is told by the migration itself.
+    let Ok(checked) = checked else { return Ok(order) };
+    if checked.is_refused() {
+        return Ok(order);
+    }
+    let measured = hosts.source.measure(&order).await?;
+    let (disks, sizes) = copied_by_the_job(&checked.resolved);
+    let job = Job { disks, load: load(measured.memory, sizes) };
+    let Limits { bandwidth, streams, path, .. } = order.limits;
+    let mut policies = Vec::new();
+    for name in candidates() {
+        let named = session.fleet.policy(name, &guest.host).await?;
+        let fitted = guest.limits.restrain(&named).and_then(|policy| limits::asked(policy, &args.limits));
+        let policy = fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?;
+        // What cannot go with postcopy was asked for.
+        if !policy.may_postcopy() || args.limits.postcopy || (path == Path::Tunnel && !streams.are_several()) {
+            policies.push(policy);
+        }
+    }
+    match choose(&measured, job, policies, bandwidth) {
+        Ok(Strategy { policy, .. }) => {
+            session.terminal.note(&format!("policy {}: chosen by what was measured", policy.name()));
+            Ok(Order { limits: Limits { policy, ..order.limits }, ..order })
+        }
+        Err(foreseen) => {
+            let why = foreseen.map(|foreseen| forecast::forecast(&order, &measured, &foreseen)).unwrap_or_default();
+            let message = format!(
+                "{} was not moved: it would not arrive by any policy of which `auto` chooses\n{}",
+                order.instance_name,
+                why.trim_end()
+            );
+            Err(Failed { exit: Exit::Refused, ..Failed::because(Reason::NotConverging, message) })
+        }
+    }
+}
