@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    disk::{File, Room, Seen},
-    domain_xml::{HostState, metadata::LabelError},
-    instance::Instance,
-    migration::{Fallback, Shutdown},
+    disk::{File, Room, Seen, Shown},
+    domain_xml::{HostCapabilities, HostState, metadata::LabelError},
+    instance::{Instance, InstanceState},
+    migration::{Fallback, Limits, Shutdown},
 };
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>

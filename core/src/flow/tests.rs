@@ -2,7 +2,10 @@
 //! `agent/tests/flow`.
 
 use super::*;
-use crate::migration::{Endpoint, Kind, Limits};
+use crate::{
+    agent::Sighting,
+    migration::{Endpoint, Kind, Limits},
+};
 
 pub(crate) fn order() -> Order {
     let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
