@@ -109,7 +109,7 @@ impl<H: Hypervisor> Migrations<H> {
             return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
         }
         let foretold = side == Side::Source && !order.kind.is_cold();
-        let usual = foretold.then(|| usual(&records(&halves), &order.destination.host)).flatten();
+        let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
         let migration = Migration::start(Arc::clone(&self.host), journal, usual);
@@ -128,7 +128,7 @@ impl<H: Hypervisor> Migrations<H> {
     /// The migration of this order.
     pub fn of(&self, order: &Order) -> Result<Migration, CallError> {
         let migration = self.get(order.id)?;
-        if migration.state().order() == order {
+        if is_same(&migration, order) {
             return Ok(migration);
         }
         let message = format!("migration {} exists with another order", order.id);
@@ -241,4 +241,15 @@ fn active_of(halves: &HashMap<MigrationId, Migration>, instance: InstanceId) -> 
     let is_active = |state: &State| state.outcome().is_none() || state.pending.iter().any(Undo::bars_its_return);
     let mut states = halves.values().map(Migration::state).filter(|state| state.order().instance == instance);
     states.find(is_active).map(|state| state.order().id)
+}
+
+/// Whether a repeat means this migration. Of an order that names no policy each agent has taken its own default: what the source has
+/// taken counts, and the destination has no use for it.
+fn is_same(migration: &Migration, order: &Order) -> bool {
+    let state = migration.state();
+    let mut known = state.order().clone();
+    if state.side() == Side::Destination {
+        known.limits.policy.clone_from(&order.limits.policy);
+    }
+    known == *order
 }

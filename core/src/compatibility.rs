@@ -17,6 +17,7 @@ pub use self::{
     network::VifSight,
     postcopy::Postcopy,
     power::until_it_stops,
+    way::within_way,
 };
 
 use bytesize::ByteSize;

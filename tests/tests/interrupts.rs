@@ -1,14 +1,22 @@
 //! A coordinator that is killed, interrupted, or told by another one that its migration shall end.
 
-use std::time::Duration;
+use std::{process::Stdio, thread::sleep, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use vmferry_tests::{Options, Testbed, guest::LinuxGuest, wait::until};
+use serde_json::Value;
+use vmferry_tests::{
+    Options, Testbed,
+    guest::{BootSectorGuest, LinuxGuest},
+    wait::until,
+};
 
-use crate::rig::{
-    Before, DESTINATION, Move, SOON, SOURCE, active_migrations, assert_only_on, assert_unharmed_on, busy_guest,
-    memory_flows, slow_down, speed_up, vmferry,
+use crate::{
+    block_rig::other,
+    rig::{
+        Before, DESTINATION, Move, SOON, SOURCE, active_migrations, assert_only_on, assert_unharmed_on, busy_guest,
+        memory_flows, slow_down, speed_up, vmferry,
+    },
 };
 
 /// Two hosts with agents.
@@ -175,4 +183,39 @@ fn a_move_that_is_done_cannot_be_aborted() -> Result<()> {
     answer.assert_error_says(&["too late to abort", "moved web-1 from node-28 to node-31", "migrate it back"])?;
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
+#[test]
+fn an_abort_that_races_the_end_is_one_or_the_other() -> Result<()> {
+    let testbed = up()?;
+    let guest = testbed.start(BootSectorGuest::new("web-1").dirtying(1), SOURCE)?;
+    let before = Before::of(&testbed)?;
+    let mut host = SOURCE;
+    for millis in [50, 150, 300, 450, 600, 800] {
+        let to = other(host);
+        let mut moving = testbed.vmferry(["migrate", "web-1", "--to", to, "-o", "json"])?;
+        let moving = moving.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        sleep(Duration::from_millis(millis));
+        let abort = || -> Result<_> {
+            let mut abort = testbed.vmferry(["abort", "web-1"])?;
+            Ok(abort.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+        };
+        // Twice, side by side.
+        for aborting in [abort()?, abort()?] {
+            let aborted = aborting.wait_with_output()?;
+            // Aborted; too late; or nothing of that name moves (any more).
+            ensure!(matches!(aborted.status.code(), Some(0..=2)), "{aborted:?}");
+        }
+        let ended = moving.wait_with_output()?;
+        let document: Value = serde_json::from_slice(&ended.stdout)?;
+        host = match (ended.status.code(), document["outcome"].as_str()) {
+            (Some(0), Some("completed")) => to,
+            // Before anything was begun there is no outcome.
+            (Some(4), Some("aborted_rolled_back") | None) => host,
+            _ => bail!("after {millis} ms: {ended:?}"),
+        };
+        assert_unharmed_on(&testbed, &guest, host)?;
+    }
+    let came: &[&str] = if host == DESTINATION { &["web-1"] } else { &[] };
+    before.assert_nothing_leaked(&testbed, came)
 }

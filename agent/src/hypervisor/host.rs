@@ -374,11 +374,13 @@ impl Hypervisor for LibvirtHost {
         };
         let stopped = Arc::new(Notify::new());
         self.expect_departure(order).await;
+        let flow = way::Flow::default();
+        let control = flow.seen_by(control);
         let job = self.libvirt.migrate(&ordered, control, self.lifeline(order), Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
             never = self.see_it_off(order, relocations, &stopped) => match never {},
-            never = self.listeners.watch(order), if way::holds_several(order) => match never {},
+            never = self.listeners.watch(order, || flow.idle()), if way::holds_several(order) => match never {},
         };
         if moved.is_err() {
             self.forget_departure(order).await;

@@ -129,18 +129,21 @@ impl JobOrder {
         let copying = if copied.is_empty() { 0 } else { sys::VIR_MIGRATE_NON_SHARED_INC };
         let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
         let parallel = if self.limits.streams.are_several() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
-        let encrypting = match self.way {
+        let postcopy = if self.limits.policy.may_postcopy() { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
+        FLAGS | sharing | copying | throttling | parallel | self.encrypting() | postcopy
+    }
+
+    fn encrypting(&self) -> sys::virDomainMigrateFlags {
+        match self.way {
             Way::Tunnel { .. } => 0,
             // Without it QEMU would send the guest's memory as it is.
             Way::Direct(_) => sys::VIR_MIGRATE_TLS,
-        };
-        let postcopy = if self.limits.policy.may_postcopy() { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
-        FLAGS | sharing | copying | throttling | parallel | encrypting | postcopy
+        }
     }
 
     /// To send what is left of a guest that was switched to postcopy. Its disks are where they shall be.
     fn resuming_flags(&self) -> sys::virDomainMigrateFlags {
-        FLAGS | sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME
+        FLAGS | self.encrypting() | sys::VIR_MIGRATE_POSTCOPY | sys::VIR_MIGRATE_POSTCOPY_RESUME
     }
 }
 

@@ -108,14 +108,14 @@ impl<H: Hypervisor> Task<H> {
     }
 
     async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
-        let may_follow = order.limits.policy.may_postcopy() && self.journal.state().has_done(Phase::Pre);
+        let is_ready = !order.kind.is_cold() && self.journal.state().has_done(Phase::Pre);
         let mut seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
-        if may_follow {
+        if is_ready {
             // The source asks how far the guest is here, and sends the rest.
             self.host.grant_tunnel(order).map_err(|fault| self.call_error(fault))?;
             let begun = Instant::now();
             // It may have been switched just now: libvirt decides whether it goes on here.
-            while seen == Sighting::Arriving && begun.elapsed() < UNDECIDED {
+            while order.limits.policy.may_postcopy() && seen == Sighting::Arriving && begun.elapsed() < UNDECIDED {
                 sleep(LOOK_AGAIN).await;
                 seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
             }

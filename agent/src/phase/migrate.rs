@@ -8,7 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
-    compatibility::within_limits,
+    compatibility::{within_limits, within_way},
     convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
@@ -57,7 +57,8 @@ pub async fn source(
     go_on(order, &cancel)?;
     let (guest, transfer) = as_resolved(host, order, resolved).await?;
     // Nobody need have asked for the checks, and the guest's limits may have changed since.
-    if let Some(refusal) = within_limits(host.name(), &guest, &order.limits.policy).into_iter().next() {
+    let beyond_limits = within_limits(host.name(), &guest, &order.limits.policy).into_iter().next();
+    if let Some(refusal) = beyond_limits.or_else(|| within_way(&order.instance_name, &order.limits)) {
         return Err(refusal.into());
     }
     let (_, copied) = disk::copied_by_the_job(resolved);

@@ -101,11 +101,7 @@ impl MigrationService for Service {
     async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
-        let records = self.migrations.records(false);
-        let way = |order: &Order| (order.limits.path, order.limits.streams);
-        // What goes another way, or over other streams, goes at another speed.
-        let alike = records.iter().filter(|record| way(&record.order) == way(&order));
-        let usual = usual(alike, &order.destination.host);
+        let usual = usual(&self.migrations.records(false), &order);
         Ok(Response::new(Measured { usual, ..measured }.into()))
     }
 

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone)]
 pub(super) struct OpenStreams {
     closed: CancellationToken,
-    open: Arc<Mutex<CancellationToken>>,
+    open: Arc<Mutex<Open>>,
     memory: Arc<AtomicUsize>,
 }
 
 impl OpenStreams {
     pub(super) fn new() -> Self {
         let closed = CancellationToken::new();
-        Self { open: Arc::new(Mutex::new(closed.child_token())), closed, memory: Arc::default() }
+        Self { open: Arc::new(Mutex::new(Open::within(&closed))), closed, memory: Arc::default() }
     }
 
     /// Cancelled when no more streams are to come.
@@ -26,13 +26,13 @@ impl OpenStreams {
 
     /// For a stream that opens now: cancelled when it is to end.
     pub(super) fn one_more(&self) -> CancellationToken {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().all.clone()
     }
 
-    /// For a stream of memory, as long as it is open.
-    pub(super) fn memory(&self) -> Memory {
+    /// The same for a stream of memory, and what tells of it as long as it is open.
+    pub(super) fn memory(&self) -> (CancellationToken, Memory) {
         self.memory.fetch_add(1, Ordering::Relaxed);
-        Memory(Arc::clone(&self.memory))
+        (self.lock().memory.clone(), Memory(Arc::clone(&self.memory)))
     }
 
     /// Whether one is.
@@ -42,14 +42,39 @@ impl OpenStreams {
 
     /// Cuts those that are open. Others may open.
     pub(super) fn cut(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.cancel();
-        *open = self.closed.child_token();
+        let mut open = self.lock();
+        open.all.cancel();
+        *open = Open::within(&self.closed);
+    }
+
+    /// Cuts those of memory that are open, and nothing else.
+    pub(super) fn cut_memory(&self) {
+        let mut open = self.lock();
+        open.memory.cancel();
+        open.memory = open.all.child_token();
     }
 
     /// Cuts all for good.
     pub(super) fn close(&self) {
         self.closed.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What cuts the streams that are open now.
+#[derive(Debug)]
+struct Open {
+    all: CancellationToken,
+    memory: CancellationToken,
+}
+
+impl Open {
+    fn within(closed: &CancellationToken) -> Self {
+        let all = closed.child_token();
+        Self { memory: all.child_token(), all }
     }
 }
 
@@ -82,9 +107,12 @@ mod tests {
     fn memory_has_a_way_for_as_long_as_a_stream_of_it_is_open() {
         let streams = OpenStreams::new();
         assert!(!streams.carry_memory());
-        let (one, other) = (streams.memory(), streams.clone().memory());
+        let ((cut, one), (_, other)) = (streams.memory(), streams.clone().memory());
         drop(one);
         assert!(streams.carry_memory());
+        let libvirts = streams.one_more();
+        streams.cut_memory();
+        assert!(cut.is_cancelled() && !libvirts.is_cancelled() && !streams.memory().0.is_cancelled());
         drop(other);
         assert!(!streams.carry_memory());
     }

@@ -134,22 +134,25 @@ impl Listeners {
         required(response.direct, "direct").map_err(|invalid| invalid.to_string())
     }
 
-    /// For as long as it is polled: cuts the migration's streams when its destination has not answered for long.
+    /// For as long as it is polled: cuts the migration's streams of memory when its destination has not answered for long, and nothing
+    /// has been sent for as long: `idle` says for how long; none once the guest is stopped.
     ///
     /// libvirt notices by itself, and has QEMU end the migration. Of several streams QEMU then waits for each to be written to, which
     /// with a peer that is gone takes TCP a quarter of an hour (seen with QEMU 7.2).
-    pub async fn watch(&self, order: &Order) -> Infallible {
+    pub async fn watch(&self, order: &Order, idle: impl Fn() -> Option<Duration>) -> Infallible {
         let end = self.probing(&order.destination);
         let (interval, longest) = ALIVE;
         let mut answered = Instant::now();
-        while answered.elapsed() < longest {
+        while answered.elapsed() < longest || idle().is_none_or(|idle| idle < longest) {
             sleep(interval).await;
             if let Ok(Ok(_)) = timeout(OPEN_LIMIT, end.answer()).await {
                 answered = Instant::now();
             }
         }
-        warn!("{} has not answered for {longest:?}: the streams to it are cut", order.destination.host);
-        self.close(order.id);
+        warn!("{} has not answered for {longest:?}: the streams of memory to it are cut", order.destination.host);
+        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
+            streams.cut_memory();
+        }
         pending().await
     }
 
@@ -318,8 +321,14 @@ impl End {
 
     fn carry(&self, unix: UnixStream, tls: Stream) {
         let is_memory = self.request.channel() == TunnelChannel::Memory;
-        let memory = is_memory.then(|| self.streams.memory());
-        let spliced = splice(unix, tls, self.streams.one_more());
+        let (cut, memory) = match is_memory {
+            true => {
+                let (cut, memory) = self.streams.memory();
+                (cut, Some(memory))
+            }
+            false => (self.streams.one_more(), None),
+        };
+        let spliced = splice(unix, tls, cut);
         tokio::spawn(async move { (spliced.await, drop(memory)) }.in_current_span());
     }
 }

@@ -1,9 +1,10 @@
 //! `vmferry instance limits`, and what they make of a migration's policy.
 
 use vmferry_core::{
-    convergence::{AUTO, DEFAULT, Excess, GuestLimits, InvalidPolicy, Policy, named},
+    convergence::{AUTO, DEFAULT, Excess, GuestLimits, InvalidPolicy, May, Policy, named},
     domain_xml::metadata::limits::judged,
     instance::Instance,
+    migration::Path,
 };
 
 use super::Session;
@@ -68,7 +69,21 @@ pub(super) async fn policy(session: &Session, args: &cli::Limits, guest: &Instan
         }
         _ => failed,
     })?;
-    guest.limits.restrain(&named).and_then(|policy| asked(policy, args)).map_err(no_sense)
+    fitted(guest, &named, args).map_err(no_sense)
+}
+
+/// A policy as it is for this guest, and as the command line changes it.
+pub(super) fn fitted(guest: &Instance, named: &Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
+    let mut limits = guest.limits.clone();
+    // That it may is no reason to have it where its way cannot.
+    limits.postcopy = limits.postcopy.filter(|may| *may == May::Never || may_follow(guest, args));
+    limits.restrain(named).and_then(|policy| asked(policy, args))
+}
+
+/// Whether the guest's memory may follow it: postcopy is asked for, or allowed and possible.
+pub(super) fn may_follow(guest: &Instance, args: &cli::Limits) -> bool {
+    let is_possible = !args.streams.are_several() && Path::from(args.path) == Path::Tunnel;
+    args.postcopy || (is_possible && guest.limits.postcopy == Some(May::Allowed))
 }
 
 /// Refuses what makes no sense with any policy.
@@ -79,7 +94,7 @@ pub(super) fn judge(args: &cli::Limits) -> Result<(), Failed> {
 }
 
 /// The policy as the command line changes it.
-pub(super) fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
+fn asked(mut policy: Policy, args: &cli::Limits) -> Result<Policy, InvalidPolicy> {
     if let Some(longest) = args.max_downtime {
         policy = policy.with_longest_downtime(longest)?;
     }

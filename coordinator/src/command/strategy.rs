@@ -6,7 +6,7 @@ use vmferry_core::{
     disk::copied_by_the_job,
     flow,
     instance::Instance,
-    migration::{Kind, Limits, Order, Path},
+    migration::{Kind, Limits, Order},
     reason::Reason,
 };
 
@@ -40,18 +40,17 @@ pub(super) async fn settle(
     let measured = hosts.source.measure(&order).await?;
     let (disks, sizes) = copied_by_the_job(&checked.resolved);
     let job = Job { disks, load: load(measured.memory, sizes) };
-    let Limits { bandwidth, streams, path, .. } = order.limits;
     let mut policies = Vec::new();
     for name in candidates() {
         let named = session.fleet.policy(name, &guest.host).await?;
-        let fitted = guest.limits.restrain(&named).and_then(|policy| limits::asked(policy, &args.limits));
-        let policy = fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?;
-        // What cannot go with postcopy was asked for.
-        if !policy.may_postcopy() || args.limits.postcopy || (path == Path::Tunnel && !streams.are_several()) {
-            policies.push(policy);
+        // Nobody's guest depends on two hosts who has not said that it may.
+        if named.may_postcopy() && !limits::may_follow(guest, &args.limits) {
+            continue;
         }
+        let fitted = limits::fitted(guest, &named, &args.limits);
+        policies.push(fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?);
     }
-    match choose(&measured, job, policies, bandwidth) {
+    match choose(&measured, job, policies, order.limits.bandwidth) {
         Ok(Strategy { policy, .. }) => {
             session.terminal.note(&format!("policy {}: chosen by what was measured", policy.name()));
             Ok(Order { limits: Limits { policy, ..order.limits }, ..order })

@@ -28,7 +28,7 @@ pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, s
         round: sample.round,
         eta_ms: sample.forecast.map(|outlook| milliseconds(outlook.rest)),
         predicted_downtime_ms: sample.forecast.map(|outlook| milliseconds(outlook.downtime)),
-        converges: sample.forecast.map(|outlook| outlook.end.is_none()),
+        converges: sample.forecast.map(|outlook| !matches!(outlook.end, Some(End::Suspend | End::Abort))),
         predicted_end: sample.forecast.and_then(|outlook| outlook.end),
         throttle_percent: sample.throttle,
         stopped: sample.stopped,

@@ -21,7 +21,9 @@ pub(super) fn leaving(checks: &mut Checks<'_>, facts: &SourceFacts) {
         return;
     }
     streams(checks, host, &definition.name, limits, *qemu_version);
-    postcopy(checks, &definition.name, limits);
+    if let Some(refusal) = within_way(&definition.name, limits) {
+        checks.refuse("postcopy", refusal);
+    }
     if limits.path == Path::Direct {
         path(checks, host, &definition.name, direct.as_ref(), None);
     }
@@ -64,23 +66,19 @@ fn streams(checks: &mut Checks<'_>, host: &HostName, guest: &str, limits: &Limit
     });
 }
 
-/// QEMU sends what follows a guest over one stream only, and a way that breaks is made anew only where it is the agents' own.
-fn postcopy(checks: &mut Checks<'_>, guest: &str, limits: &Limits) {
+/// Whether the guest may be switched to postcopy though it goes by a way on which that cannot be done: QEMU sends what follows a guest
+/// over one stream only, and a way that breaks is made anew only where it is the agents' own.
+pub fn within_way(guest: &str, limits: &Limits) -> Option<Refusal> {
     let with = match limits.path {
         Path::Direct => "--path direct",
         Path::Tunnel if limits.streams.are_several() => "--streams",
-        Path::Tunnel => return,
+        Path::Tunnel => return None,
     };
-    if limits.policy.may_postcopy() {
-        checks.refuse(
-            "postcopy",
-            Refusal {
-                reason: Reason::PostcopyUnavailable,
-                message: format!("{guest} cannot be switched to postcopy when it goes by {with}"),
-                remedy: format!("migrate without {with}, or choose a policy without postcopy"),
-            },
-        );
-    }
+    limits.policy.may_postcopy().then(|| Refusal {
+        reason: Reason::PostcopyUnavailable,
+        message: format!("{guest} cannot be switched to postcopy when it goes by {with}"),
+        remedy: format!("migrate without {with}, or choose a policy without postcopy"),
+    })
 }
 
 /// What QEMU's own connections need. `server` is the end that is connected to, if it is the host's.

@@ -6,10 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, DOWNTIME, Ladder, Policy};
-use crate::{
-    id::HostName,
-    migration::{Kind, Order, Progress, Record, Side},
-};
+use crate::migration::{Kind, Order, Progress, Record, Side};
 
 /// What was measured of a guest that runs, and of the way to where it shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,15 +23,16 @@ pub struct Measured {
     pub usual: Option<ByteSize>,
 }
 
-/// What was sent per second from a host to another in its newest live migrations, if there were any from which that can be told:
+/// What was sent per second in a host's newest live migrations that took the same way as this one, if there were any from which that can be told:
 /// in the middle one, so that one that was paused, or ran beside others, says nothing of the rest.
-pub fn usual<'a>(newest_first: impl IntoIterator<Item = &'a Record>, to: &HostName) -> Option<ByteSize> {
+pub fn usual<'a>(newest_first: impl IntoIterator<Item = &'a Record>, order: &Order) -> Option<ByteSize> {
+    let way = |order: &Order| (order.destination.host.clone(), order.limits.path, order.limits.streams);
     let told = |record: &'a Record| {
         let statistics = record.statistics.filter(|statistics| statistics.transferred >= TELLING)?;
-        let Order { kind, limits, destination, .. } = &record.order;
+        let Order { kind, limits, .. } = &record.order;
         let sending = statistics.total_time.checked_sub(START)?;
         let counts = *kind == Kind::Live && limits.bandwidth.is_none() && record.side == Side::Source;
-        (counts && destination.host == *to && !sending.is_zero())
+        (counts && way(&record.order) == way(order) && !sending.is_zero())
             .then(|| (statistics.transferred.as_u64() as f64 / sending.as_secs_f64()) as u64)
     };
     let mut rates: Vec<_> = newest_first.into_iter().filter_map(told).take(NEWEST).collect();
@@ -109,6 +107,8 @@ pub(super) const HANDOVER: Duration = Duration::from_millis(60);
 /// Of what the way carries and of what the guest writes, in percent: on a bad day, and on a good one.
 const BAD: (u64, u64) = (50, 150);
 const GOOD: (u64, u64) = (150, 70);
+/// What a guest still writes that is slowed down as far as can be borne, in percent.
+const SLOWED: u64 = 20;
 /// Nobody plays more rounds than that through: whatever has not ended by then, does so at its deadline.
 const MOST_ROUNDS: u32 = 10_000;
 /// A migration that sent less tells more of its beginning and its end than of its speed.
@@ -141,7 +141,15 @@ impl Forecast {
             dirty_rate: percent(measured.dirty_rate, dirty),
             ..*measured
         };
-        let course = |measured: &Measured| Course::of(measured, job, policy, bandwidth);
+        // A guest is slowed down only if it would not arrive without that.
+        let course = |measured: &Measured| match Course::of(measured, job, policy, bandwidth) {
+            stuck @ Course { end: Some(_), .. } if policy.throttle().is_some() => {
+                let slowed = Measured { dirty_rate: percent(measured.dirty_rate, SLOWED), ..*measured };
+                let slowed = Course::of(&slowed, job, policy, bandwidth);
+                if slowed.end.is_none() { slowed } else { stuck }
+            }
+            course => course,
+        };
         let likely = course(measured);
         let needed = likely.end.filter(|end| *end != End::Postcopy).map(|_| Needed {
             bandwidth: needed_bandwidth(measured, job, policy, bandwidth),

@@ -8,8 +8,6 @@ use super::{End, Forecast, Job, Measured, Policy};
 pub const AUTO: &str = "auto";
 /// In their order: what costs the guest least comes first, what it could be lost by last.
 const CANDIDATES: [&str; 3] = [super::DEFAULT, "never-pause", "postcopy"];
-/// What a guest still writes that is slowed down as far as can be borne, in percent.
-const SLOWED: u64 = 20;
 
 /// What was chosen, and how it will go.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,19 +33,11 @@ pub fn choose(
 ) -> Result<Strategy, Option<Forecast>> {
     let mut first = None;
     for policy in policies {
-        let forecast = Forecast::of(&slowed(measured, &policy), job, &policy, bandwidth);
+        let forecast = Forecast::of(measured, job, &policy, bandwidth);
         if matches!(forecast.likely.end, None | Some(End::Postcopy)) {
             return Ok(Strategy { policy, forecast });
         }
         first.get_or_insert(forecast);
     }
     Err(first)
-}
-
-/// The guest as it writes under this policy.
-fn slowed(measured: &Measured, policy: &Policy) -> Measured {
-    match policy.throttle() {
-        Some(_) => Measured { dirty_rate: ByteSize::b(measured.dirty_rate.as_u64() / 100 * SLOWED), ..*measured },
-        None => *measured,
-    }
 }

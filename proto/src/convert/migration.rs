@@ -352,7 +352,8 @@ impl TryFrom<v1::Migration> for Record {
             statistics: migration.statistics.map(TryInto::try_into).transpose()?,
             pending: migration.pending,
             warnings: migration.warnings,
-            story: migration.story.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            // What only a newer version can tell of how it went must not keep anybody from what became of it.
+            story: migration.story.and_then(|story| story.try_into().ok()).unwrap_or_default(),
         })
     }
 }

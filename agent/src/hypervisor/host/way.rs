@@ -1,12 +1,20 @@
 //! Which way a guest's memory and disks take, and what this host has for the direct one. Where libvirt looks for that, the
 //! configuration says: only libvirt reads its `qemu.conf`.
 
-use std::{fs::File, io, net::UdpSocket, path::Path};
+use std::{
+    fs::File,
+    io,
+    net::UdpSocket,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use vmferry_core::{
     direct::{Certificate, DirectFacts, TlsFile},
-    migration::{Order, Path as DataPath, Side},
+    migration::{Order, Path as DataPath, Progress, Side},
     reason::Reason,
 };
 use vmferry_transport::{CertificateFacts, read_certificates};
@@ -14,7 +22,7 @@ use vmferry_transport::{CertificateFacts, read_certificates};
 use super::LibvirtHost;
 use crate::{
     config::Direct,
-    hypervisor::{Fault, files},
+    hypervisor::{Control, Fault, files},
     libvirt::Way,
     storage::with_causes,
     tunnel,
@@ -42,6 +50,48 @@ impl LibvirtHost {
                 Fault::new(Reason::TunnelFailed, message)
             }),
         }
+    }
+}
+
+/// Whether a job sends anything.
+#[derive(Debug, Clone)]
+pub(super) struct Flow(Arc<Mutex<Sent>>);
+
+#[derive(Debug)]
+struct Sent {
+    bytes: ByteSize,
+    /// Since when it has been no more.
+    since: Instant,
+    is_stopped: bool,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Sent { bytes: ByteSize::default(), since: Instant::now(), is_stopped: false })))
+    }
+}
+
+impl Flow {
+    /// The same control of a job, looked at.
+    pub(super) fn seen_by(&self, control: Control) -> Control {
+        let (sent, told) = (Arc::clone(&self.0), Arc::clone(&control.progress));
+        let progress = Arc::new(move |sample: Progress| {
+            {
+                let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                if sample.transferred != sent.bytes {
+                    (sent.bytes, sent.since) = (sample.transferred, Instant::now());
+                }
+                sent.is_stopped = sample.stopped;
+            }
+            told(sample);
+        });
+        Control { progress, ..control }
+    }
+
+    /// For how long nothing has been sent; `None` while the guest is stopped, for its hand-over perhaps.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!sent.is_stopped).then(|| sent.since.elapsed())
     }
 }
 

@@ -36,6 +36,9 @@ pub enum LimitsError {
     /// Something is there that might have been meant for a limit.
     #[error("<migration> has an attribute `{0}`; it knows {ATTRIBUTES}")]
     Unknown(String),
+    /// An element is there that might have been meant for it.
+    #[error("there is an element <{0}> of {NAMESPACE}, which has only <migration>")]
+    Element(String),
     /// Two of them.
     #[error("there is more than one <migration>")]
     Twice,
@@ -44,13 +47,16 @@ pub enum LimitsError {
 /// Reads the limits of a `<domain>`. None are no error.
 pub(in crate::domain_xml) fn read(domain: Node<'_, '_>) -> Result<GuestLimits, LimitsError> {
     let ours = child(domain, "metadata").into_iter().flat_map(|metadata| metadata.children());
-    let mut ours = ours.filter(|node| node.has_tag_name((NAMESPACE, "migration")));
+    // A limit that is misspelled must not be taken for none.
+    let mut ours = ours.filter(|node| node.is_element() && node.tag_name().namespace() == Some(NAMESPACE));
     let mut limits = GuestLimits::default();
     let Some(node) = ours.next() else { return Ok(limits) };
+    if node.tag_name().name() != "migration" {
+        return Err(LimitsError::Element(node.tag_name().name().to_owned()));
+    }
     if ours.next().is_some() {
         return Err(LimitsError::Twice);
     }
-    // A limit that is misspelled must not be taken for none.
     for attribute in node.attributes() {
         let found = attribute.value();
         let invalid = |attribute, why| LimitsError::Invalid { attribute, found: found.to_owned(), why };
