@@ -1,9 +1,12 @@
 //! What a hypervisor is: the facts its agent reports.
 
+mod room;
+
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::room::{Capacity, Cordon, Offers, Pages, Room, Taken};
 use crate::{
     convergence::{Policy, overlaid},
     id::HostName,
@@ -40,6 +43,12 @@ pub struct Host {
     pub migrations_active: u32,
     /// When the agent's certificate expires.
     pub certificate_expires: Timestamp,
+    /// Why no guest shall come here; `None`: they may.
+    pub cordon: Option<Cordon>,
+    /// What it has for guests; `None`: its agent is too old to say.
+    pub room: Option<Room>,
+    /// The host's clock when it answered; `None`: its agent is too old to say.
+    pub answered: Option<Timestamp>,
 }
 
 /// A policy that a host knows.

@@ -3,6 +3,7 @@
 //! Nothing here touches a socket, a file, a process or a clock: what to do is decided by functions from values to
 //! values; the agent and the coordinator are the shells that read the world and change it.
 
+pub mod affinity;
 pub mod agent;
 mod bytes;
 pub mod compatibility;

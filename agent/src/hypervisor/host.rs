@@ -143,6 +143,9 @@ impl LibvirtHost {
             instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
             migrations_active,
             certificate_expires,
+            cordon: None,
+            room: None,
+            answered: Some(Timestamp::now()),
         })
     }
 

@@ -323,6 +323,9 @@ impl v1::host_service_server::HostService for Agent {
             instances_total: self.has_guest().into(),
             migrations_active: 0,
             certificate_expires: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10),
+            cordon: None,
+            room: None,
+            answered: Some(Timestamp::now()),
         };
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
     }

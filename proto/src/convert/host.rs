@@ -1,3 +1,5 @@
+mod room;
+
 use bytesize::ByteSize;
 use vmferry_core::host::{Host, HostPolicy};
 
@@ -21,6 +23,9 @@ impl From<Host> for v1::Host {
             instances_total: host.instances_total,
             migrations_active: host.migrations_active,
             certificate_expires: Some(wire_timestamp(host.certificate_expires)),
+            cordon: host.cordon.map(Into::into),
+            room: host.room.map(Into::into),
+            answered: host.answered.map(wire_timestamp),
         }
     }
 }
@@ -45,6 +50,9 @@ impl TryFrom<v1::Host> for Host {
             instances_total: host.instances_total,
             migrations_active: host.migrations_active,
             certificate_expires: timestamp(expires, "host.certificate_expires")?,
+            cordon: host.cordon.map(TryInto::try_into).transpose()?,
+            room: host.room.map(TryInto::try_into).transpose()?,
+            answered: host.answered.map(|answered| timestamp(answered, "host.answered")).transpose()?,
         })
     }
 }

@@ -22,6 +22,9 @@ fn answer(name: &str, zone: Option<&str>) -> Answer<Host> {
             instances_total: 4,
             migrations_active: 0,
             certificate_expires: "2027-02-20T00:00:00Z".parse().expect("valid"),
+            cordon: None,
+            room: None,
+            answered: None,
         }),
         None => Err(CallError { host, reason: Reason::AgentUnreachable, message: "cannot reach it".into() }),
     };
