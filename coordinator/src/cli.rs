@@ -1,12 +1,15 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod check;
 mod cold;
+mod drain;
 mod groups;
 mod guest_limits;
 mod instance;
 mod limits;
 mod report;
 mod steering;
+mod target;
 mod volumes;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -14,13 +17,16 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
+pub(crate) use check::Check;
 pub(crate) use cold::Cold;
+pub(crate) use drain::{Drain, Undrain};
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use limits::Limits;
 pub(crate) use report::Report;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
+pub(crate) use target::Target;
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
@@ -31,6 +37,9 @@ Examples:
   vmferry instances                            the instances, and where they run
   vmferry migrate web --to node-31 --dry-run   what would be done, and every check
   vmferry migrate web --to node-31             moves web while it runs
+  vmferry migrate web                          the same, to the host that suits it best
+  vmferry check web                            which hosts could take it, and why others could not
+  vmferry drain node-28 --dry-run              how node-28 would be emptied, and what is in the way
   vmferry migrations                           what was moved, and what still goes on
   vmferry watch web                            how the migration of web goes on
   vmferry report web --html --file web.html    how it went: figures and a picture
@@ -110,6 +119,12 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Says what `migrate` would do and how it would go; changes nothing
     Plan(Migrate),
+    /// Says which hosts could take an instance, and why others could not; changes nothing
+    Check(Check),
+    /// Moves all guests that run away from a host, which takes none until `undrain`
+    Drain(Drain),
+    /// Lets guests come to a host again; with --return those that have left it come home
+    Undrain(Undrain),
     /// Lists migrations, shows one, or ends what was left behind
     Migrations(Migrations),
     /// Shows a migration as it goes on, from wherever it was begun
@@ -143,6 +158,8 @@ pub(crate) enum Command {
 const MIGRATE_EXAMPLES: &str = "\
 Examples:
   vmferry migrate web --to node-31
+  vmferry migrate web                              to the host that suits it best; to the next best if that one refuses
+  vmferry migrate web --zone nova2 --exclude node-33
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 --policy auto   measures first, then takes the gentlest policy by which it arrives
@@ -161,15 +178,18 @@ pub(crate) struct Migrate {
     /// Name, UUID, or the beginning of one of them
     #[arg(value_name = "INSTANCE")]
     pub(crate) instance: String,
-    /// The host it shall run on
-    #[arg(long, value_name = "HOST")]
-    pub(crate) to: HostName,
     /// The host it runs on, if several have one of that name
     #[arg(long, value_name = "HOST")]
     pub(crate) from: Option<HostName>,
     /// Prints the plan and every check with its outcome, and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// How many further hosts are tried if one refuses; without: all that come into question
+    #[arg(long, value_name = "N")]
+    pub(crate) retries: Option<u32>,
+    /// Where to.
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// What it may cost if it is not.
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -320,7 +340,7 @@ mod tests {
     #[test]
     fn the_essence_of_an_error_is_one_line() {
         let of = |line: &str| essence(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"));
-        assert_eq!(of("vmferry migrate web"), "the following required arguments were not provided: --to <HOST>");
+        assert_eq!(of("vmferry migrate"), "the following required arguments were not provided: <INSTANCE>");
         assert_eq!(of("vmferry"), "a command is missing; see vmferry --help");
     }
 }

@@ -1,7 +1,11 @@
 //! The commands, a file each, and what they share.
 
 pub(crate) mod abort;
+pub(crate) mod check;
+mod choose;
+mod convoy;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 mod drive;
 pub(crate) mod groups;
 pub(crate) mod hypervisors;
@@ -13,8 +17,10 @@ pub(crate) mod migrations;
 pub(crate) mod policies;
 pub(crate) mod report;
 pub(crate) mod resolve;
+mod search;
 pub(crate) mod steer;
 mod strategy;
+mod trip;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;

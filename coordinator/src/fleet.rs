@@ -1,7 +1,9 @@
 //! All hosts of the inventory at once.
 
 use futures::{StreamExt, stream};
-use vmferry_core::{agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason};
+use vmferry_core::{
+    agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason, schedule::Weights,
+};
 use vmferry_transport::Credentials;
 
 use crate::{catalogue::Catalogue, client::RemoteAgent, exit::Failed, inventory::Inventory, render};
@@ -67,6 +69,16 @@ impl Fleet {
             return Ok(policy.clone());
         }
         self.policies(Some(host)).await?.policy(name).cloned()
+    }
+
+    /// All hosts, in the inventory's order.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.inventory.hosts
+    }
+
+    /// What counts for how much when a host is chosen.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.inventory.weights
     }
 
     /// Whether the inventory has a host of that name.

@@ -25,7 +25,7 @@ use cli::{
     Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
 };
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
+    Session, abort, check, doctor, drain, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
     resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
@@ -107,6 +107,9 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
         },
         Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
         Command::Plan(args) => Box::pin(migrate::plan(session, &args)).await,
+        Command::Drain(args) => Box::pin(drain::drain(session, &args)).await,
+        Command::Undrain(args) => Box::pin(drain::undrain(session, &args)).await,
+        Command::Check(args) => Box::pin(check::run(session, &args)).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,
             Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,

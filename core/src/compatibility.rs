@@ -24,7 +24,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::Leaving,
+    agent::{CallError, Leaving},
     disk::{Disks, Sight, space},
     domain_xml::{Definition, Obstacle},
     id::{HostName, MigrationId},
@@ -68,7 +68,20 @@ pub struct Refusal {
     pub remedy: String,
 }
 
+impl From<&CallError> for Refusal {
+    /// Of a host that could not be asked.
+    fn from(error: &CallError) -> Self {
+        let remedy = format!("see that the agent of {} runs and can be reached, or leave it out", error.host);
+        Self { reason: error.reason, message: error.message.clone(), remedy }
+    }
+}
+
 impl Check {
+    /// A rule that does not hold.
+    pub fn refused(host: &HostName, subject: &str, refusal: Refusal) -> Self {
+        Self { host: host.clone(), subject: subject.to_owned(), finding: Finding::Refused(refusal) }
+    }
+
     /// The refusal, if it is one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.finding {

@@ -197,6 +197,13 @@ reasons! {
     Internal = "INTERNAL",
 }
 
+impl Reason {
+    /// Whether it says nothing about a host's state, because no answer came.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Self::AgentUnreachable | Self::AgentUntrusted)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -22,11 +22,11 @@ use crate::{
 pub(super) async fn settle(
     session: &Session,
     hosts: &Pair<RemoteAgent, RemoteAgent>,
-    args: &cli::Migrate,
+    args: &cli::Limits,
     order: Order,
     guest: &Instance,
 ) -> Result<Order, Failed> {
-    if args.limits.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
+    if args.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
         return Ok(order);
     }
     let live = Live::quiet(session.terminal);
@@ -44,10 +44,10 @@ pub(super) async fn settle(
     for name in candidates() {
         let named = session.fleet.policy(name, &guest.host).await?;
         // Nobody's guest depends on two hosts who has not said that it may.
-        if named.may_postcopy() && !limits::may_follow(guest, &args.limits) {
+        if named.may_postcopy() && !limits::may_follow(guest, args) {
             continue;
         }
-        let fitted = limits::fitted(guest, &named, &args.limits);
+        let fitted = limits::fitted(guest, &named, args);
         policies.push(fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?);
     }
     match choose(&measured, job, policies, order.limits.bandwidth) {
