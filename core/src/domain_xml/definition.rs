@@ -9,6 +9,7 @@ use super::{
     filter::filter_named,
     metadata::{
         self, LabelError, VolumeLabel,
+        affinity::{self, AffinityError},
         interfaces::{self, InterfaceError, InterfaceLabel},
         limits::{self, LimitsError},
     },
@@ -17,6 +18,7 @@ use super::{
     text, volume,
 };
 use crate::{
+    affinity::Membership,
     convergence::GuestLimits,
     id::InstanceId,
     instance::{Vif, VifAttachment},
@@ -65,6 +67,8 @@ pub struct Definition {
     pub host_state: Vec<HostState>,
     /// What the metadata say of its live migrations. An error hides no domain, but lets none of them begin.
     pub limits: Result<GuestLimits, LimitsError>,
+    /// The affinity groups that the metadata say it is in, by name. An error hides no domain, but lets it go nowhere.
+    pub affinity: Result<Vec<Membership>, AffinityError>,
 }
 
 /// State of a guest in files of its host.
@@ -169,6 +173,7 @@ impl Definition {
             obstacles: obstacles(domain, devices),
             host_state: host_state(domain, devices),
             limits: limits::read(domain),
+            affinity: affinity::read(domain),
         })
     }
 }
