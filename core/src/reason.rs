@@ -128,6 +128,28 @@ reasons! {
     /// Another domain has the volume there.
     VolumeInUse = "VOLUME_IN_USE",
 
+    // Refusals of the scheduler; those that a host can know of, of its own checks, too.
+    /// The host was left out by whoever asked.
+    HostExcluded = "HOST_EXCLUDED",
+    /// The host is in another zone than was asked for.
+    ZoneDiffers = "ZONE_DIFFERS",
+    /// Nobody shall come to the host.
+    HostCordoned = "HOST_CORDONED",
+    /// The host runs as many guests as it may.
+    HostFull = "HOST_FULL",
+    /// The host has promised its CPUs to others.
+    CpusShort = "CPUS_SHORT",
+    /// Not enough free huge pages.
+    HugepagesShort = "HUGEPAGES_SHORT",
+    /// The guest is pinned to CPUs that the host does not have.
+    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
+    /// The guest would be with those it must be apart from, or apart from those it must be with.
+    AffinityViolated = "AFFINITY_VIOLATED",
+    /// What a definition's metadata say of its affinity groups cannot be read.
+    AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
+    /// The host's agent is too old to say what it has for guests.
+    RoomUnknown = "ROOM_UNKNOWN",
+
     // Errors of calls.
     /// No instance has this name or UUID.
     InstanceNotFound = "INSTANCE_NOT_FOUND",
