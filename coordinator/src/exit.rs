@@ -125,6 +125,7 @@ impl Exit {
             | R::StorageToolMissing
             | R::VolumeDiffers
             | R::VolumeInUse => Self::Refused,
+            _ => Self::Refused,
             R::PhaseOutOfOrder
             | R::LibvirtFailed
             | R::JournalFailed

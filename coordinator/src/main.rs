@@ -25,8 +25,8 @@ use cli::{
     Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
 };
 use command::{
-    Session, abort, check, doctor, drain, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
-    resolve, steer, vif, volumes, watch, zones,
+    Session, abort, check, doctor, drain, groups, hypervisors, instance, instances, limits, migrate, migrations,
+    policies, report, resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;

@@ -8,6 +8,7 @@ mod cold;
 mod direct;
 mod faults;
 mod filters;
+mod fleet;
 mod groups;
 mod interrupts;
 mod intruders;

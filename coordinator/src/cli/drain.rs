@@ -2,11 +2,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use bytesize::ByteSize;
 use clap::Args;
-use vmferry_core::{
-    drain,
-    id::HostName,
-    migration::Streams,
-};
+use vmferry_core::{drain, id::HostName, migration::Streams};
 
 use super::{
     Limits, Target,
@@ -96,11 +92,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// How much at the same time.
     pub(crate) fn limits(&self) -> drain::Limits {
-        drain::Limits {
-            parallel: self.parallel,
-            per_destination: self.per_destination,
-            bandwidth: self.bandwidth,
-        }
+        drain::Limits { parallel: self.parallel, per_destination: self.per_destination, bandwidth: self.bandwidth }
     }
 
     /// What each move may cost, as for one that is asked for by itself.

@@ -50,7 +50,8 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
         failed => Exit::of_flow(failed),
     };
     let statistics = result.as_ref().ok().and_then(|completed| completed.statistics);
-    let report = Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases(), tried: &[] };
+    let report =
+        Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases(), tried: &[] };
     if result.is_ok() {
         let (name, destination) = (&order.instance_name, &order.destination.host);
         let message = format!("too late to abort: {name} runs on {destination}; to bring it back, migrate it back");

@@ -23,12 +23,13 @@ use crate::{
 /// Asks which hosts could take an instance. Changes nothing.
 pub(crate) async fn run(session: &Session, args: &cli::Check) -> Result<Exit, Failed> {
     limits::judge(&args.limits)?;
+    choose::judge(session, &args.target)?;
     let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
     for error in &silent {
         session.terminal.warn(&format!("could not ask whether there is another {}: {error}", args.instance));
     }
     let kind = args.cold.kind(guest.state);
-    let wish = choose::wish(session, &args.target, kind)?;
+    let wish = choose::wish(&args.target, kind);
     let trip = Trip::new(session, guest, &args.limits, kind).await?;
     let inquiry = trip.inquiry(session)?;
     let told = trip.ask_source(session, &inquiry).await?;

@@ -2,7 +2,6 @@
 
 use vmferry_core::{
     host::Host,
-    id::HostName,
     migration::Kind,
     schedule::{self, Ranking, Seen, Wish},
 };
@@ -10,14 +9,15 @@ use vmferry_core::{
 use super::{Session, trip::Told};
 use crate::{cli::Target, exit::Failed, fleet::Answer};
 
-/// What the user wants of the destination. Names that the inventory does not have are told before anybody is asked.
-pub(super) fn wish(session: &Session, target: &Target, kind: Kind) -> Result<Wish, Failed> {
-    let Target { to, zone, exclude } = target;
-    for named in to.iter().chain(exclude) {
-        session.fleet.agent(named)?;
-    }
+/// Tells a name that the inventory does not have, before anybody is asked.
+pub(super) fn judge(session: &Session, Target { to, exclude, .. }: &Target) -> Result<(), Failed> {
+    to.iter().chain(exclude).try_for_each(|named| session.fleet.agent(named).map(drop))
+}
+
+/// What the user wants of the destination.
+pub(super) fn wish(Target { to, zone, exclude }: &Target, kind: Kind) -> Wish {
     let hosts = (!to.is_empty()).then(|| to.clone());
-    Ok(Wish { zone: zone.clone(), hosts, exclude: exclude.clone(), kind })
+    Wish { zone: zone.clone(), hosts, exclude: exclude.clone(), kind }
 }
 
 /// All hosts, the best first, and why the others do not come into question.
@@ -28,10 +28,4 @@ pub(super) fn rank(session: &Session, wish: &Wish, told: &Told, hosts: &[Answer<
 /// The hosts as they answered.
 pub(super) fn seen(hosts: &[Answer<Host>]) -> Vec<Seen<'_>> {
     hosts.iter().map(|answer| Seen { name: &answer.endpoint.host, answer: answer.result.as_ref() }).collect()
-}
-
-/// The zone of a host, if it has said which.
-pub(super) fn zone_of<'a>(hosts: &'a [Answer<Host>], name: &HostName) -> Option<&'a str> {
-    let answer = hosts.iter().find(|answer| answer.endpoint.host == *name)?;
-    answer.result.as_ref().ok().map(|host| host.zone.as_str())
 }

@@ -184,7 +184,8 @@ impl<'a> Convoy<'a> {
         let endpoint = session.fleet.agent(destination).map_err(failed)?.endpoint().clone();
         let order = trip.order(&endpoint);
         let hosts = session.pair(&order).map_err(failed)?;
-        let order = Box::pin(strategy::settle(session, &hosts, &self.asked, order, &trip.guest)).await.map_err(failed)?;
+        let order =
+            Box::pin(strategy::settle(session, &hosts, &self.asked, order, &trip.guest)).await.map_err(failed)?;
         let lane = board.lane(&order);
         let flow = Box::pin({
             let (order, lane) = (order.clone(), lane.clone());

@@ -23,7 +23,8 @@ use crate::{
 /// Moves all guests away from a host, or says what would be done.
 pub(crate) async fn drain(session: &Session, args: &cli::Drain) -> Result<Exit, Failed> {
     super::limits::judge(&args.pace.each())?;
-    let wish = choose::wish(session, &args.target, Kind::Live)?;
+    choose::judge(session, &args.target)?;
+    let wish = choose::wish(&args.target, Kind::Live);
     let agent = session.fleet.agent(&args.host)?;
     if !args.dry_run {
         session.may_coordinate()?;

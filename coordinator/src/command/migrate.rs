@@ -9,7 +9,7 @@ use vmferry_core::{
 };
 
 use super::{
-    Session, drive, limits,
+    Session, choose, drive, limits,
     search::{Next, Search, refusal_of_destination},
     strategy,
     trip::Trip,
@@ -22,7 +22,7 @@ use crate::{
         checks::{self, Foreseen, plan_document},
         live::Live,
         migration::{Report, sentence},
-        survey::{Verdict, chosen, turned_away},
+        survey::{chosen, turned_away},
         unnamed,
     },
 };
@@ -113,9 +113,7 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
 /// Finds the instance, and where it may go. What is unknown or makes no sense is told before anybody is asked.
 async fn search(session: &Session, args: &cli::Migrate) -> Result<Search, Failed> {
     limits::judge(&args.limits)?;
-    for named in args.target.to.iter().chain(&args.target.exclude) {
-        session.fleet.agent(named)?;
-    }
+    choose::judge(session, &args.target)?;
     let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
     for error in silent.iter().filter(|error| !args.target.to.contains(&error.host)) {
@@ -123,7 +121,7 @@ async fn search(session: &Session, args: &cli::Migrate) -> Result<Search, Failed
     }
     let kind = args.cold.kind(guest.state);
     let trip = Trip::new(session, guest, &args.limits, kind).await?;
-    Search::new(session, trip, &args.target, args.retries)
+    Ok(Search::new(trip, &args.target, args.retries))
 }
 
 fn tell_choice(session: &Session, search: &Search, Next { endpoint, candidate, others }: &Next) {

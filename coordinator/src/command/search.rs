@@ -48,11 +48,11 @@ pub(super) struct Next {
 
 impl Search {
     /// Nothing is asked yet. After the first host `retries` more may be tried.
-    pub(super) fn new(session: &Session, trip: Trip, target: &Target, retries: Option<u32>) -> Result<Self, Failed> {
-        let wish = choose::wish(session, target, trip.kind)?;
+    pub(super) fn new(trip: Trip, target: &Target, retries: Option<u32>) -> Self {
+        let wish = choose::wish(target, trip.kind);
         let named = target.only().cloned();
         let left = retries.map(|retries| retries.saturating_add(1));
-        Ok(Self { trip, wish, named, told: None, hosts: Vec::new(), tried: Vec::new(), left })
+        Self { trip, wish, named, told: None, hosts: Vec::new(), tried: Vec::new(), left }
     }
 
     /// The best host of those that have not refused; `None`: there is none left.

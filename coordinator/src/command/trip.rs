@@ -5,7 +5,7 @@ use vmferry_core::{
     agent::{Agent, CallError, CheckReport, Leaving},
     compatibility::Check,
     convergence::Policy,
-    id::{HostName, MigrationId},
+    id::MigrationId,
     instance::Instance,
     migration::{Endpoint, Kind, Limits, Order, Side},
     reason::Reason,
@@ -55,8 +55,7 @@ impl Trip {
             Kind::Cold { .. } => Policy::default(),
         };
         let source = session.fleet.agent(&guest.host)?.endpoint().clone();
-        let limits =
-            Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into() };
+        let limits = Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into() };
         Ok(Self { guest, kind, limits, source })
     }
 
@@ -77,7 +76,8 @@ impl Trip {
     pub(super) fn inquiry(&self, session: &Session) -> Result<Order, Failed> {
         let hosts = session.fleet.endpoints();
         let other = hosts.iter().find(|endpoint| endpoint.host != self.guest.host).ok_or_else(|| {
-            let message = format!("{} has nowhere to go: the inventory has no host but {}", self.guest.name, self.guest.host);
+            let message =
+                format!("{} has nowhere to go: the inventory has no host but {}", self.guest.name, self.guest.host);
             Failed::because(Reason::HostNotFound, message)
         })?;
         Ok(self.order(other))
@@ -93,11 +93,6 @@ impl Trip {
             message: format!("{} checked {} without describing it", self.guest.host, self.guest.name),
         })?;
         Ok(Told { leaving, checks })
-    }
-
-    /// The host that it is on.
-    pub(super) fn source(&self) -> &HostName {
-        &self.guest.host
     }
 }
 

@@ -54,8 +54,7 @@ impl Board {
             let total = all.add(line());
             (all, total)
         });
-        let board =
-            Self { terminal, what, guests, foreseen, began: Instant::now(), lines, trail: Mutex::default() };
+        let board = Self { terminal, what, guests, foreseen, began: Instant::now(), lines, trail: Mutex::default() };
         board.say(&format!("{}: {guests} to move, about {} in all", board.what, about(foreseen)));
         board
     }

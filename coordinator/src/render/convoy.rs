@@ -188,7 +188,8 @@ fn in_the_way(blocked: &[Blocked], off: &[Instance]) -> String {
     }
     if !off.is_empty() {
         let names: Vec<_> = off.iter().map(|guest| guest.name.as_str()).collect();
-        text += &format!("off, and left where they are: {} (vmferry migrate NAME --cold moves one)\n", names.join(", "));
+        text +=
+            &format!("off, and left where they are: {} (vmferry migrate NAME --cold moves one)\n", names.join(", "));
     }
     text
 }

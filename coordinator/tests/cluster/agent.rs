@@ -25,7 +25,7 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Host, host_policies},
+    host::{Capacity, Host, Offers, Room, Taken, host_policies},
     id::MigrationId,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
@@ -298,6 +298,16 @@ impl Agent {
     }
 }
 
+/// For some more guests like the one there is.
+fn room() -> Room {
+    let machine = ["x86_64", "kvm", "pc-q35-7.2"].map(str::to_owned);
+    Room {
+        capacity: Capacity { memory: ByteSize::gib(7), vcpus: 64, instances: None, incoming: 4, outgoing: 4 },
+        taken: Taken::default(),
+        offers: Offers { machines: [machine.into()].into(), bridges: ["br0".into()].into(), ..Offers::default() },
+    }
+}
+
 fn order(order: Option<v1::Order>) -> Order {
     vmferry_proto::convert::required(order, "order").expect("a coordinator of ours asks")
 }
@@ -324,7 +334,7 @@ impl v1::host_service_server::HostService for Agent {
             migrations_active: 0,
             certificate_expires: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10),
             cordon: None,
-            room: None,
+            room: Some(room()),
             answered: Some(Timestamp::now()),
         };
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))

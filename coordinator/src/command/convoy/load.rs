@@ -45,18 +45,9 @@ impl Convoy<'_> {
     }
 }
 
-async fn look(
-    session: &Session,
-    asked: &cli::Limits,
-    guest: Instance,
-    wish: Wish,
-) -> Result<(Trip, Guest), Blocked> {
-    let blocked = |objections| Blocked {
-        instance: guest.id,
-        name: guest.name.clone(),
-        source: guest.host.clone(),
-        objections,
-    };
+async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Blocked> {
+    let blocked =
+        |objections| Blocked { instance: guest.id, name: guest.name.clone(), source: guest.host.clone(), objections };
     let untold = |failed: Failed| blocked(vec![objection(&guest, &failed)]);
     let trip = Trip::new(session, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
     let inquiry = trip.inquiry(session).map_err(untold)?;
