@@ -5,6 +5,7 @@ mod definition;
 mod disk;
 mod filter;
 pub mod metadata;
+mod placement;
 pub mod rewrite;
 mod secret;
 mod volume;
@@ -13,6 +14,7 @@ pub use capabilities::{Capabilities, HostCapabilities};
 pub use definition::{Definition, HostState, Obstacle, VifFilter};
 pub use disk::{DiskDefinition, Layer};
 pub use filter::FilterDefinition;
+pub use placement::HugePages;
 pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;
 
