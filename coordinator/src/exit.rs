@@ -99,6 +99,11 @@ impl Exit {
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort
+            | R::HostCordoned
+            | R::CpusShort
+            | R::HostFull
+            | R::HugepagesShort
+            | R::CpuPinUnavailable
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing

@@ -95,6 +95,16 @@ reasons! {
     DomainExists = "DOMAIN_EXISTS",
     /// Not enough free memory.
     MemoryShort = "MEMORY_SHORT",
+    /// No guest shall come to the host.
+    HostCordoned = "HOST_CORDONED",
+    /// All vCPUs that the host may promise are promised.
+    CpusShort = "CPUS_SHORT",
+    /// The host has as many guests as it takes.
+    HostFull = "HOST_FULL",
+    /// Not enough free huge pages of the guest's size.
+    HugepagesShort = "HUGEPAGES_SHORT",
+    /// The guest is pinned to CPUs that the host does not have, or that are off.
+    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
     /// The emulator cannot give the guest so many vCPUs.
     TooManyVcpus = "TOO_MANY_VCPUS",
     /// The guest's CPU cannot be given by this host.
