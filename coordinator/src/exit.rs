@@ -99,6 +99,11 @@ impl Exit {
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort
+            | R::HostCordoned
+            | R::CpusShort
+            | R::HostFull
+            | R::HugepagesShort
+            | R::CpuPinUnavailable
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing
@@ -125,7 +130,6 @@ impl Exit {
             | R::StorageToolMissing
             | R::VolumeDiffers
             | R::VolumeInUse => Self::Refused,
-            _ => Self::Refused,
             R::PhaseOutOfOrder
             | R::LibvirtFailed
             | R::JournalFailed

@@ -95,6 +95,16 @@ reasons! {
     DomainExists = "DOMAIN_EXISTS",
     /// Not enough free memory.
     MemoryShort = "MEMORY_SHORT",
+    /// No guest shall come to the host.
+    HostCordoned = "HOST_CORDONED",
+    /// All vCPUs that the host may promise are promised.
+    CpusShort = "CPUS_SHORT",
+    /// The host has as many guests as it takes.
+    HostFull = "HOST_FULL",
+    /// Not enough free huge pages of the guest's size.
+    HugepagesShort = "HUGEPAGES_SHORT",
+    /// The guest is pinned to CPUs that the host does not have, or that are off.
+    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
     /// The emulator cannot give the guest so many vCPUs.
     TooManyVcpus = "TOO_MANY_VCPUS",
     /// The guest's CPU cannot be given by this host.
@@ -133,16 +143,6 @@ reasons! {
     HostExcluded = "HOST_EXCLUDED",
     /// The host is in another zone than was asked for.
     ZoneDiffers = "ZONE_DIFFERS",
-    /// Nobody shall come to the host.
-    HostCordoned = "HOST_CORDONED",
-    /// The host runs as many guests as it may.
-    HostFull = "HOST_FULL",
-    /// The host has promised its CPUs to others.
-    CpusShort = "CPUS_SHORT",
-    /// Not enough free huge pages.
-    HugepagesShort = "HUGEPAGES_SHORT",
-    /// The guest is pinned to CPUs that the host does not have.
-    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
     /// The guest would be with those it must be apart from, or apart from those it must be with.
     AffinityViolated = "AFFINITY_VIOLATED",
     /// What a definition's metadata say of its affinity groups cannot be read.

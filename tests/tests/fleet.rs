@@ -1,16 +1,17 @@
 //! Three hosts in two zones: a destination that is chosen, and hosts that are emptied and filled again.
 
-use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use vmferry_tests::{
-    Guest, HostSpec, Options, Testbed,
-    guest::BootSectorGuest,
+    Options, Testbed,
+    guest::{BootSectorGuest, Guest},
+    testbed::HostSpec,
 };
 
-use crate::rig::{Answer, Before, Move, SOON, active_migrations, assert_only_on, vmferry, slow_down};
+use crate::rig::{Answer, Before, SOON, active_migrations, assert_only_on, slow_down, vmferry};
 
 /// node-28 and node-27 in zone nova, node-31 in nova2.
 const ZONE: [&str; 2] = ["node-28", "node-27"];

@@ -131,12 +131,3 @@ impl RemoteAgent {
         self.within(FILTERING, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
     }
 }
-
-impl RemoteAgent {
-    pub(crate) async fn cordon(&self, _r: &str) -> Result<vmferry_core::host::Cordon, CallError> {
-        panic!()
-    }
-    pub(crate) async fn uncordon(&self) -> Result<(), CallError> {
-        panic!()
-    }
-}
