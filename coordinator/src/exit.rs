@@ -112,6 +112,11 @@ impl Exit {
             | R::PostcopyUnavailable
             | R::GuestLimits
             | R::LimitsLabelInvalid
+            | R::AffinityLabelInvalid
+            | R::AffinityViolated
+            | R::HostExcluded
+            | R::ZoneDiffers
+            | R::RoomUnknown
             | R::NetworkMissing
             | R::MtuTooSmall
             | R::MacInUse

@@ -164,6 +164,3 @@ fn in_order<'a>(guests: &'a [Guest], limits: &Limits) -> Vec<&'a Guest> {
     });
     guests
 }
-
-#[cfg(test)]
-mod tests;

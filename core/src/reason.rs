@@ -81,6 +81,8 @@ reasons! {
     GuestLimits = "GUEST_LIMITS",
     /// What a definition's metadata say of its live migrations cannot be read.
     LimitsLabelInvalid = "LIMITS_LABEL_INVALID",
+    /// What a definition's metadata say of its affinity groups cannot be read.
+    AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
     /// A host's QEMU cannot send or take memory over several streams.
     StreamsUnsupported = "STREAMS_UNSUPPORTED",
     /// A host is not configured for the direct path.
@@ -137,16 +139,14 @@ reasons! {
     VolumeDiffers = "VOLUME_DIFFERS",
     /// Another domain has the volume there.
     VolumeInUse = "VOLUME_IN_USE",
+    /// The guest would be with those it must be apart from, or apart from those it must be with.
+    AffinityViolated = "AFFINITY_VIOLATED",
 
-    // Refusals of the scheduler; those that a host can know of, of its own checks, too.
+    // Refusals of the scheduler alone: no host knows of them by itself.
     /// The host was left out by whoever asked.
     HostExcluded = "HOST_EXCLUDED",
     /// The host is in another zone than was asked for.
     ZoneDiffers = "ZONE_DIFFERS",
-    /// The guest would be with those it must be apart from, or apart from those it must be with.
-    AffinityViolated = "AFFINITY_VIOLATED",
-    /// What a definition's metadata say of its affinity groups cannot be read.
-    AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
     /// The host's agent is too old to say what it has for guests.
     RoomUnknown = "ROOM_UNKNOWN",
 

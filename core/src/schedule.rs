@@ -117,6 +117,3 @@ pub fn rank(wish: &Wish, leaving: &Leaving, hosts: &[Seen<'_>], weights: &Weight
     refused.sort_by(|one, other| one.host.cmp(&other.host));
     Ranking { candidates: weigh::ranked(&question, &fit, weights), refused }
 }
-
-#[cfg(test)]
-mod tests;

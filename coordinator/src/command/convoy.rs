@@ -27,6 +27,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
+use self::load::{LOOKS, foresee};
 use super::{Session, cannot_watch_signals, choose, search::refusal_of_destination, strategy, trip::Trip};
 use crate::{
     cli,
@@ -93,6 +94,9 @@ impl<'a> Convoy<'a> {
         let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
         let mut moves = FuturesUnordered::<LocalBoxFuture<'a, Over>>::new();
         let mut afoot = HashMap::<InstanceId, Afoot>::new();
+        // Nobody waits for these: what is known of a guest when its turn comes, counts.
+        let mut looks = FuturesUnordered::new();
+        let mut unseen: Vec<_> = self.waiting.iter().map(|guest| guest.leaving.instance.id).collect();
         let mut stopping = false;
         while !(afoot.is_empty() && self.waiting.is_empty()) {
             // What they have now: counted before they are asked, so that no claim is taken for one of those that came later.
@@ -108,6 +112,11 @@ impl<'a> Convoy<'a> {
                 }
             }
             self.share_bandwidth(&afoot).await;
+            while let Some(instance) = (looks.len() < LOOKS).then(|| unseen.pop()).flatten() {
+                if self.waiting.iter().any(|guest| guest.leaving.instance.id == instance) {
+                    looks.push(foresee(self.session, self.trips[&instance].clone()));
+                }
+            }
             board.tell(afoot.len(), self.waiting.len(), &self.ended);
             select! {
                 Some(over) = moves.next() => {
@@ -115,6 +124,7 @@ impl<'a> Convoy<'a> {
                         Box::pin(self.over(run, over, board)).await;
                     }
                 }
+                Some(look) = looks.next() => self.foreseen(look),
                 () = sleep(LOOK), if !(afoot.is_empty() && self.waiting.is_empty()) => {}
                 () = interrupts.next() => {
                     if stopping {

@@ -69,12 +69,15 @@ pub(crate) async fn undrain(session: &Session, args: &cli::Undrain) -> Result<Ex
 
 async fn run(
     session: &Session,
-    convoy: Convoy<'_>,
+    mut convoy: Convoy<'_>,
     host: &HostName,
     what: &str,
     dry_run: bool,
     off: &[Instance],
 ) -> Result<Exit, Failed> {
+    if dry_run {
+        convoy.foresee().await;
+    }
     let hosts = session.hosts().await;
     let plan = convoy.plan(&hosts);
     if dry_run {

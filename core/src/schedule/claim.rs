@@ -13,11 +13,10 @@ pub(crate) fn take(host: &mut Host, definition: &Definition, kind: Kind) {
     if !super::filter::runs(kind) {
         return;
     }
-    let memory = definition.ordinary_memory();
-    host.memory_available = less(host.memory_available, memory);
+    host.memory_available = less(host.memory_available, definition.ordinary_memory());
     host.instances_active = host.instances_active.saturating_add(1);
     let Some(room) = &mut host.room else { return };
-    room.taken.memory += memory;
+    room.taken.memory += definition.memory;
     room.taken.vcpus = room.taken.vcpus.saturating_add(definition.vcpus);
     room.taken.instances = room.taken.instances.saturating_add(1);
     definition.huge_pages.iter().for_each(|pages| take_pages(&mut room.offers, pages));

@@ -21,7 +21,7 @@ pub struct Objection {
     pub example: Refusal,
 }
 
-/// Each reason once, that of the most hosts first.
+/// Each reason once, that of the most hosts first. That the guest's own host is none for it goes without saying, unless there is no other.
 pub fn condensed(refused: &[Refused]) -> Vec<Objection> {
     let mut by_reason = BTreeMap::<Reason, Objection>::new();
     for Refused { host, refusals } in refused {
@@ -35,6 +35,9 @@ pub fn condensed(refused: &[Refused]) -> Vec<Objection> {
                 objection.hosts.push(host.clone());
             }
         }
+    }
+    if by_reason.len() > 1 {
+        by_reason.remove(&Reason::SameHost);
     }
     let mut objections: Vec<_> = by_reason.into_values().collect();
     objections.sort_by_key(|objection| std::cmp::Reverse(objection.hosts.len()));

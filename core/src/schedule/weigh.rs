@@ -158,7 +158,7 @@ impl Weigher {
             }
             Self::Vcpus => room.map_or(0.0, |room| f64::from(room.capacity.vcpus.saturating_sub(room.taken.vcpus))),
             Self::Incoming => room.map_or(0.0, |room| f64::from(room.taken.incoming)),
-            Self::QemuVersion => mebibytes(version_number(&host.qemu_version).unwrap_or(0) << 20),
+            Self::QemuVersion => version_number(&host.qemu_version).unwrap_or(0) as f64,
             Self::SoftAffinity => met(question, room, AffinityPolicy::SoftAffinity),
             Self::SoftAntiAffinity => met(question, room, AffinityPolicy::SoftAntiAffinity),
             Self::SameZone => f64::from(question.is_home(host)),
@@ -207,8 +207,6 @@ fn met(question: &Question<'_>, room: Option<&Room>, policy: AffinityPolicy) -> 
     said.filter_map(|membership| groups?.get(&membership.group)).map(|count| f64::from(*count)).sum()
 }
 
-/// Nothing that a host has comes near to where this loses a MiB.
-#[expect(clippy::cast_precision_loss, reason = "2^53 MiB")]
 fn mebibytes(bytes: u64) -> f64 {
     (bytes >> 20) as f64
 }

@@ -8,30 +8,28 @@ use vmferry_core::{
     compatibility::Check,
     convergence::{Forecast, Job, load},
     drain::{Blocked, Guest},
+    id::InstanceId,
     instance::Instance,
-    migration::{Kind, Order},
+    migration::Kind,
     reason::Reason,
     schedule::{Objection, Wish},
 };
 
 use super::{Convoy, Session};
-use crate::{
-    cli,
-    command::trip::{Told, Trip},
-    exit::Failed,
-    render::convoy::Ended,
-};
+use crate::{cli, command::trip::Trip, exit::Failed, render::convoy::Ended};
 
-/// How many guests are asked after at the same time: each look at what one writes takes a second, and a little of the way.
-const LOOKS: usize = 4;
+/// How many guests are looked at at the same time: a look at what one writes takes a second, and a little of the way.
+pub(super) const LOOKS: usize = 4;
+/// How many are asked after at the same time.
+const ASKED: usize = 16;
 
 impl Convoy<'_> {
-    /// Asks the source of each guest what it has to say, and how its move would go. Who may not leave is blocked.
+    /// Asks the source of each guest what it has to say. Who may not leave is blocked.
     pub(in crate::command) async fn load(&mut self, guests: Vec<(Instance, Wish)>) {
         let (session, asked) = (self.session, &self.asked);
         let looks = stream::iter(guests)
             .map(|(guest, wish)| Box::pin(look(session, asked, guest, wish)))
-            .buffered(LOOKS)
+            .buffered(ASKED)
             .collect::<Vec<_>>();
         for looked in looks.await {
             match looked {
@@ -43,6 +41,31 @@ impl Convoy<'_> {
             }
         }
     }
+
+    /// Looks how the move of each would go.
+    pub(in crate::command) async fn foresee(&mut self) {
+        let session = self.session;
+        let looks = self.waiting.iter().filter_map(|guest| self.trips.get(&guest.leaving.instance.id));
+        let looks = looks.map(|trip| foresee(session, trip.clone())).collect::<Vec<_>>();
+        let looks = stream::iter(looks).buffer_unordered(LOOKS).collect::<Vec<_>>().await;
+        looks.into_iter().for_each(|look| self.foreseen(look));
+    }
+
+    /// What was found of one that still waits orders it among the others.
+    pub(super) fn foreseen(&mut self, Look { instance, found }: Look) {
+        let waiting = self.waiting.iter_mut().find(|guest| guest.leaving.instance.id == instance);
+        if let (Some(guest), Some((forecast, dirty_rate))) = (waiting, found) {
+            guest.forecast = Some(forecast);
+            guest.dirty_rate = Some(dirty_rate);
+        }
+    }
+}
+
+/// What was found of a guest's move.
+pub(super) struct Look {
+    pub(super) instance: InstanceId,
+    /// How long it takes by itself, and what the guest writes per second. None: it cannot be measured, which hinders nobody.
+    found: Option<(Duration, ByteSize)>,
 }
 
 async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Blocked> {
@@ -57,19 +80,20 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
     if told.is_refused() {
         return Err(blocked(told.checks.iter().filter_map(|check| refused(&guest, check)).collect()));
     }
-    let (forecast, dirty_rate) = foresee(session, &inquiry, &told).await.unzip();
-    Ok((trip, Guest { leaving: told.leaving, wish, priority: 0, forecast, dirty_rate }))
+    Ok((trip, Guest { leaving: told.leaving, wish, priority: 0, forecast: None, dirty_rate: None }))
 }
 
-/// How long its move takes by itself, and what it writes. What cannot be measured hinders nobody.
-async fn foresee(session: &Session, inquiry: &Order, told: &Told) -> Option<(Duration, ByteSize)> {
-    let source = session.fleet.agent(&inquiry.source.host).ok()?;
-    let measured = source.measure(inquiry).await.ok()?;
-    // How its disks get there depends on where that is: those that are copied are not counted.
-    let job = Job { disks: ByteSize::default(), load: load(measured.memory, []) };
-    let forecast = Forecast::of(&measured, job, &inquiry.limits.policy, inquiry.limits.bandwidth);
-    tracing::debug!(guest = told.leaving.instance.name, ?forecast, "foreseen");
-    Some((forecast.likely.total, measured.dirty_rate))
+/// How long its move takes by itself, and what it writes: that takes a second.
+pub(super) async fn foresee(session: &Session, trip: Trip) -> Look {
+    let measure = async {
+        let inquiry = trip.inquiry(session).ok()?;
+        let measured = session.fleet.agent(&inquiry.source.host).ok()?.measure(&inquiry).await.ok()?;
+        // How its disks get there depends on where that is: those that are copied are not counted.
+        let job = Job { disks: ByteSize::default(), load: load(measured.memory, []) };
+        let forecast = Forecast::of(&measured, job, &inquiry.limits.policy, inquiry.limits.bandwidth);
+        Some((forecast.likely.total, measured.dirty_rate))
+    };
+    Look { instance: trip.guest.id, found: measure.await }
 }
 
 fn refused(guest: &Instance, check: &Check) -> Option<Objection> {

@@ -42,13 +42,13 @@ impl Question<'_> {
     }
 
     fn memory_promised(&self, host: &HostName, capacity: &Capacity, taken: &Taken) -> Option<Refusal> {
-        let (guest, needed, taken, most) = (self.guest(), self.memory, taken.memory, capacity.memory);
+        let (guest, needed, taken, most) = (self.guest(), self.definition.memory, taken.memory, capacity.memory);
         let short = taken.as_u64().saturating_add(needed.as_u64()) > most.as_u64();
         (short && needed.as_u64() > 0).then(|| Refusal {
             reason: Reason::MemoryShort,
             message: format!("{guest} needs {needed} of memory, {host} has promised {taken} of {most} to others"),
             remedy: format!(
-                "{ELSEWHERE}; memory_overcommit and memory_reserve of its agent say how much it may promise"
+                "{ELSEWHERE}; capacity.memory_overcommit and memory_reserve of its agent say how much it may promise"
             ),
         })
     }
