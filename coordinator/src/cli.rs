@@ -161,6 +161,8 @@ Examples:
   vmferry migrate web                              to the host that suits it best; to the next best if that one refuses
   vmferry migrate web --zone nova2 --exclude node-33
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
+  vmferry plan web --save web.plan                 the same for the host that suits it best, and writes it down
+  vmferry migrate --plan web.plan                  does what is in it, or says what is not as it was planned
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 --policy auto   measures first, then takes the gentlest policy by which it arrives
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
@@ -176,11 +178,22 @@ migration then goes on, and `vmferry migrations resolve` waits for its end.";
 #[command(after_help = MIGRATE_EXAMPLES)]
 pub(crate) struct Migrate {
     /// Name, UUID, or the beginning of one of them
-    #[arg(value_name = "INSTANCE")]
-    pub(crate) instance: String,
+    #[arg(value_name = "INSTANCE", required_unless_present = "plan")]
+    pub(crate) instance: Option<String>,
     /// The host it runs on, if several have one of that name
     #[arg(long, value_name = "HOST")]
     pub(crate) from: Option<HostName>,
+    /// Insists on a plan that was saved: does what is in it, or is refused with what is not as it was planned
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["instance", "from", "to", "zone", "exclude", "retries", "cold", "policy", "max_downtime", "deadline",
+            "postcopy", "bandwidth", "streams", "path"]
+    )]
+    pub(crate) plan: Option<PathBuf>,
+    /// Of a plan: writes it to a file, for `migrate --plan`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
     /// Prints the plan and every check with its outcome, and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

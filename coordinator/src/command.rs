@@ -14,6 +14,7 @@ pub(crate) mod instances;
 pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
+mod planned;
 pub(crate) mod policies;
 pub(crate) mod report;
 pub(crate) mod resolve;

@@ -96,6 +96,7 @@ impl Exit {
             | R::StreamsUnsupported
             | R::DirectPathMissing
             | R::MigrationTlsMissing
+            | R::PlanDiffers
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort

@@ -95,3 +95,31 @@ async fn a_drain_says_what_it_would_do() {
     let reasons = document["blocked"][0]["objections"].as_array().expect("a list");
     assert!(reasons.iter().any(|objection| objection["reason"] == "ZONE_DIFFERS"), "{document}");
 }
+
+#[tokio::test]
+async fn a_plan_that_was_saved_is_insisted_on() {
+    let cluster = Cluster::new().await;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let file = directory.path().join("web.plan").display().to_string();
+    let output = cluster.vmferry(&format!("plan web --save {file}")).await.success().get_output().clone();
+    assert!(said(&output).contains(&format!("vmferry migrate --plan {file} insists on it")), "{}", said(&output));
+    // What is in it does not go with anything else.
+    for arguments in ["migrate --plan nowhere.plan", "migrate web --save x.plan", "migrate web --plan x.plan"] {
+        cluster.vmferry(arguments).await.code(2);
+    }
+    cluster.vmferry(&format!("plan --plan {file}")).await.success();
+
+    let text = std::fs::read_to_string(&file).expect("written");
+    std::fs::write(&file, text.replace("\"vcpus\": 2", "\"vcpus\": 4")).expect("written");
+    let (code, document) = cluster.json(&format!("migrate --plan {file}")).await;
+    assert_eq!((code, &document["refusals"][0]["reason"]), (3, &json!("PLAN_DIFFERS")), "{document}");
+    assert_eq!(document["refusals"][0]["message"], "the number of vCPUs of web was planned as 4, and is 2 now");
+    assert!(cluster.world().records.is_empty());
+
+    std::fs::write(&file, text).expect("written");
+    let (code, document) = cluster.json(&format!("migrate --plan {file}")).await;
+    assert_eq!((code, &document["runs_on"]), (0, &json!("node-31")), "{document}");
+    // It is not there any more.
+    let (code, document) = cluster.json(&format!("migrate --plan {file}")).await;
+    assert_eq!(code, 3, "{document}");
+}

@@ -17,6 +17,7 @@
 //! on with [`resolve`] wherever the first one stopped.
 
 mod cold;
+mod planned;
 mod runner;
 mod standing;
 
@@ -28,6 +29,7 @@ use crate::{
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
 };
+pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, runner};
 use standing::{Standing, standing};
 
@@ -35,6 +37,10 @@ use standing::{Standing, standing};
 pub trait Watch: Sync {
     /// A phase begins.
     fn phase(&self, phase: Phase);
+    /// What speaks against what the hosts are ready to do: refusals, if somebody insists on what was planned.
+    fn objections(&self, _order: &Order, _plan: &Plan) -> Vec<Check> {
+        Vec::new()
+    }
     /// Both hosts have answered the checks, whatever they said.
     fn checked(&self, _plan: &Plan) {}
     /// The job goes on.
@@ -177,7 +183,9 @@ pub async fn check<S: Agent, D: Agent>(
     // Whatever they said, nobody needs the probe files any more. An agent that does not hear this removes them by
     // itself, so that a failure here is nobody's.
     _ = hosts.source.end_check(order).await;
-    let plan = asked?;
+    let mut plan = asked?;
+    let objections = watch.objections(order, &plan);
+    plan.checks.extend(objections);
     watch.checked(&plan);
     Ok(plan)
 }

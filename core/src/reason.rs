@@ -89,6 +89,8 @@ reasons! {
     DirectPathMissing = "DIRECT_PATH_MISSING",
     /// A host's QEMU lacks what its own TLS needs.
     MigrationTlsMissing = "MIGRATION_TLS_MISSING",
+    /// What would be done is not what was planned.
+    PlanDiffers = "PLAN_DIFFERS",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 

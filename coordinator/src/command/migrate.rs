@@ -4,12 +4,12 @@ use vmferry_core::{
     agent::{Agent, Pair},
     convergence::{Forecast, Job, load},
     disk::copied_by_the_job,
-    flow::{self, Completed, Failure},
+    flow::{self, Completed, Failure, Planned},
     migration::{Kind, Limits, Order, Statistics},
 };
 
 use super::{
-    Session, choose, drive, limits,
+    Session, choose, drive, limits, planned,
     search::{Next, Search, refusal_of_destination},
     strategy,
     trip::Trip,
@@ -32,13 +32,17 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     if args.dry_run {
         return plan(session, args).await;
     }
-    let mut search = search(session, args).await?;
+    if args.save.is_some() {
+        return Err(Failed::usage("--save writes a plan down, and none is made: use `vmferry plan`, or add --dry-run"));
+    }
+    let planned = args.plan.as_deref().map(planned::read).transpose()?;
+    let mut search = search(session, args, planned.as_ref()).await?;
     while let Some(next) = search.next(session).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
         let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
-        let live = Live::begin(session.terminal, &order);
+        let live = Live::begin(session.terminal, &order).insisting(planned.clone());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
         let result = drive::abortable(flow, &hosts, &order, &live).await?;
         live.finish(&result);
@@ -82,13 +86,14 @@ async fn report(
 
 /// Says what would be done.
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
-    let mut search = search(session, args).await?;
+    let planned = args.plan.as_deref().map(planned::read).transpose()?;
+    let mut search = search(session, args, planned.as_ref()).await?;
     while let Some(next) = search.next(session).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
         let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
-        let live = Live::quiet(session.terminal);
+        let live = Live::quiet(session.terminal).insisting(planned.clone());
         let checked = Box::pin(flow::check(&hosts, &order, &live)).await;
         live.leave();
         let verdict = match &checked {
@@ -105,19 +110,29 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
             message: sentence(&order, &Err(Failure::NotStarted(error.clone()))),
             ..error.into()
         })?;
-        return Box::pin(show(session, &hosts, &order, &checked)).await;
+        let exit = Box::pin(show(session, &hosts, &order, &checked)).await?;
+        if let Some(file) = &args.save {
+            planned::write(session.terminal, file, &order, &checked)?;
+        }
+        return Ok(exit);
     }
     search.nowhere(session)
 }
 
 /// Finds the instance, and where it may go. What is unknown or makes no sense is told before anybody is asked.
-async fn search(session: &Session, args: &cli::Migrate) -> Result<Search, Failed> {
+async fn search(session: &Session, args: &cli::Migrate, planned: Option<&Planned>) -> Result<Search, Failed> {
     limits::judge(&args.limits)?;
     choose::judge(session, &args.target)?;
-    let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
+    if let Some(planned) = planned {
+        let (guest, ..) = session.instance(&planned.order.instance.to_string(), None).await?;
+        let trip = Trip::planned(session, guest, &planned.order)?;
+        return Ok(Search::planned(trip, planned));
+    }
+    let wanted = args.instance.as_deref().unwrap_or_default();
+    let (guest, _, silent) = session.instance(wanted, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
     for error in silent.iter().filter(|error| !args.target.to.contains(&error.host)) {
-        session.terminal.warn(&format!("could not ask whether there is another {}: {error}", args.instance));
+        session.terminal.warn(&format!("could not ask whether there is another {wanted}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
     let trip = Trip::new(session, guest, &args.limits, kind).await?;

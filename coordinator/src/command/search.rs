@@ -3,7 +3,7 @@
 use vmferry_core::{
     agent::CallError,
     compatibility::Check,
-    flow::Failure,
+    flow::{Failure, Planned},
     host::Host,
     id::HostName,
     migration::{Endpoint, Order},
@@ -53,6 +53,13 @@ impl Search {
         let named = target.only().cloned();
         let left = retries.map(|retries| retries.saturating_add(1));
         Self { trip, wish, named, told: None, hosts: Vec::new(), tried: Vec::new(), left }
+    }
+
+    /// Only to where a plan says.
+    pub(super) fn planned(trip: Trip, planned: &Planned) -> Self {
+        let named = planned.order.destination.host.clone();
+        let target = Target { to: vec![named], zone: None, exclude: vec![] };
+        Self::new(trip, &target, Some(0))
     }
 
     /// The best host of those that have not refused; `None`: there is none left.

@@ -59,6 +59,12 @@ impl Trip {
         Ok(Self { guest, kind, limits, source })
     }
 
+    /// As it was planned, wherever the guest is now.
+    pub(super) fn planned(session: &Session, guest: Instance, planned: &Order) -> Result<Self, Failed> {
+        let source = session.fleet.agent(&guest.host)?.endpoint().clone();
+        Ok(Self { guest, kind: planned.kind, limits: planned.limits.clone(), source })
+    }
+
     /// The order for a move to that host, with an id of its own.
     pub(super) fn order(&self, destination: &Endpoint) -> Order {
         Order {

@@ -10,7 +10,8 @@ use std::{
 };
 
 use vmferry_core::{
-    flow::{Completed, Failure, Plan, Watch},
+    compatibility::Check,
+    flow::{Completed, Failure, Plan, Planned, Watch},
     migration::{Order, Phase, Progress},
     reason::Reason,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Live {
     /// What is to be said when pre begins, and not before.
     name: Option<String>,
     cancelled: AtomicBool,
+    /// What the user insists on.
+    planned: Option<Planned>,
     began: Instant,
     trail: Mutex<Trail>,
 }
@@ -79,7 +82,19 @@ impl Live {
 
     /// For what is no migration yet.
     pub(crate) fn quiet(terminal: Terminal) -> Self {
-        Self { terminal, name: None, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
+        Self {
+            terminal,
+            name: None,
+            cancelled: AtomicBool::new(false),
+            planned: None,
+            began: Instant::now(),
+            trail: Mutex::default(),
+        }
+    }
+
+    /// The same, with somebody who insists on a plan.
+    pub(crate) fn insisting(self, planned: Option<Planned>) -> Self {
+        Self { planned, ..self }
     }
 
     /// A line that stays, above the one that changes.
@@ -201,6 +216,10 @@ impl Watch for Live {
         }
         self.trail().current = Some((phase, Instant::now()));
         self.draw(|_| running(phase));
+    }
+
+    fn objections(&self, order: &Order, plan: &Plan) -> Vec<Check> {
+        self.planned.as_ref().map(|planned| planned.deviations(order, plan)).unwrap_or_default()
     }
 
     fn checked(&self, plan: &Plan) {
