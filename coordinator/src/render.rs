@@ -1,6 +1,7 @@
 //! All text for people, and the JSON for programs. Values in, text out; [`Terminal`] alone writes.
 
 pub(crate) mod checks;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod forecast;
 pub(crate) mod groups;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod convergence;
+mod cordon;
 mod groups;
 mod limits;
 mod migrate;
