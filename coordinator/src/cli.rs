@@ -2,6 +2,7 @@
 
 mod check;
 mod cold;
+mod cordon;
 mod drain;
 mod groups;
 mod guest_limits;
@@ -19,6 +20,7 @@ use vmferry_core::id::HostName;
 
 pub(crate) use check::Check;
 pub(crate) use cold::Cold;
+pub(crate) use cordon::{Cordon, Uncordon};
 pub(crate) use drain::{Drain, Undrain};
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
@@ -48,6 +50,7 @@ Examples:
   vmferry volumes                              the volumes, and whose disks they are
   vmferry instance policy show web             what its interfaces may send and receive
   vmferry groups                               who is in which security group
+  vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
   vmferry doctor                               what failures have left on the hosts
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
@@ -147,6 +150,10 @@ pub(crate) enum Command {
     Volumes(Volumes),
     /// Lists who is in which security group, or tells all hosts of it
     Groups(Groups),
+    /// Has hosts take no guests from now on; those that they have stay
+    Cordon(Cordon),
+    /// Has hosts take guests again
+    Uncordon(Uncordon),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
     #[command(subcommand)]

@@ -4,6 +4,7 @@ pub(crate) mod abort;
 pub(crate) mod check;
 mod choose;
 mod convoy;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod drain;
 mod drive;

@@ -3,6 +3,7 @@
 pub(crate) mod board;
 pub(crate) mod checks;
 pub(crate) mod convoy;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod forecast;
 pub(crate) mod groups;

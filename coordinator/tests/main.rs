@@ -2,6 +2,7 @@
 
 mod cluster;
 mod convergence;
+mod cordon;
 mod fleet;
 mod groups;
 mod limits;

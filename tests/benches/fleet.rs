@@ -152,7 +152,7 @@ fn address(number: usize) -> Result<Ipv4Addr> {
 fn node(number: usize) -> String {
     let mut node = "<node>".to_owned();
     for guest in 0..10 {
-        let uuid = uuid::Uuid::from_u128(u128::try_from(number * 10 + guest + 1).unwrap_or_default());
+        let uuid = format!("00000000-0000-4000-8000-{:012x}", number * 10 + guest + 1);
         let _ = write!(
             node,
             "<domain type='test'><name>guest-{number}-{guest}</name><uuid>{uuid}</uuid><memory unit='MiB'>64</memory>\

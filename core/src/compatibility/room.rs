@@ -70,20 +70,21 @@ fn cordoned(checks: &mut Checks<'_>, name: &str, cordon: Option<&Cordon>) {
 fn memory(checks: &mut Checks<'_>, definition: &Definition, claim: &Claim, space: &Space) {
     let (host, name) = (checks.host, &definition.name);
     let (needed, available) = (claim.ordinary(), space.memory_available);
-    checks.ask("memory", needed <= available, format!("{needed} of {available} available"), || Refusal {
-        reason: Reason::MemoryShort,
-        message: format!("{name} needs {needed} of memory, {host} has {available} available"),
-        remedy: "move other guests away from it, or choose a host with more".into(),
-    });
     let (wanted, most, taken) = (claim.memory, space.capacity.memory, space.taken.memory);
     let left = ByteSize::b(most.as_u64().saturating_sub(taken.as_u64()));
-    let detail = format!("{wanted} of {left} that are left of {most}");
-    checks.ask("memory to promise", wanted <= left, detail, || Refusal {
+    let unavailable =
+        (needed > available).then(|| format!("{name} needs {needed} of memory, {host} has {available} available"));
+    let promised = (wanted > left).then(|| {
+        format!("{name} may have {wanted} of memory, and of the {most} that {host} may promise to guests {taken} are promised")
+    });
+    let short: Vec<_> = [unavailable, promised].into_iter().flatten().collect();
+    let detail = format!("{needed} of {available} available, and of {left} that may be promised");
+    checks.ask("memory", short.is_empty(), detail, || Refusal {
         reason: Reason::MemoryShort,
-        message: format!(
-            "{name} may have {wanted} of memory, and of the {most} that {host} may promise to guests {taken} are promised"
+        message: short.join("; "),
+        remedy: format!(
+            "{ELSEWHERE}; its agent's capacity.memory_reserve and memory_overcommit say how much it may promise"
         ),
-        remedy: format!("{ELSEWHERE}; its agent's capacity.memory_overcommit and memory_reserve say how much it may"),
     });
 }
 
@@ -91,8 +92,8 @@ fn vcpus(checks: &mut Checks<'_>, name: &str, wanted: u32, space: &Space) {
     let host = checks.host;
     let (most, taken) = (space.capacity.vcpus, space.taken.vcpus);
     let left = most.saturating_sub(taken);
-    let detail = format!("{wanted} of {left} that are left of {most}");
-    checks.ask("vCPUs to promise", wanted <= left, detail, || Refusal {
+    let detail = format!("{wanted} of {left} that may be promised");
+    checks.ask("vCPUs in all", wanted <= left, detail, || Refusal {
         reason: Reason::CpusShort,
         message: format!(
             "{name} has {wanted} vCPUs, and of the {most} that {host} may promise to guests {taken} are promised"
