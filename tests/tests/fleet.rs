@@ -11,7 +11,7 @@ use vmferry_tests::{
     testbed::HostSpec,
 };
 
-use crate::rig::{Answer, Before, SOON, active_migrations, assert_only_on, slow_down, vmferry};
+use crate::rig::{Answer, Before, SOON, active_migrations, assert_only_on, vmferry};
 
 /// node-28 and node-27 in zone nova, node-31 in nova2.
 const ZONE: [&str; 2] = ["node-28", "node-27"];
@@ -120,6 +120,11 @@ fn who_is_refused_by_the_best_host_goes_to_the_next() -> Result<()> {
     before.assert_nothing_leaked(&testbed, &["web-1", "web-2", "web-3"])
 }
 
+/// Faster than the guest writes, and slow enough to be met on its way.
+fn slow(testbed: &Testbed, guest: &Guest) -> Result<()> {
+    testbed.host(ZONE[0])?.virsh(["migrate-setspeed", guest.name(), "40"]).map(drop)
+}
+
 fn six(testbed: &Testbed) -> Result<Vec<Guest>> {
     (1..=6).map(|number| testbed.start(BootSectorGuest::new(&format!("web-{number}")), ZONE[0])).collect()
 }
@@ -180,7 +185,7 @@ fn another_coordinator_finishes_a_drain_whose_own_was_killed() -> Result<()> {
     let testbed = Testbed::up(three())?;
     let guests = six(&testbed)?;
     for guest in &guests {
-        slow_down(&testbed, guest)?;
+        slow(&testbed, guest)?;
     }
     let before = Before::of(&testbed)?;
     let mut command = testbed.vmferry(["drain", ZONE[0], "--parallel", "2", "-o", "json"])?;
@@ -209,7 +214,7 @@ fn an_interrupted_drain_begins_no_further_move() -> Result<()> {
     let testbed = Testbed::up(three())?;
     let guests = six(&testbed)?;
     for guest in &guests {
-        slow_down(&testbed, guest)?;
+        slow(&testbed, guest)?;
     }
     let mut command = testbed.vmferry(["drain", ZONE[0], "--parallel", "1", "-o", "json"])?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -235,7 +240,7 @@ fn a_drain_whose_destination_fills_up_says_who_stays() -> Result<()> {
     let guests = six(&testbed)?;
     let stranger = testbed.start(BootSectorGuest::new("other-1"), ZONE[1])?;
     for guest in &guests {
-        slow_down(&testbed, guest)?;
+        slow(&testbed, guest)?;
     }
     let mut command = testbed.vmferry(["drain", ZONE[0], "--to", OTHER_ZONE, "--parallel", "1", "-o", "json"])?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;

@@ -114,17 +114,17 @@ impl Board {
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
             text += &format!(", {waiting} wait{why}");
         }
+        // What only time changes is no news.
+        let is_news = trail.total != text;
+        trail.total.clone_from(&text);
+        drop(trail);
         if let Some(left) = self.foreseen.checked_sub(self.began.elapsed()).filter(|_| running + waiting > 0) {
             text += &format!(", about {} left", about(left));
         }
-        if trail.total == text {
-            return;
-        }
-        trail.total.clone_from(&text);
-        drop(trail);
         match &self.lines {
             Some((_, total)) => total.set_message(text),
-            None => self.terminal.note(&text),
+            None if is_news => self.terminal.note(&text),
+            None => {}
         }
     }
 

@@ -262,7 +262,7 @@ pub(crate) fn document<'a>(
         exit_code: exit.code(),
         foreseen_ms: milliseconds(foreseen.total),
         moves: foreseen.moves.iter().map(Into::into).collect(),
-        blocked: &foreseen.blocked,
+        blocked: foreseen.blocked.iter().map(Into::into).collect(),
         instances: ended.iter().map(Into::into).collect(),
         off: off.iter().map(|guest| guest.name.as_str()).collect(),
     }
@@ -277,7 +277,7 @@ struct Document<'a> {
     /// As they were foreseen.
     moves: Vec<MoveDocument<'a>>,
     /// Who cannot go, as far as it was foreseen.
-    blocked: &'a [Blocked],
+    blocked: Vec<BlockedDocument<'a>>,
     /// What came of it; empty for a dry run.
     instances: Vec<EndedDocument<'a>>,
     /// Those that are off, and stay.
@@ -306,6 +306,20 @@ impl<'a> From<&'a Move> for MoveDocument<'a> {
             starts_ms: milliseconds(planned.starts),
             takes_ms: milliseconds(planned.takes),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct BlockedDocument<'a> {
+    instance: &'a str,
+    instance_id: String,
+    source: &'a str,
+    objections: &'a [Objection],
+}
+
+impl<'a> From<&'a Blocked> for BlockedDocument<'a> {
+    fn from(Blocked { instance, name, source, objections }: &'a Blocked) -> Self {
+        Self { instance: name, instance_id: instance.to_string(), source: source.as_str(), objections }
     }
 }
 

@@ -192,7 +192,8 @@ impl<'a> Survey<'a> {
 pub(crate) fn chosen(name: &str, host: &HostName, candidate: &Candidate, others: usize) -> String {
     let mut parts: Vec<_> = candidate.parts.iter().filter(|part| part.weight != 0.0).collect();
     parts.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
-    let parts: Vec<_> = parts.iter().map(|part| format!("{} {:+.2}", part.weigher, part.weight)).collect();
+    let parts: Vec<_> =
+        parts.iter().map(|part| format!("{} {:+.2}", part.weigher.as_str().replace('_', " "), part.weight)).collect();
     let why = match (others, parts.as_slice()) {
         (0, _) => "the only one that comes into question".to_owned(),
         (others, []) => format!("{others} others are as good"),
