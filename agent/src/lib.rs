@@ -20,3 +20,4 @@ pub mod serve;
 pub mod storage;
 pub mod told;
 pub mod tunnel;
+pub mod turns;

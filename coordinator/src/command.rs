@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod policies;
+mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod steer;

@@ -99,6 +99,7 @@ impl Exit {
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort
+            | R::TooManyMigrations
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing

@@ -6,6 +6,7 @@ mod groups;
 mod limits;
 mod migrate;
 mod pki;
+mod queue;
 mod report;
 mod tables;
 mod vifs;

@@ -22,6 +22,7 @@ pub mod network;
 pub mod nwfilter;
 pub mod policy;
 pub mod reason;
+pub mod turns;
 pub mod undo;
 pub mod vif;
 pub mod volume;

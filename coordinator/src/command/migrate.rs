@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     let hosts = session.pair(&order)?;
     let order = Box::pin(strategy::settle(session, &hosts, args, order, &guest)).await?;
 
-    let live = Live::begin(session.terminal, &order);
+    let live = Live::begin(session.terminal, &order).with_patience(args.queue.patience());
     let flow = Box::pin(flow::run(&hosts, &order, &live));
     let result = drive::abortable(flow, &hosts, &order, &live).await?;
     live.finish(&result);
@@ -90,6 +90,7 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<(Order, Instanc
             streams: args.limits.streams,
             path: args.limits.path.into(),
         },
+        priority: args.queue.priority.into(),
     };
     Ok((order, guest))
 }

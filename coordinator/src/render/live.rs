@@ -13,15 +13,19 @@ use vmferry_core::{
     flow::{Completed, Failure, Plan, Watch},
     migration::{Order, Phase, Progress},
     reason::Reason,
+    turns::Waiting,
 };
 
 use super::{
     Paint, Terminal,
     progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, running},
+    queue::waiting_line,
 };
 
 /// How often a line is written where lines stay.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while it waits for its turn, however often the reason changes.
+const WAITING_INTERVAL: Duration = Duration::from_secs(10);
 /// What the line that changes leaves free at its right: the terminal writes `^C` there, and must not begin a new line.
 const MARGIN: usize = 4;
 /// Of a terminal that does not tell its width.
@@ -34,6 +38,8 @@ pub(crate) struct Live {
     /// What is to be said when pre begins, and not before.
     name: Option<String>,
     cancelled: AtomicBool,
+    /// How long it may wait for its turn; `None`: for as long as it takes.
+    patience: Option<Duration>,
     began: Instant,
     trail: Mutex<Trail>,
 }
@@ -48,7 +54,30 @@ struct Trail {
     drawn: Option<String>,
     percent: u8,
     last_line: Option<Instant>,
+    wait: Option<Wait>,
     phases: Vec<(Phase, Duration)>,
+}
+
+/// It waits for its turn.
+#[derive(Debug)]
+struct Wait {
+    since: Instant,
+    /// What was said, and when.
+    why: Waiting,
+    told: Instant,
+}
+
+impl Trail {
+    /// It waits at this time. Since how long, and whether that is to be said where lines stay.
+    fn wait(&mut self, why: &Waiting, now: Instant) -> (Duration, bool) {
+        let wait = self.wait.as_ref();
+        let is_due = wait.is_none_or(|wait| wait.why != *why && now - wait.told >= WAITING_INTERVAL);
+        let since = wait.map_or(now, |wait| wait.since);
+        if is_due {
+            self.wait = Some(Wait { since, why: why.clone(), told: now });
+        }
+        (now - since, is_due)
+    }
 }
 
 /// A phase that is over.
@@ -79,7 +108,19 @@ impl Live {
 
     /// For what is no migration yet.
     pub(crate) fn quiet(terminal: Terminal) -> Self {
-        Self { terminal, name: None, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
+        Self {
+            terminal,
+            name: None,
+            cancelled: AtomicBool::new(false),
+            patience: None,
+            began: Instant::now(),
+            trail: Mutex::default(),
+        }
+    }
+
+    /// The same, with somebody who waits no longer than that for its turn.
+    pub(crate) fn with_patience(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
     }
 
     /// A line that stays, above the one that changes.
@@ -205,6 +246,21 @@ impl Watch for Live {
 
     fn checked(&self, plan: &Plan) {
         self.trail().detail = checked(plan);
+    }
+
+    fn waiting(&self, waiting: &Waiting) -> Duration {
+        // The checks are over.
+        self.end(Verdict::Ok);
+        let (waited, is_due) = self.trail().wait(waiting, Instant::now());
+        let rest = self.patience.map_or(Duration::MAX, |patience| patience.saturating_sub(waited));
+        if !rest.is_zero() {
+            match self.terminal.live {
+                true => self.draw(|_| waiting_line(waiting)),
+                false if is_due => self.terminal.note(&waiting_line(waiting)),
+                false => {}
+            }
+        }
+        rest
     }
 
     fn progress(&self, sample: Progress) {
