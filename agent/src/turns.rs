@@ -81,3 +81,44 @@ impl Queue {
         self.sides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use vmferry_core::{
+        migration::{Endpoint, Kind, Limits},
+        turns::{KEPT, WAITS},
+    };
+
+    use super::*;
+
+    fn order(number: u8) -> Order {
+        let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+        Order {
+            id: format!("0197a000-0000-7000-8000-00000000000{number}").parse().expect("valid"),
+            instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
+            instance_name: format!("web-{number}"),
+            source: endpoint("node-28"),
+            destination: endpoint("node-31"),
+            kind: Kind::Live,
+            limits: Limits::default(),
+            priority: Default::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_passes_by_tokios_clock_and_each_side_has_places_of_its_own() {
+        let host = "node-28".parse().expect("valid");
+        let queue = Queue::new(&host, Concurrency { incoming: 2, outgoing: 1 });
+        let ask = |side, number| queue.ask(side, &order(number), "", &[]) == Answer::Turn;
+        assert_eq!([1, 2].map(|number| ask(Side::Source, number)), [true, false]);
+        assert_eq!([3, 4, 5].map(|number| ask(Side::Destination, number)), [true, true, false]);
+        let waiters = |side| queue.waiters(side, &[]).len();
+        assert_eq!([waiters(Side::Source), waiters(Side::Destination)], [1, 1]);
+        advance(WAITS).await;
+        assert_eq!([waiters(Side::Source), waiters(Side::Destination)], [0, 0], "nobody asks any more");
+        assert!(!ask(Side::Source, 2), "a turn is kept for longer");
+        advance(KEPT - WAITS).await;
+        assert!(ask(Side::Source, 2), "but not forever");
+    }
+}

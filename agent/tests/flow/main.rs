@@ -6,6 +6,7 @@
 mod cold;
 mod fake;
 mod story;
+mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

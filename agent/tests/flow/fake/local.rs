@@ -72,7 +72,11 @@ impl Agent for Local<'_> {
     }
 
     async fn withdraw(&self, order: &Order) -> Result<(), CallError> {
-        self.call("withdraw", async { Ok(self.migrations.withdraw(order.id)) }).await
+        let withdraw = async {
+            self.migrations.withdraw(order.id);
+            Ok(())
+        };
+        self.call("withdraw", withdraw).await
     }
 
     async fn pre(&self, order: &Order, half: &Half) -> Result<Vec<Relocation>, CallError> {
