@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, said, send};
 /// A migration that waits for this host.
 async fn waiting(cluster: &Cluster, host: &'static str, arguments: &str) -> Child {
     cluster.world().full = Some(host);
-    let running = cluster.start(&format!("migrate web --to node-31 --output json {arguments}"));
+    let running = cluster.start(format!("migrate web --to node-31 --output json {arguments}").trim_end());
     while cluster.world().waiters.is_empty() {
         sleep(Duration::from_millis(5)).await;
     }

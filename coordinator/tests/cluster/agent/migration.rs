@@ -64,7 +64,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             return Err(self.error(Reason::MigrationAborted, "the migration of web was aborted while it waited"));
         }
         if world.full != Some(self.name) {
-            world.waiters.remove(&order.id);
+            world.waiters.retain(|id, waiter| *id != order.id || waiter.waiting.host.as_str() != self.name);
             return Ok(Response::new(Admission::Turn.into()));
         }
         let host = self.name.parse().expect("valid");
@@ -167,9 +167,12 @@ impl v1::migration_service_server::MigrationService for Agent {
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
         let id = request.into_inner().migration_id.parse().expect("valid");
-        if self.world().full == Some(self.name) && self.world().waiters.remove(&id).is_some() {
-            self.world().aborted_waiters.push(id);
-            return Ok(Response::new(v1::AbortResponse {}));
+        {
+            let mut world = self.world();
+            if world.full == Some(self.name) && world.waiters.remove(&id).is_some() {
+                world.aborted_waiters.push(id);
+                return Ok(Response::new(v1::AbortResponse {}));
+            }
         }
         self.record(id, |_| ())?;
         let mut world = self.world();
