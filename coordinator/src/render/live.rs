@@ -301,6 +301,8 @@ fn write(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use vmferry_core::migration::Side;
+
     use super::*;
     use crate::render::Output;
 
@@ -326,6 +328,39 @@ mod tests {
         let live = self::live();
         live.phase(Phase::Cleanup);
         assert_eq!(unsaid(&live), None);
+    }
+
+    #[test]
+    fn why_it_waits_is_said_at_once_and_again_when_it_has_changed_but_not_too_often() {
+        let because = |busy: &str| Waiting {
+            host: "node-28".parse().expect("valid"),
+            side: Side::Source,
+            limit: 1,
+            busy: vec![busy.into()],
+            before: vec![],
+        };
+        let (mut trail, begun) = (Trail::default(), Instant::now());
+        let mut told = |seconds, busy| trail.wait(&because(busy), begun + Duration::from_secs(seconds));
+        assert_eq!(told(0, "db"), (Duration::ZERO, true));
+        assert_eq!(told(30, "db"), (Duration::from_secs(30), false), "it is known");
+        assert_eq!(told(31, "mail"), (Duration::from_secs(31), true));
+        assert_eq!(told(35, "web"), (Duration::from_secs(35), false), "too early");
+        assert_eq!(told(41, "web"), (Duration::from_secs(41), true), "but not forgotten");
+    }
+
+    #[test]
+    fn whoever_has_waited_for_long_enough_does_not_wait_any_longer() {
+        let waiting = Waiting {
+            host: "node-28".parse().expect("valid"),
+            side: Side::Source,
+            limit: 1,
+            busy: vec![],
+            before: vec!["db".into()],
+        };
+        let rest = |patience| live().with_patience(patience).waiting(&waiting);
+        assert_eq!([rest(None), rest(Some(Duration::ZERO))], [Duration::MAX, Duration::ZERO]);
+        let rest = rest(Some(Duration::from_secs(60)));
+        assert!(rest > Duration::from_secs(50) && rest <= Duration::from_secs(60), "{rest:?}");
     }
 
     #[test]
