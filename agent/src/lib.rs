@@ -22,3 +22,4 @@ pub mod serve;
 pub mod storage;
 pub mod told;
 pub mod tunnel;
+pub mod turns;

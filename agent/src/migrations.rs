@@ -1,4 +1,6 @@
-//! All migrations that this host has a half of: the lock on instances, the claims, the records.
+//! All migrations that this host has a half of: the lock on instances, the claims, the records; and those that wait.
+
+mod admission;
 
 use std::{
     collections::HashMap,
@@ -29,6 +31,7 @@ use crate::{
     migration::Migration,
     phase,
     probes::Probes,
+    turns::{Concurrency, Queue},
 };
 
 /// This host's halves of migrations, running and ended.
@@ -39,10 +42,13 @@ pub struct Migrations<H> {
     probes: Arc<Probes<H>>,
     gate: Arc<Gate>,
     halves: Mutex<HashMap<MigrationId, Migration>>,
+    /// Locked only by who has the halves, or needs nothing of them.
+    turns: Queue,
 }
 
 impl<H: Hypervisor> Migrations<H> {
-    /// Takes up what the journals tell; forgets what ended before `oldest`. Probe files live no longer than `probe_life`.
+    /// Takes up what the journals tell; forgets what ended before `oldest`. Probe files live no longer than `probe_life`. What is taken up
+    /// counts among the `concurrency` that there may be, but is never too much.
     ///
     /// A journal that cannot be read is an error: its guest may be in flight, and its lock would be lost.
     pub fn start(
@@ -50,6 +56,7 @@ impl<H: Hypervisor> Migrations<H> {
         state_directory: &Path,
         oldest: Timestamp,
         probe_life: Duration,
+        concurrency: Concurrency,
     ) -> Result<Self, journal::Error> {
         let probes = Probes::start(Arc::clone(&host), state_directory, probe_life)
             .map_err(|source| journal::Error::Io { action: "read", path: state_directory.join("probes"), source })?;
@@ -60,7 +67,8 @@ impl<H: Hypervisor> Migrations<H> {
             let id = journal.state().order().id;
             halves.insert(id, Migration::take_up(Arc::clone(&host), Arc::clone(&gate), journal));
         }
-        Ok(Self { host, directory, probes, gate, halves: Mutex::new(halves) })
+        let turns = Queue::new(host.name(), concurrency);
+        Ok(Self { host, directory, probes, gate, halves: Mutex::new(halves), turns })
     }
 
     /// The host.
@@ -97,7 +105,7 @@ impl<H: Hypervisor> Migrations<H> {
         self.probes.remove(order.id).await.map_err(|fault| self.call_error(fault))
     }
 
-    /// The migration with the order's id: opened here, journaled, and the only one of its instance.
+    /// The migration with the order's id: opened here, journaled, the only one of its instance, and one of as many as there may be.
     pub fn open(&self, order: &Order, side: Side, requested_by: String) -> Result<Migration, CallError> {
         self.judge_address(order, side)?;
         let mut halves = self.lock();
@@ -116,12 +124,14 @@ impl<H: Hypervisor> Migrations<H> {
             );
             return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
         }
+        self.may_begin(&halves, order, side)?;
         let foretold = side == Side::Source && !order.kind.is_cold();
         let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
         let migration = Migration::start(Arc::clone(&self.host), Arc::clone(&self.gate), journal, usual);
         halves.insert(order.id, migration.clone());
+        self.turns.withdraw(order.id);
         Ok(migration)
     }
 

@@ -8,6 +8,7 @@ mod groups;
 mod guest_limits;
 mod instance;
 mod limits;
+mod queue;
 mod report;
 mod steering;
 mod target;
@@ -26,6 +27,7 @@ pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use limits::Limits;
+pub(crate) use queue::Queue;
 pub(crate) use report::Report;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
 pub(crate) use target::Target;
@@ -174,6 +176,7 @@ Examples:
   vmferry migrate web --to node-31 --policy auto   measures first, then takes the gentlest policy by which it arrives
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
   vmferry migrate web --to node-31 --streams 4     keeps several CPUs of each host busy
+  vmferry migrate web --to node-31 --priority high     comes before others that wait for their turn
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
@@ -216,11 +219,14 @@ pub(crate) struct Migrate {
     /// Whether it is off meanwhile.
     #[command(flatten)]
     pub(crate) cold: Cold,
+    /// What is done if its hosts have no place for it yet.
+    #[command(flatten)]
+    pub(crate) queue: Queue,
 }
 
 const MIGRATIONS_EXAMPLES: &str = "\
 Examples:
-  vmferry migrations                    the newest 20
+  vmferry migrations                    those that wait for their turn, and the newest 20
   vmferry migrations --active           those that have not ended
   vmferry migrations show 0190f5fe      one, with its forecast and what was done to it
   vmferry migrations show web -o json   the last one of web, with all its samples

@@ -105,6 +105,7 @@ impl Exit {
             | R::HostFull
             | R::HugepagesShort
             | R::CpuPinUnavailable
+            | R::TooManyMigrations
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing

@@ -16,6 +16,7 @@ pub(crate) mod migrations;
 pub(crate) mod policies;
 pub(crate) mod policy;
 pub(crate) mod progress;
+pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod steering;
 pub(crate) mod story;

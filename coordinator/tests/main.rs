@@ -8,6 +8,7 @@ mod groups;
 mod limits;
 mod migrate;
 mod pki;
+mod queue;
 mod report;
 mod tables;
 mod vifs;

@@ -24,6 +24,7 @@ pub mod nwfilter;
 pub mod policy;
 pub mod reason;
 pub mod schedule;
+pub mod turns;
 pub mod undo;
 pub mod vif;
 pub mod volume;

@@ -207,6 +207,8 @@ reasons! {
     CoordinatorLost = "COORDINATOR_LOST",
     /// The agent was restarted while the job ran.
     AgentRestarted = "AGENT_RESTARTED",
+    /// The host sends or takes as many migrations as it may.
+    TooManyMigrations = "TOO_MANY_MIGRATIONS",
     /// The two hosts' facts do not yet tell where the guest runs.
     RunnerUnknown = "RUNNER_UNKNOWN",
     /// The guest runs on the destination, and a part of its memory is still on the source.

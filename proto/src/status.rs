@@ -42,7 +42,7 @@ fn code(reason: Reason) -> Code {
         Reason::AgentUntrusted => Code::Unauthenticated,
         Reason::MigrationAborted | Reason::InstanceMigrating => Code::Aborted,
         Reason::Internal | Reason::JournalFailed => Code::Internal,
-        Reason::MemoryShort => Code::ResourceExhausted,
+        Reason::MemoryShort | Reason::TooManyMigrations => Code::ResourceExhausted,
         _ => Code::FailedPrecondition,
     }
 }

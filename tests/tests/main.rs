@@ -30,6 +30,7 @@ mod security;
 mod shared_storage;
 mod storage_rig;
 mod streams;
+mod turns;
 mod unfit_hosts;
 mod volume_faults;
 mod volume_refusals;

@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
-    migration::{Deed, Phase, Statistics, Steering},
+    migration::{Deed, Phase, Side, Statistics, Steering},
     reason::Reason,
+    turns::Open,
 };
 
 use super::{Chronicle, Command, Origin, Reply, Samples, Task, Teller};
@@ -147,6 +149,15 @@ impl Migration {
     /// What the journal says now.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// When it began and which it is, if it plays this half here and its outcome is not decided yet.
+    pub fn under_way(&self, side: Side) -> Option<(Timestamp, Open)> {
+        let state = self.state.borrow();
+        (state.side() == side && state.outcome().is_none()).then(|| {
+            let order = state.order();
+            (state.started(), Open { id: order.id, instance_name: order.instance_name.clone() })
+        })
     }
 
     /// What the journal says, whenever it changes.

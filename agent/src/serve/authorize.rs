@@ -43,12 +43,15 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.InstanceService/SetVifLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetGuestLimits", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
+    ("/vmferry.agent.v1.MigrationService/ListWaiting", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/Locate", READERS),
     ("/vmferry.agent.v1.MigrationService/Check", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/EndCheck", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Measure", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Admit", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Withdraw", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Pre", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Migrate", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Start", COORDINATORS),
@@ -128,7 +131,11 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "EndCheck", "Measure", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort", "Steer"] {
+        let changing = [
+            "Check", "EndCheck", "Measure", "Admit", "Withdraw", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort",
+            "Steer",
+        ];
+        for call in changing {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");

@@ -7,6 +7,7 @@ mod claims;
 mod cold;
 mod fake;
 mod story;
+mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use bytesize::ByteSize;
 use fake::{Fake, Faults, Local, Trouble, World, relocations};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use vmferry_agent::migrations::Migrations;
+use vmferry_agent::{migrations::Migrations, turns::Concurrency};
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Rollback, Sighting},
     compatibility::Check,
@@ -30,6 +31,8 @@ const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(1), fallback
 const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, Kind::Cold { shutdown: None }];
 /// Longer than any check takes here, and short enough to be waited for.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
+
+const ONE_AT_A_TIME: Concurrency = Concurrency { incoming: 1, outgoing: 1 };
 
 /// Two agents and the world they act on.
 struct Rig {
@@ -69,6 +72,7 @@ impl Rig {
             destination: endpoint("destination"),
             kind,
             limits: Limits::default(),
+            priority: Default::default(),
         };
         Self { world, directory, source, destination, order }
     }
@@ -199,8 +203,8 @@ fn rollback(side: Side, cause: &Cause) -> Rollback {
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
-    Migrations::start(Arc::new(Fake::new(host, Arc::clone(world))), &directory, Timestamp::MIN, PROBE_LIFE)
-        .expect("readable")
+    let host = Arc::new(Fake::new(host, Arc::clone(world)));
+    Migrations::start(host, &directory, Timestamp::MIN, PROBE_LIFE, ONE_AT_A_TIME).expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use super::{Session, drive};
+use super::{Session, drive, queue};
 use crate::{
     cli,
     exit::{Exit, Failed},
@@ -20,6 +20,9 @@ use crate::{
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
     session.may_coordinate()?;
+    if let Some(exit) = queue::abort(session, &args.id).await? {
+        return Ok(exit);
+    }
     let (migration, silent) = session.migration_of(&args.id).await?;
     let order = &migration.order;
     if session.is_settled(&migration, &silent) {

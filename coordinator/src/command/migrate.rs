@@ -42,7 +42,8 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
         let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
-        let live = Live::begin(session.terminal, &order).insisting(planned.clone());
+        let live =
+            Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
         let result = drive::abortable(flow, &hosts, &order, &live).await?;
         live.finish(&result);
@@ -135,7 +136,7 @@ async fn search(session: &Session, args: &cli::Migrate, planned: Option<&Planned
         session.terminal.warn(&format!("could not ask whether there is another {wanted}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
-    let trip = Trip::new(session, guest, &args.limits, kind).await?;
+    let trip = Trip::new(session, guest, &args.limits, kind).await?.with_priority(args.queue.priority.into());
     Ok(Search::new(trip, &args.target, args.retries))
 }
 

@@ -7,7 +7,7 @@ use vmferry_core::{
     convergence::Policy,
     id::MigrationId,
     instance::Instance,
-    migration::{Endpoint, Kind, Limits, Order, Side},
+    migration::{Endpoint, Kind, Limits, Order, Priority, Side},
     reason::Reason,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Trip {
     pub(super) kind: Kind,
     /// What that may cost.
     pub(super) limits: Limits,
+    /// Who comes first where there is no place for all.
+    priority: Priority,
     source: Endpoint,
 }
 
@@ -56,13 +58,18 @@ impl Trip {
         };
         let source = session.fleet.agent(&guest.host)?.endpoint().clone();
         let limits = Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into() };
-        Ok(Self { guest, kind, limits, source })
+        Ok(Self { guest, kind, limits, priority: Priority::default(), source })
+    }
+
+    /// The same, before others or after them.
+    pub(super) fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
     }
 
     /// As it was planned, wherever the guest is now.
     pub(super) fn planned(session: &Session, guest: Instance, planned: &Order) -> Result<Self, Failed> {
         let source = session.fleet.agent(&guest.host)?.endpoint().clone();
-        Ok(Self { guest, kind: planned.kind, limits: planned.limits.clone(), source })
+        Ok(Self { guest, kind: planned.kind, limits: planned.limits.clone(), priority: planned.priority, source })
     }
 
     /// The order for a move to that host, with an id of its own.
@@ -75,6 +82,7 @@ impl Trip {
             destination: destination.clone(),
             kind: self.kind,
             limits: self.limits.clone(),
+            priority: self.priority,
         }
     }
 

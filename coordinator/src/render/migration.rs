@@ -179,6 +179,7 @@ impl Report<'_> {
             {
                 terminal.note(&sentence);
             }
+            Err(Failure::NotStarted(error)) if error.reason == Reason::MigrationAborted => terminal.note(&sentence),
             Err(_) => terminal.error(&sentence),
         }
         for warning in self.warnings() {

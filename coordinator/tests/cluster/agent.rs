@@ -32,6 +32,7 @@ use vmferry_core::{
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
+    turns::{Admission, Waiter, Waiting},
     volume::Attachment,
 };
 use vmferry_proto::{convert::wire_duration, status::from_call_error, v1};
@@ -94,12 +95,20 @@ pub(crate) struct World {
     pub(crate) limits: GuestLimits,
     /// What the configuration of node-28 has.
     pub(crate) policies: Vec<Policy>,
-    /// node-28 is of a version that knows no policies.
+    /// node-28 is of a version that knows no policies, and no turns.
     pub(crate) is_old: bool,
     /// The hosts to which no guest shall come.
     pub(crate) cordons: BTreeMap<String, Cordon>,
     /// By how many seconds the clock of node-31 is ahead.
     pub(crate) clock_ahead: i64,
+    /// The host that has no place for a migration.
+    pub(crate) full: Option<&'static str>,
+    /// Those that wait for it.
+    pub(crate) waiters: BTreeMap<MigrationId, Waiter>,
+    /// Those that were aborted while they waited.
+    aborted_waiters: Vec<MigrationId>,
+    /// How often a host was asked for its half of the checks.
+    pub(crate) checks: usize,
 }
 
 #[derive(Clone)]
