@@ -99,6 +99,11 @@ impl Exit {
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort
+            | R::HostCordoned
+            | R::CpusShort
+            | R::HostFull
+            | R::HugepagesShort
+            | R::CpuPinUnavailable
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing
@@ -107,6 +112,11 @@ impl Exit {
             | R::PostcopyUnavailable
             | R::GuestLimits
             | R::LimitsLabelInvalid
+            | R::AffinityLabelInvalid
+            | R::AffinityViolated
+            | R::HostExcluded
+            | R::ZoneDiffers
+            | R::RoomUnknown
             | R::NetworkMissing
             | R::MtuTooSmall
             | R::MacInUse

@@ -2,6 +2,7 @@
 //!
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
+mod affinity;
 mod facts;
 mod filter;
 mod limits;
@@ -11,6 +12,7 @@ mod power;
 mod way;
 
 pub use self::{
+    affinity::apart,
     facts::{DestinationFacts, SourceFacts},
     filter::differs as filter_differs,
     limits::{may_be_told, within as within_limits},
@@ -328,6 +330,18 @@ pub fn version_text(version: u64) -> String {
         return "none".to_owned();
     }
     format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+}
+
+/// The number of such a text; `none` is 0. None: it is no version.
+pub fn version_number(text: &str) -> Option<u64> {
+    if text == version_text(0) {
+        return Some(0);
+    }
+    let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+    let number = parts.next()??.checked_mul(1_000_000)?;
+    let [minor, release] = [parts.next()??, parts.next()??];
+    let small = [minor, release].iter().all(|part| *part < 1_000);
+    (small && parts.next().is_none()).then(|| number + minor * 1_000 + release)
 }
 
 struct Checks<'a> {

@@ -1,6 +1,7 @@
 //! All that knows libvirt's tags. Text in, values out; unknown elements are none of our business.
 
 mod capabilities;
+mod cpu;
 mod definition;
 mod disk;
 mod filter;
@@ -11,6 +12,7 @@ mod secret;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
+pub use cpu::GuestCpu;
 pub use definition::{Definition, HostState, Obstacle, VifFilter};
 pub use disk::{DiskDefinition, Layer};
 pub use filter::FilterDefinition;

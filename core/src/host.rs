@@ -1,12 +1,16 @@
 //! What a hypervisor is: the facts its agent reports.
 
+mod alike;
 mod room;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::room::{Capacity, Cordon, Offers, Pages, Room, Taken};
+pub use self::{
+    alike::Alike,
+    room::{Capacity, Cordon, Machines, Offers, Pages, Room, Taken},
+};
 use crate::{
     convergence::{Policy, overlaid},
     id::HostName,

@@ -81,6 +81,8 @@ reasons! {
     GuestLimits = "GUEST_LIMITS",
     /// What a definition's metadata say of its live migrations cannot be read.
     LimitsLabelInvalid = "LIMITS_LABEL_INVALID",
+    /// What a definition's metadata say of its affinity groups cannot be read.
+    AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
     /// A host's QEMU cannot send or take memory over several streams.
     StreamsUnsupported = "STREAMS_UNSUPPORTED",
     /// A host is not configured for the direct path.
@@ -95,6 +97,16 @@ reasons! {
     DomainExists = "DOMAIN_EXISTS",
     /// Not enough free memory.
     MemoryShort = "MEMORY_SHORT",
+    /// No guest shall come to the host.
+    HostCordoned = "HOST_CORDONED",
+    /// All vCPUs that the host may promise are promised.
+    CpusShort = "CPUS_SHORT",
+    /// The host has as many guests as it takes.
+    HostFull = "HOST_FULL",
+    /// Not enough free huge pages of the guest's size.
+    HugepagesShort = "HUGEPAGES_SHORT",
+    /// The guest is pinned to CPUs that the host does not have, or that are off.
+    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
     /// The emulator cannot give the guest so many vCPUs.
     TooManyVcpus = "TOO_MANY_VCPUS",
     /// The guest's CPU cannot be given by this host.
@@ -127,6 +139,16 @@ reasons! {
     VolumeDiffers = "VOLUME_DIFFERS",
     /// Another domain has the volume there.
     VolumeInUse = "VOLUME_IN_USE",
+    /// The guest would be with those it must be apart from, or apart from those it must be with.
+    AffinityViolated = "AFFINITY_VIOLATED",
+
+    // Refusals of the scheduler alone: no host knows of them by itself.
+    /// The host was left out by whoever asked.
+    HostExcluded = "HOST_EXCLUDED",
+    /// The host is in another zone than was asked for.
+    ZoneDiffers = "ZONE_DIFFERS",
+    /// The host's agent is too old to say what it has for guests.
+    RoomUnknown = "ROOM_UNKNOWN",
 
     // Errors of calls.
     /// No instance has this name or UUID.

@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use roxmltree::Node;
 
 use super::{
-    Error, child,
+    Error, GuestCpu, child,
     disk::{DiskDefinition, disk},
     filter::filter_named,
     metadata::{
@@ -175,6 +175,17 @@ impl Definition {
             limits: limits::read(domain),
             affinity: affinity::read(domain),
         })
+    }
+
+    /// How much of its memory lies in ordinary pages.
+    pub fn ordinary_memory(&self) -> ByteSize {
+        let huge: u64 = self.huge_pages.iter().map(|pages| pages.memory.as_u64()).sum();
+        ByteSize::b(self.memory.as_u64().saturating_sub(huge))
+    }
+
+    /// Which CPU it has. None: the emulator's default.
+    pub fn guest_cpu(&self) -> Option<GuestCpu> {
+        self.cpu.as_deref().map(GuestCpu::of)
     }
 }
 
