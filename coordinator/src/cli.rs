@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod affinity;
 mod cold;
 mod groups;
 mod guest_limits;
@@ -14,6 +15,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
+pub(crate) use affinity::{Affinity, SetAffinity, UnsetAffinity};
 pub(crate) use cold::Cold;
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};

@@ -38,7 +38,7 @@ use vmferry_transport::CertificateFiles;
 pub(crate) use problem::{Invalid, Problem};
 
 /// The hosts and our credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inventory {
     /// Where it was read from.
     pub(crate) path: PathBuf,

@@ -186,6 +186,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     way::leaving(&mut checks, facts);
     postcopy::leaving(&mut checks, name, facts.postcopy);
     limits::leaving(&mut checks, facts);
+    affinity::leaving(&mut checks, facts);
 
     let shown = &facts.shown;
     let sight = Sight::default();
@@ -292,6 +293,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     });
 
     network::arriving(&mut checks, facts, definition);
+    affinity::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
     way::arriving(&mut checks, facts, leaving);
     postcopy::arriving(&mut checks, name, facts.postcopy);

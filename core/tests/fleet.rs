@@ -177,6 +177,7 @@ impl Make {
             vifs: definition.vifs.clone(),
             migration: None,
             problems: vec![],
+            affinity: said,
             limits: definition.limits.clone().unwrap_or_default(),
         };
         Leaving {

@@ -1,3 +1,4 @@
+mod affinity;
 mod departure;
 mod examine;
 mod filters;
@@ -273,7 +274,7 @@ impl Hypervisor for LibvirtHost {
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs, filters) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs, filters, groups) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
@@ -288,6 +289,7 @@ impl Hypervisor for LibvirtHost {
             },
             self.see_vifs(definition),
             self.see_filters(leaving),
+            self.beside(definition),
         )?;
         Ok(DestinationFacts {
             host: self.name.clone(),
@@ -310,6 +312,7 @@ impl Hypervisor for LibvirtHost {
             limits: Limits::default(),
             direct: self.look_at_direct(Side::Destination).await,
             postcopy: Some(postcopy::able(host.libvirt_version)),
+            groups,
         })
     }
 

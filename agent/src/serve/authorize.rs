@@ -40,6 +40,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.InstanceService/UnsetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetVifLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetGuestLimits", COORDINATORS),
+    ("/vmferry.agent.v1.InstanceService/SetAffinity", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
@@ -131,7 +132,7 @@ mod tests {
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
-        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits"] {
+        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits", "SetAffinity"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
         }

@@ -17,6 +17,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait, transport::Server};
 use vmferry_core::{
+    affinity::Membership,
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
     convergence::{GuestLimits, Policy},
@@ -92,6 +93,8 @@ pub(crate) struct World {
     pub(crate) is_without_libvirt: bool,
     /// What is said of the guest's live migrations.
     pub(crate) limits: GuestLimits,
+    /// The affinity groups that the guest is said to be in.
+    pub(crate) affinity: Vec<Membership>,
     /// What the configuration of node-28 has.
     pub(crate) policies: Vec<Policy>,
     /// node-28 is of a version that knows no policies.
@@ -134,6 +137,8 @@ impl Agent {
     }
 
     fn instance(&self) -> Instance {
+        let (disks, vifs) = (self.disks(), self.vifs());
+        let world = self.world();
         Instance {
             id: INSTANCE.parse().expect("valid"),
             name: "web".into(),
@@ -142,11 +147,12 @@ impl Agent {
             memory: ByteSize::mib(256),
             vcpus: 2,
             persistent: true,
-            disks: self.disks(),
-            vifs: self.vifs(),
+            disks,
+            vifs,
             migration: None,
             problems: vec![],
-            limits: self.world().limits.clone(),
+            limits: world.limits.clone(),
+            affinity: world.affinity.clone(),
         }
     }
 
@@ -434,6 +440,24 @@ impl v1::instance_service_server::InstanceService for Agent {
         let limits = vmferry_proto::convert::required(request.into_inner().limits, "limits");
         self.world().limits = limits.expect("a coordinator of ours asks");
         Ok(Response::new(v1::SetGuestLimitsResponse { instance: Some(self.instance().into()) }))
+    }
+
+    async fn set_affinity(
+        &self,
+        request: Request<v1::SetAffinityRequest>,
+    ) -> Result<Response<v1::SetAffinityResponse>, Status> {
+        use v1::set_affinity_request::What;
+        let what = request.into_inner().what.expect("a coordinator of ours asks");
+        let left = |other: &Membership| match &what {
+            What::Join(joined) => other.group.as_str() == joined.group,
+            What::Leave(group) => other.group.as_str() == group,
+            What::LeaveAll(_) => true,
+        };
+        self.world().affinity.retain(|other| !left(other));
+        if let What::Join(joined) = what {
+            self.world().affinity.push(joined.try_into().expect("valid"));
+        }
+        Ok(Response::new(v1::SetAffinityResponse { instance: Some(self.instance().into()) }))
     }
 
     async fn unset_volume_label(

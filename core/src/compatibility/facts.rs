@@ -1,9 +1,12 @@
 //! What two hosts know, by which they are judged.
 
+use std::collections::BTreeMap;
+
 use bytesize::ByteSize;
 
 use super::{Postcopy, VifSight};
 use crate::{
+    affinity::GroupName,
     agent::Leaving,
     convergence::Policy,
     direct::DirectFacts,
@@ -99,6 +102,8 @@ pub struct DestinationFacts {
     pub direct: Option<DirectFacts>,
     /// What it can do of a postcopy, if the migration may come to one.
     pub postcopy: Option<Postcopy>,
+    /// How many others of the guest's affinity groups it runs or is about to.
+    pub groups: BTreeMap<GroupName, u32>,
 }
 
 impl DestinationFacts {

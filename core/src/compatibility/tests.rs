@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
@@ -68,6 +68,7 @@ pub(super) fn leaving_guest() -> Leaving {
         vifs: Vec::new(),
         migration: None,
         problems: vec![],
+        affinity: vec![],
         limits: Default::default(),
     };
     Leaving {
@@ -109,6 +110,7 @@ pub(super) fn destination() -> DestinationFacts {
         limits: Limits::default(),
         direct: None,
         postcopy: None,
+        groups: BTreeMap::new(),
     }
 }
 

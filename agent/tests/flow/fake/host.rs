@@ -126,6 +126,7 @@ impl Hypervisor for Fake {
             vifs: Vec::new(),
             migration: None,
             problems: vec![],
+            affinity: vec![],
             limits: Default::default(),
         };
         let leaving = Leaving {
@@ -166,6 +167,7 @@ impl Hypervisor for Fake {
             limits: Default::default(),
             direct: None,
             postcopy: None,
+            groups: Default::default(),
         };
         self.step("reading the host", || facts).await
     }
