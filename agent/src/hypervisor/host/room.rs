@@ -16,7 +16,7 @@ use vmferry_core::{
     volume::SecretName,
 };
 
-use super::{LibvirtHost, Memory, memory};
+use super::LibvirtHost;
 use crate::{
     config::{self, Config},
     hypervisor::{Fault, Housing},
@@ -124,6 +124,22 @@ impl Housing for LibvirtHost {
     async fn space(&self, claims: &Claims) -> Result<Space, Fault> {
         self.space_among(&self.libvirt.domains().await?, claims)
     }
+}
+
+pub(super) struct Memory {
+    pub(super) total: ByteSize,
+    available: ByteSize,
+    /// The size of huge pages that the kernel prefers, in KiB.
+    page_size: Option<u64>,
+}
+
+/// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
+pub(super) fn memory() -> Result<Memory, Fault> {
+    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
+    let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
+    let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
+    let page_size = meminfo.hugepagesize.map(|bytes| bytes >> 10);
+    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available), page_size })
 }
 
 fn capacity(given: &config::Capacity, total: ByteSize, cpus: usize) -> Capacity {
