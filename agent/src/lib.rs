@@ -7,7 +7,9 @@
 //! ```
 
 pub mod config;
+mod durable;
 pub mod firewall;
+pub mod gate;
 pub mod hypervisor;
 pub mod journal;
 pub mod libvirt;

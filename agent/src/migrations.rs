@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 use tracing::warn;
@@ -24,6 +23,7 @@ use vmferry_core::{
 };
 
 use crate::{
+    gate::Gate,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Journal, State},
     migration::Migration,
@@ -37,6 +37,7 @@ pub struct Migrations<H> {
     host: Arc<H>,
     directory: PathBuf,
     probes: Arc<Probes<H>>,
+    gate: Arc<Gate>,
     halves: Mutex<HashMap<MigrationId, Migration>>,
 }
 
@@ -52,18 +53,24 @@ impl<H: Hypervisor> Migrations<H> {
     ) -> Result<Self, journal::Error> {
         let probes = Probes::start(Arc::clone(&host), state_directory, probe_life)
             .map_err(|source| journal::Error::Io { action: "read", path: state_directory.join("probes"), source })?;
+        let gate = Arc::new(Gate::load(state_directory));
         let directory = state_directory.join("journal");
         let mut halves = HashMap::new();
         for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
             let id = journal.state().order().id;
-            halves.insert(id, Migration::take_up(Arc::clone(&host), journal));
+            halves.insert(id, Migration::take_up(Arc::clone(&host), Arc::clone(&gate), journal));
         }
-        Ok(Self { host, directory, probes, halves: Mutex::new(halves) })
+        Ok(Self { host, directory, probes, gate, halves: Mutex::new(halves) })
     }
 
     /// The host.
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    /// What lets guests in.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Asks this host's half of the checks.
@@ -73,7 +80,8 @@ impl<H: Hypervisor> Migrations<H> {
         let checked = match (side, leaving) {
             (Side::Source, _) => phase::check::source(&*self.host, &self.probes, order, other).await,
             (Side::Destination, Some(leaving)) => {
-                phase::check::destination(&*self.host, order, leaving, other, self.claimed(Some(order.id))).await
+                let (claims, cordon) = (self.gate.claims(Some(order.id)), self.gate.cordon());
+                phase::check::destination(&*self.host, order, leaving, other, &claims, cordon).await
             }
             (Side::Destination, None) => Err(Fault::new(
                 Reason::InvalidRequest,
@@ -112,7 +120,7 @@ impl<H: Hypervisor> Migrations<H> {
         let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
-        let migration = Migration::start(Arc::clone(&self.host), journal, usual);
+        let migration = Migration::start(Arc::clone(&self.host), Arc::clone(&self.gate), journal, usual);
         halves.insert(order.id, migration.clone());
         Ok(migration)
     }
@@ -193,18 +201,6 @@ impl<H: Hypervisor> Migrations<H> {
     /// The migration of this instance that has not ended.
     pub fn active_of(&self, instance: InstanceId) -> Option<MigrationId> {
         active_of(&self.lock(), instance)
-    }
-
-    /// Memory that incoming migrations have claimed, but for `except`.
-    pub fn claimed(&self, except: Option<MigrationId>) -> ByteSize {
-        let claims = self
-            .lock()
-            .iter()
-            .filter(|(id, _)| Some(**id) != except)
-            .flat_map(|(_, half)| half.state().pending)
-            .map(|undo| if let Undo::ReleaseMemory { memory } = undo { memory.as_u64() } else { 0 })
-            .sum();
-        ByteSize::b(claims)
     }
 
     /// An error of this host's.

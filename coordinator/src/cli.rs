@@ -2,6 +2,7 @@
 
 mod affinity;
 mod cold;
+mod cordon;
 mod groups;
 mod guest_limits;
 mod instance;
@@ -17,6 +18,7 @@ use vmferry_core::id::HostName;
 
 pub(crate) use affinity::{Affinity, SetAffinity, UnsetAffinity};
 pub(crate) use cold::Cold;
+pub(crate) use cordon::{Cordon, Uncordon};
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
@@ -41,6 +43,7 @@ Examples:
   vmferry volumes                              the volumes, and whose disks they are
   vmferry instance policy show web             what its interfaces may send and receive
   vmferry groups                               who is in which security group
+  vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
   vmferry doctor                               what failures have left on the hosts
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
@@ -134,6 +137,10 @@ pub(crate) enum Command {
     Volumes(Volumes),
     /// Lists who is in which security group, or tells all hosts of it
     Groups(Groups),
+    /// Has hosts take no guests from now on; those that they have stay
+    Cordon(Cordon),
+    /// Has hosts take guests again
+    Uncordon(Uncordon),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
     #[command(subcommand)]

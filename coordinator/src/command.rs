@@ -2,6 +2,7 @@
 
 pub(crate) mod abort;
 pub(crate) mod affinity;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 mod drive;
 pub(crate) mod groups;

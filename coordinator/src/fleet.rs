@@ -25,6 +25,13 @@ pub(crate) struct Answer<T> {
     pub(crate) result: Result<T, CallError>,
 }
 
+impl<T> Answer<T> {
+    /// With what is made of what came back.
+    pub(crate) fn map<U>(self, made: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { endpoint: self.endpoint, result: self.result.map(made) }
+    }
+}
+
 impl Fleet {
     /// Calls nobody yet.
     pub(crate) fn new(inventory: Inventory, credentials: Credentials) -> Self {

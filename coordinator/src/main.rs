@@ -5,6 +5,7 @@ mod catalogue;
 mod chain;
 mod cli;
 mod client;
+mod clock;
 mod command;
 mod exit;
 mod find;
@@ -26,8 +27,8 @@ use cli::{
     VolumesCommand,
 };
 use command::{
-    Session, abort, affinity, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies,
-    report, resolve, steer, vif, volumes, watch, zones,
+    Session, abort, affinity, cordon, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations,
+    policies, report, resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -135,6 +136,8 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             None => groups::run(session).await,
             Some(GroupsCommand::Sync(args)) => groups::sync(session, args).await,
         },
+        Command::Cordon(args) => cordon::close(session, &args).await,
+        Command::Uncordon(args) => cordon::open(session, &args).await,
         Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Pki(_) | Command::Version => Ok(Exit::Done),
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod affinity;
 pub(crate) mod checks;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod forecast;
 pub(crate) mod groups;

@@ -3,6 +3,7 @@
 mod affinity;
 mod cluster;
 mod convergence;
+mod cordon;
 mod groups;
 mod limits;
 mod migrate;

@@ -65,6 +65,8 @@ fn the_help_teaches() {
       policies        Lists the policies by which live migrations come to their end
       volumes         Lists the volumes of all instances, or says what a disk is as a volume
       groups          Lists who is in which security group, or tells all hosts of it
+      cordon          Has hosts take no guests from now on; those that they have stay
+      uncordon        Has hosts take guests again
       doctor          Looks for what migrations have left on the hosts
       pki             Makes the certificates that hosts and users prove themselves with
       version         Prints the version
@@ -94,6 +96,7 @@ fn the_help_teaches() {
       vmferry volumes                              the volumes, and whose disks they are
       vmferry instance policy show web             what its interfaces may send and receive
       vmferry groups                               who is in which security group
+      vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
       vmferry doctor                               what failures have left on the hosts
 
     Inventory: the first of --inventory, $VMFERRY_INVENTORY,

@@ -1,10 +1,10 @@
 //! Which guests shall be together on a host, and which apart.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{domain_xml::Definition, id::name, identity::is_label};
+use crate::{id::name, identity::is_label};
 
 /// An affinity group's name: the same on every host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,15 +20,6 @@ pub struct Membership {
     pub group: GroupName,
     /// What being in it means for this guest.
     pub policy: AffinityPolicy,
-}
-
-/// How many of these guests are in each group. Whose groups cannot be read, is in none.
-pub fn count<'a>(guests: impl IntoIterator<Item = &'a Definition>) -> BTreeMap<GroupName, u32> {
-    let mut counted = BTreeMap::new();
-    for Membership { group, .. } in guests.into_iter().flat_map(|guest| guest.affinity.iter().flatten()) {
-        *counted.entry(group.clone()).or_default() += 1;
-    }
-    counted
 }
 
 /// What it means to be in an affinity group.

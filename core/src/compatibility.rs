@@ -9,6 +9,7 @@ mod limits;
 mod network;
 mod postcopy;
 mod power;
+mod room;
 mod way;
 
 pub use self::{
@@ -19,18 +20,17 @@ pub use self::{
     network::VifSight,
     postcopy::Postcopy,
     power::until_it_stops,
+    room::room,
     way::within_way,
 };
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Leaving,
     disk::{Disks, Sight, space},
-    domain_xml::{Definition, Obstacle},
+    domain_xml::Obstacle,
     id::{HostName, MigrationId},
-    migration::Kind,
     reason::Reason,
 };
 
@@ -224,13 +224,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         },
     });
 
-    let needed = needed_memory(definition, facts.kind);
-    let detail = format!("{needed} of {} available", facts.memory_available);
-    checks.ask("memory", needed <= facts.memory_available, detail, || Refusal {
-        reason: Reason::MemoryShort,
-        message: format!("{name} needs {needed} of memory, {host} has {} available", facts.memory_available),
-        remedy: "move other guests away from it, or choose a host with more".into(),
-    });
+    room::arriving(&mut checks, definition, facts.kind, &facts.space, facts.cordon.as_ref());
 
     let (arch, virt, machine) = (&definition.architecture, &definition.virt_type, &definition.machine);
     let emulator = definition.emulator.as_ref().filter(|_| facts.lacks_emulator);
@@ -293,7 +287,6 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     });
 
     network::arriving(&mut checks, facts, definition);
-    affinity::arriving(&mut checks, facts, definition);
     filter::arriving(&mut checks, facts, leaving);
     way::arriving(&mut checks, facts, leaving);
     postcopy::arriving(&mut checks, name, facts.postcopy);
@@ -308,14 +301,6 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         checks.answer(&format!("room in {directory}"), answer);
     }
     checks.done()
-}
-
-/// What a guest takes of its destination's memory: nothing if it stays off.
-pub fn needed_memory(definition: &Definition, kind: Kind) -> ByteSize {
-    match kind {
-        Kind::Cold { shutdown: None } => ByteSize::default(),
-        Kind::Cold { shutdown: Some(_) } | Kind::Live => definition.memory,
-    }
 }
 
 fn already_moving(name: &str, id: MigrationId) -> Refusal {

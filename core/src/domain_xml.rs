@@ -16,7 +16,7 @@ pub use cpu::GuestCpu;
 pub use definition::{Definition, HostState, Obstacle, VifFilter};
 pub use disk::{DiskDefinition, Layer};
 pub use filter::FilterDefinition;
-pub use placement::HugePages;
+pub use placement::{HugePages, cpu_list};
 pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;
 

@@ -1,6 +1,7 @@
 //! What a hypervisor is: the facts its agent reports.
 
 mod alike;
+mod claims;
 mod room;
 
 use bytesize::ByteSize;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     alike::Alike,
+    claims::{Claim, Claims, Resident, Space},
     room::{Capacity, Cordon, Machines, Offers, Pages, Room, Taken},
 };
 use crate::{

@@ -4,6 +4,7 @@ mod block;
 mod block_faults;
 mod block_refusals;
 mod block_rig;
+mod capacity;
 mod cold;
 mod direct;
 mod faults;

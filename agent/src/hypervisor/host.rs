@@ -1,4 +1,3 @@
-mod affinity;
 mod departure;
 mod examine;
 mod filters;
@@ -10,6 +9,7 @@ mod network;
 mod postcopy;
 mod power;
 mod reconcile;
+mod room;
 mod sight;
 mod storage;
 mod volumes;
@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
 use tokio::sync::Notify;
@@ -37,13 +36,18 @@ use vmferry_core::{
         rewrite::{Place, Relocation, rewrite},
         without_passwords,
     },
-    host::{Host, HostPolicy, host_policies},
+    host::{Claims, Cordon, Host, HostPolicy, Space, host_policies},
     id::{HostName, InstanceId, MigrationId},
     migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
 };
 
-use self::{filters::Filters, network::Vifs, volumes::Volumes};
+use self::{
+    filters::Filters,
+    network::Vifs,
+    room::{Housekeeping, memory},
+    volumes::Volumes,
+};
 use super::{Control, Fault, Hypervisor};
 use crate::{
     config::{Config, Direct},
@@ -74,6 +78,7 @@ pub struct LibvirtHost {
     overcommit: bool,
     policies: Vec<Policy>,
     direct: Option<Direct>,
+    housekeeping: Housekeeping,
 }
 
 impl LibvirtHost {
@@ -100,6 +105,7 @@ impl LibvirtHost {
             overcommit: config.storage.disk_overcommit,
             policies: config.policies.clone(),
             direct: config.direct.clone(),
+            housekeeping: Housekeeping::new(config),
         }
     }
 
@@ -116,19 +122,19 @@ impl LibvirtHost {
         }
     }
 
-    /// What the host is.
+    /// What the host is, and has for guests now that so much is promised. `cordon` is why none shall come.
     pub async fn facts(
         &self,
         zone: &str,
-        claimed: ByteSize,
+        claims: &Claims,
+        cordon: Option<Cordon>,
         migrations_active: u32,
         certificate_expires: Timestamp,
     ) -> Result<Host, Fault> {
-        let reading = self.libvirt.host().await?;
-        let domains = self.libvirt.domains().await?;
+        let (reading, domains) = futures::try_join!(self.libvirt.host(), self.libvirt.domains())?;
         let active =
             domains.iter().filter(|domain| matches!(domain.sighting, Sighting::Running | Sighting::Incomplete)).count();
-        let memory = memory()?;
+        let (room, space) = self.room(reading.capabilities.clone(), &domains, claims).await?;
         Ok(Host {
             name: self.name.clone(),
             zone: zone.to_owned(),
@@ -138,14 +144,14 @@ impl LibvirtHost {
             architecture: reading.capabilities.architecture,
             cpu_model: reading.capabilities.cpu_model,
             cpus: reading.cpus,
-            memory_total: memory.total,
-            memory_available: ByteSize::b(memory.available.as_u64().saturating_sub(claimed.as_u64())),
+            memory_total: memory()?.total,
+            memory_available: space.memory_available,
             instances_active: u32::try_from(active).unwrap_or(u32::MAX),
             instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
             migrations_active,
             certificate_expires,
-            cordon: None,
-            room: None,
+            cordon,
+            room: Some(room),
             answered: Some(Timestamp::now()),
         })
     }
@@ -274,7 +280,7 @@ impl Hypervisor for LibvirtHost {
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
         let definition = &leaving.definition;
         let id = definition.id.to_string();
-        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs, filters, groups) = futures::try_join!(
+        let (host, same_id, same_name, capabilities, cpu, networks, sight, bridges, vifs, filters) = futures::try_join!(
             async { Ok(self.libvirt.host().await?) },
             async { Ok(self.libvirt.domain(&id).await?) },
             async { Ok(self.libvirt.domain(&definition.name).await?) },
@@ -289,7 +295,6 @@ impl Hypervisor for LibvirtHost {
             },
             self.see_vifs(definition),
             self.see_filters(leaving),
-            self.beside(definition),
         )?;
         Ok(DestinationFacts {
             host: self.name.clone(),
@@ -297,7 +302,8 @@ impl Hypervisor for LibvirtHost {
             migration: None,
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
             same_id: same_id.map(|domain| (domain.name, domain.state)),
-            memory_available: memory()?.available,
+            space: Space::default(),
+            cordon: None,
             vcpus_max: capabilities.map(|capabilities| capabilities.vcpus_max),
             capabilities: host.capabilities,
             cpu,
@@ -312,7 +318,6 @@ impl Hypervisor for LibvirtHost {
             limits: Limits::default(),
             direct: self.look_at_direct(Side::Destination).await,
             postcopy: Some(postcopy::able(host.libvirt_version)),
-            groups,
         })
     }
 
@@ -421,17 +426,4 @@ impl From<libvirt::Error> for Fault {
     fn from(error: libvirt::Error) -> Self {
         Self::new(Reason::LibvirtFailed, with_causes(&error))
     }
-}
-
-struct Memory {
-    total: ByteSize,
-    available: ByteSize,
-}
-
-/// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
-fn memory() -> Result<Memory, Fault> {
-    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
-    let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
-    let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
-    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available) })
 }

@@ -15,6 +15,7 @@ use vmferry_core::{
 
 use super::{Chronicle, Command, Origin, Reply, Samples, Task, Teller};
 use crate::{
+    gate::Gate,
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
     journal::{Journal, State},
 };
@@ -32,16 +33,23 @@ pub struct Migration {
 
 impl Migration {
     /// Starts the task on a new journal. `usual` is what was sent per second in former migrations to the same host.
-    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>) -> Self {
-        Self::spawn(host, journal, usual, Origin::New)
+    pub fn start<H: Hypervisor>(host: Arc<H>, gate: Arc<Gate>, journal: Journal, usual: Option<ByteSize>) -> Self {
+        Self::spawn(host, gate, journal, usual, Origin::New)
     }
 
     /// Starts the task on a journal that another process of this agent left behind.
-    pub fn take_up<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, None, Origin::LeftBehind)
+    pub fn take_up<H: Hypervisor>(host: Arc<H>, gate: Arc<Gate>, journal: Journal) -> Self {
+        Self::spawn(host, gate, journal, None, Origin::LeftBehind)
     }
 
-    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>, origin: Origin) -> Self {
+    fn spawn<H: Hypervisor>(
+        host: Arc<H>,
+        gate: Arc<Gate>,
+        journal: Journal,
+        usual: Option<ByteSize>,
+        origin: Origin,
+    ) -> Self {
+        gate.follow(journal.state());
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (samples_sender, samples) = watch::channel(Samples::default());
@@ -54,6 +62,7 @@ impl Migration {
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
         let task = Task {
             host,
+            gate,
             journal,
             state: state_sender,
             samples: Arc::new(samples_sender),

@@ -34,6 +34,8 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
     ("/vmferry.agent.v1.HostService/Examine", READERS),
     ("/vmferry.agent.v1.HostService/ListPolicies", READERS),
+    ("/vmferry.agent.v1.HostService/Cordon", COORDINATORS),
+    ("/vmferry.agent.v1.HostService/Uncordon", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/ListInstances", READERS),
     ("/vmferry.agent.v1.InstanceService/GetInstance", READERS),
     ("/vmferry.agent.v1.InstanceService/SetVolumeLabel", COORDINATORS),
@@ -135,6 +137,11 @@ mod tests {
         for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits", "SetAffinity"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
+        }
+        for call in ["Cordon", "Uncordon"] {
+            let path = format!("/vmferry.agent.v1.HostService/{call}");
+            assert!(is_allowed(Role::Coordinator, &path));
+            assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
         let tell = "/vmferry.agent.v1.GroupService/TellGroups";
         assert!(

@@ -70,7 +70,7 @@ impl Service {
 }
 
 /// The identity of who asks.
-fn asker<T>(request: &Request<T>) -> String {
+pub(super) fn asker<T>(request: &Request<T>) -> String {
     request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default()
 }
 

@@ -3,12 +3,14 @@
 //!
 //! Everything above the edge is the real thing: flow, migrations, journals on disk, phases.
 
+mod claims;
 mod cold;
 mod fake;
 mod story;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use bytesize::ByteSize;
 use fake::{Fake, Faults, Local, Trouble, World, relocations};
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -18,6 +20,7 @@ use vmferry_core::{
     compatibility::Check,
     convergence::named,
     flow::{self, Completed, Failure, Plan, Watch},
+    host::Claims,
     migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side, Steering},
     reason::Reason,
 };
@@ -115,6 +118,16 @@ impl Rig {
     /// The agent's process is gone; a new one finds its journals.
     fn restart(&mut self, side: Side) {
         self.world.calm();
+        self.begin_again(side);
+    }
+
+    /// The same, and the host says nothing to the new one.
+    fn restart_blind(&mut self, side: Side) {
+        self.world.stop();
+        self.begin_again(side);
+    }
+
+    fn begin_again(&mut self, side: Side) {
         match side {
             Side::Source => {
                 self.world.drop_process("source");
@@ -146,6 +159,9 @@ impl Rig {
         assert!(is_on_source ^ is_on_destination, "I4, {case}: the guest is as it was, exactly once");
         assert_eq!(self.world.leftovers(), Vec::<String>::new(), "I2, {case}");
         assert!(!self.is_open(), "I3, {case}: {:?} {:?}", self.source.records(true), self.destination.records(true));
+        for migrations in [&self.source, &self.destination] {
+            assert_eq!(migrations.gate().claims(None), Claims::default(), "I2, {case}: nothing stays promised");
+        }
         for record in self.source.records(false).iter().chain(&self.destination.records(false)) {
             assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
             let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));

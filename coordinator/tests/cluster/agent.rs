@@ -26,7 +26,7 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Host, host_policies},
+    host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
     id::MigrationId,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
@@ -99,6 +99,10 @@ pub(crate) struct World {
     pub(crate) policies: Vec<Policy>,
     /// node-28 is of a version that knows no policies.
     pub(crate) is_old: bool,
+    /// The hosts to which no guest shall come.
+    pub(crate) cordons: BTreeMap<String, Cordon>,
+    /// By how many seconds the clock of node-31 is ahead.
+    pub(crate) clock_ahead: i64,
 }
 
 #[derive(Clone)]
@@ -314,6 +318,7 @@ impl v1::host_service_server::HostService for Agent {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
+        let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
         let host = Host {
             name: self.name.parse().expect("valid"),
             zone: if self.name == "node-31" { "nova2" } else { "nova" }.into(),
@@ -329,11 +334,35 @@ impl v1::host_service_server::HostService for Agent {
             instances_total: self.has_guest().into(),
             migrations_active: 0,
             certificate_expires: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10),
-            cordon: None,
-            room: None,
-            answered: Some(Timestamp::now()),
+            cordon: self.world().cordons.get(self.name).cloned(),
+            room: Some(Room {
+                capacity: Capacity { memory: ByteSize::gib(7), vcpus: 64, instances: None, incoming: 4, outgoing: 4 },
+                taken: Taken { memory: ByteSize::mib(256), vcpus: 2, instances: 1, incoming: 0, outgoing: 0 },
+                offers: Offers {
+                    networks: ["blue".parse().expect("valid")].into(),
+                    pages: [(2_048, Pages { total: 64, free: 10 })].into(),
+                    ..Offers::default()
+                },
+            }),
+            answered: Some(Timestamp::now() + jiff::SignedDuration::from_secs(ahead)),
         };
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
+    }
+
+    async fn cordon(&self, request: Request<v1::CordonRequest>) -> Result<Response<v1::CordonResponse>, Status> {
+        let reason = request.into_inner().reason;
+        if reason.is_empty() {
+            return Err(self.error(Reason::InvalidRequest, "a cordon needs a reason"));
+        }
+        let since = "2026-11-23T14:00:00Z".parse().expect("valid");
+        let cordon = Cordon { reason, by: "vmferry://cloud/coordinator/ops".into(), since };
+        self.world().cordons.insert(self.name.to_owned(), cordon.clone());
+        Ok(Response::new(v1::CordonResponse { cordon: Some(cordon.into()) }))
+    }
+
+    async fn uncordon(&self, _: Request<v1::UncordonRequest>) -> Result<Response<v1::UncordonResponse>, Status> {
+        let was = self.world().cordons.remove(self.name);
+        Ok(Response::new(v1::UncordonResponse { was: was.map(Into::into) }))
     }
 
     async fn list_policies(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checks, DestinationFacts, Refusal, SourceFacts};
+use super::{Checks, Refusal, SourceFacts};
 use crate::{
     affinity::{AffinityPolicy, GroupName, Membership},
     domain_xml::Definition,
@@ -25,14 +25,20 @@ pub(super) fn leaving(checks: &mut Checks<'_>, facts: &SourceFacts) {
     );
 }
 
-pub(super) fn arriving(checks: &mut Checks<'_>, facts: &DestinationFacts, definition: &Definition) {
+/// Whether it would meet any: these are there or about to be.
+pub(super) fn affinity_allows(
+    checks: &mut Checks<'_>,
+    definition: &Definition,
+    kind: Kind,
+    others: &BTreeMap<GroupName, u32>,
+) {
     let said = definition.affinity.as_deref().unwrap_or_default();
     let hard: Vec<_> = said.iter().filter(|said| said.policy == AffinityPolicy::AntiAffinity).collect();
     // A guest that is off is with nobody.
-    if hard.is_empty() || facts.kind == (Kind::Cold { shutdown: None }) {
+    if hard.is_empty() || kind == (Kind::Cold { shutdown: None }) {
         return;
     }
-    let refusals = apart(&facts.host, &definition.name, said, &facts.groups);
+    let refusals = apart(checks.host, &definition.name, said, others);
     if refusals.is_empty() {
         let groups: Vec<_> = hard.iter().map(|said| said.group.as_str()).collect();
         checks.pass("affinity groups", &format!("no others of {}", groups.join(", ")));
@@ -65,7 +71,7 @@ mod tests {
     use super::*;
     use crate::{
         compatibility::{
-            arriving as can_arrive, leaving as may_leave,
+            DestinationFacts, arriving as can_arrive, leaving as may_leave,
             tests::{destination, leaving_guest, refused, source},
         },
         domain_xml::metadata::affinity::AffinityError,
@@ -76,7 +82,7 @@ mod tests {
         let group: GroupName = "db".parse().expect("valid");
         let mut guest = leaving_guest();
         let mut there = destination();
-        there.groups.insert(group.clone(), 1);
+        there.space.groups.insert(group.clone(), 1);
         for policy in AffinityPolicy::ALL {
             guest.definition.affinity = Ok(vec![Membership { group: group.clone(), policy }]);
             let expected: &[Reason] = match policy {
@@ -89,7 +95,8 @@ mod tests {
         let off = DestinationFacts { kind: Kind::Cold { shutdown: None }, ..there.clone() };
         assert_eq!(refused(&can_arrive(&off, &guest)), []);
         for others in [BTreeMap::from([(group, 0)]), BTreeMap::new()] {
-            assert_eq!(refused(&can_arrive(&DestinationFacts { groups: others, ..there.clone() }, &guest)), []);
+            there.space.groups = others;
+            assert_eq!(refused(&can_arrive(&there, &guest)), []);
         }
     }
 

@@ -1,17 +1,13 @@
 //! What two hosts know, by which they are judged.
 
-use std::collections::BTreeMap;
-
-use bytesize::ByteSize;
-
 use super::{Postcopy, VifSight};
 use crate::{
-    affinity::GroupName,
     agent::Leaving,
     convergence::Policy,
     direct::DirectFacts,
     disk::{Disks, Shown, Sight},
     domain_xml::{Definition, FilterDefinition, HostCapabilities},
+    host::{Cordon, Space},
     id::{HostName, MigrationId},
     instance::InstanceState,
     migration::{Kind, Limits},
@@ -72,8 +68,10 @@ pub struct DestinationFacts {
     pub same_id: Option<(String, InstanceState)>,
     /// Whether a domain with the instance's name but another UUID is there.
     pub same_name: bool,
-    /// Memory for new guests, claims deducted.
-    pub memory_available: ByteSize,
+    /// What it has for one guest more, what is promised to others deducted.
+    pub space: Space,
+    /// Why no guest shall come; `None`: they may.
+    pub cordon: Option<Cordon>,
     /// Which guests the host can run.
     pub capabilities: HostCapabilities,
     /// vCPUs at most on the guest's machine type, where the host knows that machine type.
@@ -102,8 +100,6 @@ pub struct DestinationFacts {
     pub direct: Option<DirectFacts>,
     /// What it can do of a postcopy, if the migration may come to one.
     pub postcopy: Option<Postcopy>,
-    /// How many others of the guest's affinity groups it runs or is about to.
-    pub groups: BTreeMap<GroupName, u32>,
 }
 
 impl DestinationFacts {

@@ -107,8 +107,8 @@ fn named<'a, 'd: 'a>(node: Node<'a, 'd>, name: &'static str) -> impl Iterator<It
 }
 
 /// libvirt's list of CPUs or nodes: numbers, ranges, and numbers with `^` that are taken out of what stands before them. None: it is
-/// no such list, which libvirt keeps in no definition.
-fn cpu_list(list: &str) -> Option<BTreeSet<u32>> {
+/// no such list, which libvirt keeps in no definition. The kernel's own lists are written alike.
+pub fn cpu_list(list: &str) -> Option<BTreeSet<u32>> {
     let number = |text: &str| text.trim().parse().ok().filter(|number| *number <= LAST_CPU);
     let mut listed = BTreeSet::new();
     for part in list.split(',').map(str::trim) {
