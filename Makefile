@@ -51,6 +51,7 @@ bench: packages rust ## What moves cost, measured on this machine and printed; n
 	target/release/testbed tree
 	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench ways --bench volumes --bench networks --bench fleet
 	cargo bench -p vmferry-agent --bench firewall
+	cargo bench -p vmferry-core --bench schedule
 
 .PHONY: demo
 demo: packages rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)

@@ -78,7 +78,10 @@ impl Catalogue {
 mod tests {
     use std::time::Duration;
 
-    use vmferry_core::convergence::{Action, Span, Step, When};
+    use vmferry_core::{
+        convergence::{Action, Span, Step, When},
+        schedule::Weights,
+    };
     use vmferry_transport::CertificateFiles;
 
     use super::*;
@@ -95,6 +98,7 @@ mod tests {
             tls: CertificateFiles::in_directory("/".as_ref()),
             hosts: vec![],
             policies: own.to_vec(),
+            weights: Weights::default(),
         };
         let configured = theirs.iter().map(|policy| HostPolicy { policy: policy.clone(), configured: true });
         // Of another version.

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod affinity;
 mod check;
 mod cold;
 mod cordon;
@@ -19,6 +20,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
+pub(crate) use affinity::{Affinity, SetAffinity, UnsetAffinity};
 pub(crate) use check::Check;
 pub(crate) use cold::Cold;
 pub(crate) use cordon::{Cordon, Uncordon};

@@ -1,6 +1,7 @@
 //! The commands, a file each, and what they share.
 
 pub(crate) mod abort;
+pub(crate) mod affinity;
 pub(crate) mod check;
 mod choose;
 mod convoy;

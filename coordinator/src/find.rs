@@ -121,6 +121,7 @@ mod tests {
             vifs: vec![],
             migration: None,
             problems: vec![],
+            affinity: vec![],
             limits: Default::default(),
         }
     }

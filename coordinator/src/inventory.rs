@@ -13,6 +13,9 @@
 //! [policy.patient]               # how a live migration comes to its end: `--policy patient`
 //! downtime = "50ms"
 //! steps = [{ stalled = 3, downtime = "300ms" }, { after = "1h", do = "abort" }]
+//!
+//! [schedule]                     # how much each of these counts where a host is chosen
+//! memory = 2.0
 //! ```
 
 mod problem;
@@ -28,13 +31,14 @@ use vmferry_core::{
     convergence::{Policy, PolicyText},
     id::HostName,
     migration::Endpoint,
+    schedule::{Weigher, Weights},
 };
 use vmferry_transport::CertificateFiles;
 
 pub(crate) use problem::{Invalid, Problem};
 
 /// The hosts and our credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inventory {
     /// Where it was read from.
     pub(crate) path: PathBuf,
@@ -44,6 +48,9 @@ pub(crate) struct Inventory {
     pub(crate) hosts: Vec<Endpoint>,
     /// The file's: how live migrations may come to their end.
     pub(crate) policies: Vec<Policy>,
+    /// How a host is chosen.
+    #[allow(dead_code, reason = "nobody chooses a host yet")]
+    pub(crate) weights: Weights,
 }
 
 /// Where an inventory may be, in the order in which it is looked for.
@@ -99,9 +106,10 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Inventory, Invalid> {
     let tls = reader.tls(&table);
     let hosts = reader.hosts(&table);
     let policies = reader.policies(&table);
-    reader.unknown("", &table, &["tls", "host", "policy"]);
+    let weights = reader.weights(&table);
+    reader.unknown("", &table, &["tls", "host", "policy", "schedule"]);
     match (tls, reader.problems.is_empty()) {
-        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts, policies }),
+        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts, policies, weights }),
         _ => Err(Invalid::Wrong { path: path.to_owned(), problems: reader.problems }),
     }
 }
@@ -199,6 +207,34 @@ impl Reader {
             }
         }
         policies
+    }
+
+    fn weights(&mut self, table: &Table) -> Weights {
+        let mut weights = Weights::default();
+        let written = match table.get("schedule") {
+            Some(Value::Table(written)) => written,
+            Some(_) => {
+                self.complain::<()>("schedule", "is not a table", "write [schedule]");
+                return weights;
+            }
+            None => return weights,
+        };
+        let known = Weigher::ALL.map(Weigher::as_str);
+        self.unknown("schedule.", written, &known);
+        let mut read = Table::new();
+        for (key, value) in written.iter().filter(|(key, _)| known.contains(&key.as_str())) {
+            read.insert(key.clone(), value.clone());
+            match Value::Table(read.clone()).try_into() {
+                Ok(so_far) => weights = so_far,
+                Err(error) => {
+                    read.remove(key);
+                    let error: toml::de::Error = error;
+                    let what = format!("is `{value}`: {}", error.message());
+                    self.complain::<()>(&format!("schedule.{key}"), &what, "write a number, for example 2.0 or -1");
+                }
+            }
+        }
+        weights
     }
 
     fn name(&mut self, host: &Table, prefix: &str) -> Option<HostName> {

@@ -23,10 +23,11 @@ use tracing_subscriber::EnvFilter;
 
 use chain::chain;
 use cli::{
-    Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
+    Affinity, Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy,
+    VolumesCommand,
 };
 use command::{
-    Session, abort, check, cordon, doctor, drain, groups, hypervisors, instance, instances, limits, migrate,
+    Session, abort, affinity, check, cordon, doctor, drain, groups, hypervisors, instance, instances, limits, migrate,
     migrations, policies, report, resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
@@ -105,6 +106,11 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             OwnLimits::Show(which) => limits::show(session, which).await,
             OwnLimits::Set(args) => limits::set(session, args).await,
             OwnLimits::Unset(which) => limits::unset(session, which).await,
+        },
+        Command::Instance(Instance::Affinity(command)) => match &command {
+            Affinity::Show(which) => affinity::show(session, which).await,
+            Affinity::Set(args) => affinity::set(session, args).await,
+            Affinity::Unset(args) => affinity::unset(session, args).await,
         },
         Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
         Command::Plan(args) => Box::pin(migrate::plan(session, &args)).await,

@@ -1,5 +1,6 @@
 //! All text for people, and the JSON for programs. Values in, text out; [`Terminal`] alone writes.
 
+pub(crate) mod affinity;
 pub(crate) mod board;
 pub(crate) mod checks;
 pub(crate) mod convoy;

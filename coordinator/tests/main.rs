@@ -1,5 +1,6 @@
 //! The binary as a person runs it.
 
+mod affinity;
 mod cluster;
 mod convergence;
 mod cordon;

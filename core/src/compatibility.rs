@@ -199,6 +199,7 @@ pub fn leaving(facts: &SourceFacts, destination: &HostName) -> Vec<Check> {
     way::leaving(&mut checks, facts);
     postcopy::leaving(&mut checks, name, facts.postcopy);
     limits::leaving(&mut checks, facts);
+    affinity::leaving(&mut checks, facts);
 
     let shown = &facts.shown;
     let sight = Sight::default();

@@ -1,5 +1,6 @@
 //! What a hypervisor is: the facts its agent reports.
 
+mod alike;
 mod claims;
 mod room;
 
@@ -8,8 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    alike::Alike,
     claims::{Claim, Claims, Resident, Space},
-    room::{Capacity, Cordon, Offers, Pages, Room, Taken},
+    room::{Capacity, Cordon, Machines, Offers, Pages, Room, Taken},
 };
 use crate::{
     convergence::{Policy, overlaid},

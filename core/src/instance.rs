@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    affinity::Membership,
     convergence::GuestLimits,
     id::{HostName, InstanceId, MigrationId},
     network::{NetworkName, VifId, VlanId},
@@ -40,6 +41,9 @@ pub struct Instance {
     pub problems: Vec<String>,
     /// What its definition says of its live migrations.
     pub limits: GuestLimits,
+    /// The affinity groups that its definition says it is in, by name.
+    #[serde(default)]
+    pub affinity: Vec<Membership>,
 }
 
 /// An instance's state, in the words users know.

@@ -164,7 +164,12 @@ mod tests {
 
     #[test]
     fn a_claim_comes_back_as_it_was_written_and_as_it_was_written_before() {
-        let claim = Claim { memory: ByteSize::mib(256), vcpus: 2, pages: [(2_048, 128)].into() };
+        let claim = Claim {
+            memory: ByteSize::mib(256),
+            vcpus: 2,
+            pages: [(2_048, 128)].into(),
+            groups: ["db".parse().expect("valid")].into(),
+        };
         let undo = Undo::ReleaseClaim(claim);
         let text = serde_json::to_string(&undo).expect("it can be");
         assert_eq!(serde_json::from_str::<Undo>(&text).expect("its own words"), undo);

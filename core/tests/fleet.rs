@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "the bench and the tests each need a part")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -83,11 +86,13 @@ fn offers() -> Offers {
         "EPYC-Rome",
     ];
     Offers {
-        machines: of("kvm").chain(of("qemu")).collect(),
-        cpu_models: models
-            .iter()
-            .flat_map(|model| ["", "-IBRS", "-noTSX", "-v2"].map(|suffix| format!("{model}{suffix}")))
-            .collect(),
+        machines: Arc::new(of("kvm").chain(of("qemu")).collect()),
+        cpu_models: Arc::new(
+            models
+                .iter()
+                .flat_map(|model| ["", "-IBRS", "-noTSX", "-v2"].map(|suffix| format!("{model}{suffix}")))
+                .collect(),
+        ),
         networks: ["blue", "red"].map(|network| network.parse().expect("valid")).into(),
         bridges: ["br0".to_owned()].into(),
         libvirt_networks: ["default".to_owned()].into(),
@@ -172,6 +177,7 @@ impl Make {
             vifs: definition.vifs.clone(),
             migration: None,
             problems: vec![],
+            affinity: said,
             limits: definition.limits.clone().unwrap_or_default(),
         };
         Leaving {

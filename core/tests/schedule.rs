@@ -1,6 +1,6 @@
 //! Who is refused, why, and who is best.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -153,8 +153,11 @@ fn a_pinned_guest_finds_its_cpus() {
 fn the_hypervisor_knows_the_machine_and_is_not_older() {
     let make = web();
     let machine = ("x86_64".to_owned(), "kvm".to_owned(), "pc-q35-7.2".to_owned());
-    assert_eq!(refused(&make, |host| _ = room(host).offers.machines.remove(&machine)), [Reason::MachineTypeMissing]);
-    let no_kvm = |host: &mut Host| room(host).offers.machines.retain(|(_, virt, _)| virt != "kvm");
+    assert_eq!(
+        refused(&make, |host| _ = Arc::make_mut(&mut room(host).offers.machines).remove(&machine)),
+        [Reason::MachineTypeMissing]
+    );
+    let no_kvm = |host: &mut Host| Arc::make_mut(&mut room(host).offers.machines).retain(|(_, virt, _)| virt != "kvm");
     assert_eq!(refused(&make, no_kvm), [Reason::VirtTypeMissing]);
     let old = |host: &mut Host| host.qemu_version = "7.2.21".into();
     assert_eq!(refused(&make, old), [Reason::HypervisorTooOld]);
@@ -169,11 +172,11 @@ fn the_hypervisor_knows_the_machine_and_is_not_older() {
 #[test]
 fn a_cpu_is_refused_only_where_libvirts_own_comparison_would() {
     let model = |more: &str| web().with(&format!("<cpu mode='custom'><model>EPYC-Rome</model>{more}</cpu>"));
-    let lacks = |host: &mut Host| room(host).offers.cpu_models.retain(|model| model != "EPYC-Rome");
+    let lacks = |host: &mut Host| Arc::make_mut(&mut room(host).offers.cpu_models).retain(|model| model != "EPYC-Rome");
     let whole = model("<feature policy='require' name='x2apic'/>");
     assert_eq!(refused(&whole, lacks), [Reason::CpuIncompatible]);
     assert_eq!(refused(&whole, |_| ()), []);
-    assert_eq!(refused(&whole, |host| room(host).offers.cpu_models.clear()), [], "not known");
+    assert_eq!(refused(&whole, |host| Arc::make_mut(&mut room(host).offers.cpu_models).clear()), [], "not known");
     assert_eq!(
         refused(&model("<feature policy='disable' name='svm'/>"), lacks),
         [],
@@ -230,9 +233,15 @@ fn networks_and_secrets_are_there() {
         "<disk type='network' device='disk'><auth username='libvirt'><secret type='ceph' usage='ceph'/></auth>
          <source protocol='rbd' name='vms/web'><host name='192.0.2.9'/></source><target dev='vda'/></disk>",
     );
-    assert_eq!(refused(&volume, |_| ()), [Reason::VolumeSecretMissing]);
+    assert_eq!(refused(&volume, |_| ()), [], "where it is it is not listed either: the lists say nothing of it");
     let usage = vmferry_core::volume::SecretName::Usage("ceph".into());
-    assert_eq!(refused(&volume, |host| _ = room(host).offers.secrets.insert(usage)), []);
+    let mut hosts = [host("node-0"), host("node-1"), host("node-2")];
+    for at in [0, 2] {
+        room(&mut hosts[at]).offers.secrets.insert(usage.clone());
+    }
+    let ranking = rank(&Wish::default(), &volume.leaving(), &seen(&hosts), &Weights::default());
+    assert_eq!(reasons_of(&ranking, "node-1"), [Reason::VolumeSecretMissing]);
+    assert_eq!(names(&ranking), ["node-2"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use vmferry_core::{
     affinity::AffinityPolicy,
     drain::{Decision, Guest, Limits, Plan, Running, Standing, next, plan},
-    host::{Cordon, Host, Taken},
+    host::{Alike, Cordon, Host, Taken},
     id::HostName,
     schedule::{Weights, Wish},
 };
@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     /// Sent and taken just now, by host, as the agents count it.
     turns: BTreeMap<usize, (u32, u32)>,
+    /// What was taken of the CPU so far.
+    pub(crate) cpu: fn() -> Duration,
 }
 
 /// What came of a drain.
@@ -59,6 +61,8 @@ pub(crate) struct Course {
     /// How often it was asked what may start.
     pub(crate) asked: usize,
     pub(crate) took: Duration,
+    /// What that took of the CPU.
+    pub(crate) cost: Duration,
 }
 
 /// A number that looks like chance.
@@ -75,8 +79,31 @@ pub(crate) fn limits(parallel: u32, per_destination: u32) -> Limits {
 }
 
 impl World {
+    /// What the agents of such a fleet say; nothing else of it is kept.
+    pub(crate) fn facts(seed: u64, size: Size) -> Vec<Host> {
+        let mut world = Self::empty(seed, size);
+        for at in 0..size.hosts {
+            world.furnish(at, size);
+            world.residents.clear();
+            world.on[at].clear();
+        }
+        world.hosts
+    }
+
     /// The same for the same seed.
     pub(crate) fn of(seed: u64, size: Size) -> Self {
+        let mut world = Self::empty(seed, size);
+        (0..size.hosts).for_each(|at| world.furnish(at, size));
+        world
+    }
+
+    fn furnish(&mut self, at: usize, size: Size) {
+        (0..size.guests_per_host).for_each(|place| self.house(at, place));
+        self.tell(at);
+    }
+
+    fn empty(seed: u64, size: Size) -> Self {
+        let mut alike = Alike::default();
         let hosts = (0..size.hosts).map(|number| {
             let mut made = host(&format!("node-{number:05}"));
             made.zone = format!("zone-{}", number % 4);
@@ -85,22 +112,17 @@ impl World {
             let room = room(&mut made);
             room.capacity.memory = ByteSize::gib(size.memory);
             room.capacity.instances = Some(40);
+            alike.share(&mut made);
             made
         });
-        let mut world = Self {
+        Self {
             seed,
             residents: Vec::new(),
             on: vec![BTreeSet::new(); size.hosts],
             hosts: hosts.collect(),
             turns: BTreeMap::new(),
-        };
-        for at in 0..size.hosts {
-            for place in 0..size.guests_per_host {
-                world.house(at, place);
-            }
-            world.tell(at);
+            cpu: || Duration::ZERO,
         }
-        world
     }
 
     /// One more guest, if there is room for it. The first of each host is apart from those of the next ones, or would rather be; the second and the
@@ -115,7 +137,7 @@ impl World {
                 let apart = [AffinityPolicy::AntiAffinity, AffinityPolicy::SoftAntiAffinity][at / 6 % 2];
                 make.in_group(&format!("apart-{}", at / 6), apart)
             }
-            1 | 2 if drawn % 8 == 0 || at % 16 == 3 => {
+            1 | 2 if drawn.is_multiple_of(8) || at % 16 == 3 => {
                 make.in_group(&format!("together-{at}"), AffinityPolicy::Affinity)
             }
             3 => make.in_group(&format!("near-{}", at % 7), AffinityPolicy::SoftAffinity),
@@ -229,10 +251,12 @@ impl World {
     }
 
     /// The plan of a drain of these hosts, judged.
-    pub(crate) fn plan(&self, drained: &[usize], limits: &Limits) -> Plan {
+    pub(crate) fn plan(&self, drained: &[usize], limits: &Limits) -> (Plan, Duration) {
         let leaving: Vec<_> = drained.iter().flat_map(|at| &self.on[*at]).copied().collect();
         let guests: Vec<_> = leaving.iter().map(|resident| self.guest(*resident)).collect();
+        let before = (self.cpu)();
         let plan = plan(&guests, &seen(&self.hosts), &Weights::default(), limits);
+        let cost = (self.cpu)() - before;
         assert_eq!(plan.moves.len() + plan.blocked.len(), guests.len(), "each of them is in one of both");
         let mut after = self.clone();
         for step in &plan.moves {
@@ -252,7 +276,7 @@ impl World {
             assert!(beside.count() <= limits.parallel.get() as usize && there <= limits.per_destination.get() as usize);
         }
         assert!(plan.blocked.iter().all(|blocked| !blocked.objections.is_empty()));
-        plan
+        (plan, cost)
     }
 
     /// Drains these hosts, move by move. `mishaps` of a hundred moves fail, and as many times another guest takes room somewhere.
@@ -291,7 +315,8 @@ impl World {
     /// Hosts count what has begun: some at once, some only once they are asked again.
     fn claim(&mut self, running: &mut [Underway], asked: usize) {
         for underway in running.iter_mut().filter(|underway| !underway.claimed) {
-            if chance(self.seed ^ (asked as u64) ^ ((underway.resident as u64) << 32)) % 3 != 0 {
+            let drawn = chance(self.seed ^ (asked as u64) ^ ((underway.resident as u64) << 32));
+            if !drawn.is_multiple_of(3) {
                 underway.claimed = true;
                 let (from, to) = (self.residents[underway.resident].at, underway.to);
                 self.turns.entry(from).or_default().0 += 1;
@@ -318,7 +343,9 @@ impl World {
             .map(|(underway, destination)| Running { guest: &underway.guest, destination, claimed: underway.claimed })
             .collect();
         let standing = Standing { waiting: &guests, running: &standing };
+        let before = (self.cpu)();
         let decided = next(&standing, &seen(&self.hosts), &Weights::default(), limits);
+        course.cost += (self.cpu)() - before;
         assert_eq!(decided.len(), waiting.len(), "each of them is told something");
         let mut started = Vec::new();
         let mut blocked = 0;

@@ -1,5 +1,6 @@
 //! From wire types to core's and back. Core never sees prost; an unknown or missing value is an error, not a default.
 
+mod affinity;
 mod convergence;
 mod disk;
 mod group;

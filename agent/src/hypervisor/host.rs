@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
 use tokio::sync::Notify;
@@ -43,7 +42,12 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use self::{filters::Filters, network::Vifs, room::Housekeeping, volumes::Volumes};
+use self::{
+    filters::Filters,
+    network::Vifs,
+    room::{Housekeeping, memory},
+    volumes::Volumes,
+};
 use super::{Control, Fault, Hypervisor};
 use crate::{
     config::{Config, Direct},
@@ -422,20 +426,4 @@ impl From<libvirt::Error> for Fault {
     fn from(error: libvirt::Error) -> Self {
         Self::new(Reason::LibvirtFailed, with_causes(&error))
     }
-}
-
-struct Memory {
-    total: ByteSize,
-    available: ByteSize,
-    /// The size of huge pages that the kernel prefers, in KiB.
-    page_size: Option<u64>,
-}
-
-/// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
-fn memory() -> Result<Memory, Fault> {
-    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
-    let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
-    let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
-    let page_size = meminfo.hugepagesize.map(|bytes| bytes >> 10);
-    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available), page_size })
 }

@@ -50,7 +50,7 @@ pub async fn destination(
     claims: &Claims,
     cordon: Option<Cordon>,
 ) -> Result<CheckReport, Fault> {
-    let (mut facts, space) = futures::try_join!(host.arriving(leaving), host.space(claims))?;
+    let (mut facts, space) = futures::try_join!(Box::pin(host.arriving(leaving)), host.space(claims))?;
     facts.space = space;
     facts.cordon = cordon;
     facts.kind = order.kind;

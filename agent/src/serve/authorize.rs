@@ -42,6 +42,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.InstanceService/UnsetVolumeLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetVifLabel", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetGuestLimits", COORDINATORS),
+    ("/vmferry.agent.v1.InstanceService/SetAffinity", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
     ("/vmferry.agent.v1.MigrationService/ListWaiting", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
@@ -140,7 +141,7 @@ mod tests {
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
-        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits"] {
+        for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits", "SetAffinity"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
         }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use vmferry_core::{
+    domain_xml::metadata::AffinityChange,
     id::InstanceId,
     instance::{Instance, InstanceState},
     migration::{Phase, Side},
@@ -11,10 +12,11 @@ use vmferry_proto::{
     convert::{Invalid, required},
     status::from_call_error,
     v1::{
-        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetGuestLimitsRequest,
-        SetGuestLimitsResponse, SetVifLabelRequest, SetVifLabelResponse, SetVolumeLabelRequest, SetVolumeLabelResponse,
-        UnsetVolumeLabelRequest, UnsetVolumeLabelResponse, instance_service_server::InstanceService,
-        set_vif_label_request::What, unset_volume_label_request::Which,
+        GetInstanceRequest, GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, SetAffinityRequest,
+        SetAffinityResponse, SetGuestLimitsRequest, SetGuestLimitsResponse, SetVifLabelRequest, SetVifLabelResponse,
+        SetVolumeLabelRequest, SetVolumeLabelResponse, UnsetVolumeLabelRequest, UnsetVolumeLabelResponse,
+        instance_service_server::InstanceService, set_affinity_request, set_vif_label_request::What,
+        unset_volume_label_request::Which,
     },
 };
 
@@ -154,5 +156,27 @@ impl InstanceService for Service {
         let id = self.at_rest(&request.instance_id)?;
         self.migrations.host().set_limits(id, limits).await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(SetGuestLimitsResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
+    }
+
+    async fn set_affinity(
+        &self,
+        request: Request<SetAffinityRequest>,
+    ) -> Result<Response<SetAffinityResponse>, Status> {
+        use set_affinity_request::What;
+        let request = request.into_inner();
+        let invalid = || self.invalid(&Invalid { field: "what" });
+        let change = match request.what {
+            Some(What::Join(said)) => {
+                AffinityChange::Join(required(Some(said), "join").map_err(|error| self.invalid(&error))?)
+            }
+            Some(What::Leave(group)) => {
+                AffinityChange::Leave(group.parse().map_err(|_| self.invalid(&Invalid { field: "leave" }))?)
+            }
+            Some(What::LeaveAll(true)) => AffinityChange::LeaveAll,
+            Some(What::LeaveAll(false)) | None => return Err(invalid()),
+        };
+        let id = self.at_rest(&request.instance_id)?;
+        self.migrations.host().set_affinity(id, change).await.map_err(|fault| self.status(fault))?;
+        Ok(Response::new(SetAffinityResponse { instance: Some(self.find(&request.instance_id).await?.into()) }))
     }
 }

@@ -3,8 +3,9 @@
 use futures::future::join_all;
 use vmferry_agent::hypervisor::{Housing as _, Hypervisor as _};
 use vmferry_core::{
+    affinity::{AffinityPolicy, Membership},
     agent::{CallError, Leaving},
-    domain_xml::Definition,
+    domain_xml::{Definition, metadata::affinity},
     host::{Capacity, Claim, Claims, Taken},
     id::{InstanceId, MigrationId},
 };
@@ -27,11 +28,17 @@ impl Rig {
 
     /// Another guest of that size, without disks, that wants to come to the destination.
     async fn admit_another(&self, number: u128, like: &Half) -> Result<(), CallError> {
+        self.admit_member(number, &[], like).await
+    }
+
+    /// The same, in those affinity groups.
+    async fn admit_member(&self, number: u128, said: &[Membership], like: &Half) -> Result<(), CallError> {
         let Half::Destination { leaving, .. } = like else { panic!("{like:?}") };
         let instance = InstanceId(uuid::Uuid::from_u128(number));
         let xml = format!(
             "<domain type='qemu'><name>other-{number}</name><uuid>{instance}</uuid><memory unit='MiB'>256</memory>
-             <vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>"
+             <vcpu>1</vcpu><metadata>{}</metadata><os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>",
+            affinity::write(said)
         );
         let definition = Definition::parse(&xml).expect("valid");
         let leaving = Box::new(Leaving { definition, filters: Vec::new(), ..Leaving::clone(leaving) });
@@ -97,6 +104,31 @@ async fn each_limit_counts_those_that_are_on_their_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_those_that_must_be_apart_one_is_let_in_however_many_come_at_once() {
+    let said = |policy| [Membership { group: "db".parse().expect("valid"), policy }];
+    let rig = Rig::new(Faults::none());
+    let (_, half) = rig.check().await;
+    rig.world.give(capacity(64));
+    let apart = said(AffinityPolicy::AntiAffinity);
+    let answers = join_all((1..=24).map(|number| rig.admit_member(number, &apart, &half))).await;
+    let (let_in, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((let_in.len(), refused.len()), (1, 23));
+    for refusal in refused {
+        assert_eq!(refusal.expect_err("refused").reason, Reason::AffinityViolated);
+    }
+    rig.admit_member(30, &said(AffinityPolicy::SoftAntiAffinity), &half).await.expect("it would only rather not");
+    rig.admit_another(31, &half).await.expect("it is in no group");
+
+    // Who has gone again keeps nobody out.
+    let cause = because(&rig.order, Reason::CoordinatorLost);
+    for number in (1..=24).chain([30]) {
+        let migration = rig.destination.of(&rig.order_of(number)).expect("opened");
+        migration.cleanup(rollback(Side::Destination, &cause)).await.expect("taken back");
+    }
+    rig.admit_member(40, &apart, &half).await.expect("it is alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn room_that_is_gone_since_the_checks_is_missed_in_pre_and_the_guest_stays() {
     let rig = Rig::new(Faults::none());
     let (source_half, destination_half) = rig.check().await;
@@ -154,7 +186,7 @@ async fn claims_outlive_the_agent() {
         rig.admit_another(number, &half).await.expect("there is room");
     }
     let claims = rig.destination.gate().claims(None);
-    let claim = Claim { memory: MEMORY, vcpus: 1, pages: [].into() };
+    let claim = Claim { memory: MEMORY, vcpus: 1, ..Claim::default() };
     assert_eq!(claims.coming.values().collect::<Vec<_>>(), [&claim; 3]);
     // The new process sees nothing of its host yet, so it cannot give anything up.
     rig.restart_blind(Side::Destination);

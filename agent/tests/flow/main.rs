@@ -83,7 +83,7 @@ impl Rig {
     }
 
     async fn run(&self) -> Result<Completed, Failure> {
-        flow::run(&self.hosts(), &self.order, &Unwatched).await
+        Box::pin(flow::run(&self.hosts(), &self.order, &Unwatched)).await
     }
 
     /// What each half needs for its pre.

@@ -7,7 +7,7 @@ use vmferry_core::{
     policy::{Direction, GroupName, InvalidRule, Rule},
 };
 
-use super::OwnLimits;
+use super::{Affinity, OwnLimits};
 
 /// What can be done with one instance.
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,9 @@ pub(crate) enum Instance {
     /// What its live migrations may cost it
     #[command(subcommand)]
     Limits(OwnLimits),
+    /// Which other instances it shall be with on a host, and which apart from
+    #[command(subcommand)]
+    Affinity(Affinity),
 }
 
 /// Which instance is meant.

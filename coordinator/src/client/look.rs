@@ -6,7 +6,7 @@ use tonic::{Code, Response};
 use vmferry_core::{
     agent::CallError,
     convergence::GuestLimits,
-    domain_xml::metadata::{VolumeLabel, interfaces::InterfaceLabel},
+    domain_xml::metadata::{AffinityChange, VolumeLabel, interfaces::InterfaceLabel},
     host::{Cordon, Host, HostPolicy},
     id::{InstanceId, MigrationId},
     instance::Instance,
@@ -18,7 +18,8 @@ use vmferry_proto::{
     convert::Invalid,
     v1::{
         self, group_service_client::GroupServiceClient, host_service_client::HostServiceClient,
-        instance_service_client::InstanceServiceClient, set_vif_label_request::What, unset_volume_label_request::Which,
+        instance_service_client::InstanceServiceClient, set_affinity_request, set_vif_label_request::What,
+        unset_volume_label_request::Which,
     },
 };
 
@@ -118,6 +119,19 @@ impl RemoteAgent {
         let request = v1::SetGuestLimitsRequest { instance_id: id.to_string(), limits: Some(limits.into()) };
         let mut client = InstanceServiceClient::new(self.channel.clone());
         let answer = self.within(LOOK, client.set_guest_limits(request)).await?;
+        self.read(answer.instance)
+    }
+
+    /// Says which affinity groups an instance is in. The instance as it is then.
+    pub(crate) async fn set_affinity(&self, id: InstanceId, change: AffinityChange) -> Result<Instance, CallError> {
+        let what = match change {
+            AffinityChange::Join(said) => set_affinity_request::What::Join(said.into()),
+            AffinityChange::Leave(group) => set_affinity_request::What::Leave(group.into()),
+            AffinityChange::LeaveAll => set_affinity_request::What::LeaveAll(true),
+        };
+        let request = v1::SetAffinityRequest { instance_id: id.to_string(), what: Some(what) };
+        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let answer = self.within(LOOK, client.set_affinity(request)).await?;
         self.read(answer.instance)
     }
 

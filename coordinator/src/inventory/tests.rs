@@ -68,7 +68,7 @@ fn reports_everything_at_once_with_key_and_remedy() {
     host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
     host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
-    colour is unknown; remove it; known here: tls, host, policy
+    colour is unknown; remove it; known here: tls, host, policy, schedule
     "#);
 }
 
@@ -112,5 +112,26 @@ fn a_named_file_is_the_only_one_looked_at() {
     assert_eq!(
         places.candidates(),
         [PathBuf::from("/home/ops/.config/vmferry/inventory.toml"), PathBuf::from("/etc/vmferry/inventory.toml")]
+    );
+}
+
+#[test]
+fn says_how_much_each_weigher_counts_and_complains_of_what_is_none() {
+    let directory = directory();
+    let hosts = "[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n";
+    let read = |schedule: &str| {
+        let text = format!("{TLS}{hosts}{schedule}");
+        parse(&directory.path().join("inventory.toml"), &text).expect("valid").weights
+    };
+    assert_eq!(read(""), Weights::default());
+    let expected = Weights { memory: -2.0, instances: 0.5, ..Weights::default() };
+    assert_eq!(read("[schedule]\nmemory = -2\ninstances = 0.5\n"), expected);
+    insta::assert_snapshot!(
+        problems(&format!("{TLS}{hosts}[schedule]\nmemry = 1\nmemory = nan\nvcpus = \"many\"\n")).join("\n"),
+        @r#"
+    schedule.memry is unknown; remove it; known here: memory, vcpus, incoming, qemu_version, soft_affinity, soft_anti_affinity, same_zone, instances
+    schedule.memory is `nan`: NaN is no multiplier; write a number, for example 2.0 or -1
+    schedule.vcpus is `"many"`: invalid type: string "many", expected f64; write a number, for example 2.0 or -1
+    "#
     );
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use vmferry_core::{
+    affinity::Membership,
     agent::CallError,
     id::HostName,
     instance::{Disk, Instance, Vif},
 };
 
 use super::{
-    Unreachable,
+    Unreachable, affinity,
     limits::{self, LimitsDocument},
     table::{facts, table},
     units::bytes,
@@ -54,6 +55,7 @@ pub(crate) fn show(guest: &Instance, zones: &Zones) -> String {
     rows.extend(guest.disks.iter().map(|disk| ("disk", disk_text(disk))));
     rows.extend(guest.vifs.iter().map(|vif| ("vif", vif_text(vif))));
     rows.extend(limits::line(&guest.limits).map(|line| ("limits", line)));
+    rows.extend(affinity::line(&guest.affinity).map(|line| ("affinity", line)));
     rows.extend(guest.problems.iter().map(|problem| ("problem", problem.clone())));
     facts(rows)
 }
@@ -93,6 +95,8 @@ struct InstanceDocument<'a> {
     problems: &'a [String],
     /// What its live migrations may cost it.
     limits: LimitsDocument<'a>,
+    /// The affinity groups that it is in.
+    affinity: &'a [Membership],
 }
 
 impl<'a> InstanceDocument<'a> {
@@ -111,6 +115,7 @@ impl<'a> InstanceDocument<'a> {
             vifs: &guest.vifs,
             problems: &guest.problems,
             limits: (&guest.limits).into(),
+            affinity: &guest.affinity,
         }
     }
 }
@@ -143,6 +148,7 @@ mod tests {
 
     use bytesize::ByteSize;
     use vmferry_core::{
+        affinity::AffinityPolicy,
         convergence::{GuestLimits, May},
         instance::{DiskDevice, DiskSource, InstanceState, VifAttachment},
     };
@@ -183,6 +189,7 @@ mod tests {
                 postcopy: Some(May::Never),
                 ..GuestLimits::default()
             },
+            affinity: vec![Membership { group: "db".parse().expect("valid"), policy: AffinityPolicy::AntiAffinity }],
         };
         (guest, Zones::from([(host, "nova".to_owned())]))
     }
@@ -212,6 +219,7 @@ mod tests {
         disk        sda /var/lib/seed.iso (read-only)
         vif         52:54:00:00:00:01 bridge br0 (virtio)
         limits      stands still for 200ms at most, postcopy never
+        affinity    db (anti-affinity)
         ");
         insta::assert_snapshot!(crate::render::json(&show_document(&guest, &zones)), @r#"
         {
@@ -257,7 +265,13 @@ mod tests {
             "max_downtime_ms": 200,
             "postcopy": "never",
             "suspend": null
-          }
+          },
+          "affinity": [
+            {
+              "group": "db",
+              "policy": "anti-affinity"
+            }
+          ]
         }
         "#);
     }

@@ -17,6 +17,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait, transport::Server};
 use vmferry_core::{
+    affinity::Membership,
     agent::{CallError, Leaving, Sighting},
     compatibility::{Check, Finding, Refusal},
     convergence::{GuestLimits, Policy},
@@ -93,6 +94,8 @@ pub(crate) struct World {
     pub(crate) is_without_libvirt: bool,
     /// What is said of the guest's live migrations.
     pub(crate) limits: GuestLimits,
+    /// The affinity groups that the guest is said to be in.
+    pub(crate) affinity: Vec<Membership>,
     /// What the configuration of node-28 has.
     pub(crate) policies: Vec<Policy>,
     /// node-28 is of a version that knows no policies, and no turns.
@@ -147,6 +150,8 @@ impl Agent {
     }
 
     fn instance(&self) -> Instance {
+        let (disks, vifs) = (self.disks(), self.vifs());
+        let world = self.world();
         Instance {
             id: INSTANCE.parse().expect("valid"),
             name: "web".into(),
@@ -155,11 +160,12 @@ impl Agent {
             memory: ByteSize::mib(256),
             vcpus: 2,
             persistent: true,
-            disks: self.disks(),
-            vifs: self.vifs(),
+            disks,
+            vifs,
             migration: None,
             problems: vec![],
-            limits: self.world().limits.clone(),
+            limits: world.limits.clone(),
+            affinity: world.affinity.clone(),
         }
     }
 
@@ -318,7 +324,7 @@ fn room() -> Room {
         capacity: Capacity { memory: ByteSize::gib(7), vcpus: 64, instances: None, incoming: 4, outgoing: 4 },
         taken: Taken { memory: ByteSize::mib(256), vcpus: 2, instances: 1, incoming: 0, outgoing: 0 },
         offers: Offers {
-            machines: [machine.into()].into(),
+            machines: Arc::new([machine.into()].into()),
             networks: ["blue".parse().expect("valid")].into(),
             bridges: ["br0".into()].into(),
             pages: [(2_048, Pages { total: 64, free: 10 })].into(),
@@ -480,6 +486,24 @@ impl v1::instance_service_server::InstanceService for Agent {
         let limits = vmferry_proto::convert::required(request.into_inner().limits, "limits");
         self.world().limits = limits.expect("a coordinator of ours asks");
         Ok(Response::new(v1::SetGuestLimitsResponse { instance: Some(self.instance().into()) }))
+    }
+
+    async fn set_affinity(
+        &self,
+        request: Request<v1::SetAffinityRequest>,
+    ) -> Result<Response<v1::SetAffinityResponse>, Status> {
+        use v1::set_affinity_request::What;
+        let what = request.into_inner().what.expect("a coordinator of ours asks");
+        let left = |other: &Membership| match &what {
+            What::Join(joined) => other.group.as_str() == joined.group,
+            What::Leave(group) => other.group.as_str() == group,
+            What::LeaveAll(_) => true,
+        };
+        self.world().affinity.retain(|other| !left(other));
+        if let What::Join(joined) = what {
+            self.world().affinity.push(joined.try_into().expect("valid"));
+        }
+        Ok(Response::new(v1::SetAffinityResponse { instance: Some(self.instance().into()) }))
     }
 
     async fn unset_volume_label(

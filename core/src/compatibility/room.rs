@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bytesize::ByteSize;
 
-use super::{Check, Checks, Refusal};
+use super::{Check, Checks, Refusal, affinity::affinity_allows};
 use crate::{
     domain_xml::Definition,
     host::{Claim, Cordon, Space},
@@ -46,6 +46,7 @@ pub(super) fn arriving(
         huge_pages(checks, definition, &claim, space);
     }
     pins(checks, definition, &space.cpus);
+    affinity_allows(checks, definition, kind, &space.groups);
 }
 
 fn cordoned(checks: &mut Checks<'_>, name: &str, cordon: Option<&Cordon>) {

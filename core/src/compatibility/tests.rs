@@ -71,6 +71,7 @@ pub(super) fn leaving_guest() -> Leaving {
         vifs: Vec::new(),
         migration: None,
         problems: vec![],
+        affinity: vec![],
         limits: Default::default(),
     };
     Leaving {

@@ -28,7 +28,7 @@ mod write;
 
 use roxmltree::Node;
 
-pub use change::{LabellingError, label, label_vif, unlabel};
+pub use change::{AffinityChange, LabellingError, label, label_vif, unlabel};
 pub use write::write;
 
 use super::{

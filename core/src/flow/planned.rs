@@ -165,6 +165,7 @@ mod tests {
             migration: None,
             problems: vec![],
             limits: Default::default(),
+            affinity: vec![],
         };
         let leaving = Leaving {
             instance,

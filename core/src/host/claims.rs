@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Capacity, Pages, Taken};
 use crate::{
+    affinity::GroupName,
     agent::Sighting,
     domain_xml::Definition,
     id::InstanceId,
@@ -25,6 +26,9 @@ pub struct Claim {
     /// The huge pages that its memory lies in: by their size in KiB, how many.
     #[serde(default)]
     pub pages: BTreeMap<u64, u64>,
+    /// The affinity groups that it is in.
+    #[serde(default)]
+    pub groups: BTreeSet<GroupName>,
 }
 
 impl Claim {
@@ -39,7 +43,8 @@ impl Claim {
                 *pages.entry(size).or_default() += wanted.count(size).unwrap_or_default();
             }
         }
-        Some(Self { memory: definition.memory, vcpus: definition.vcpus, pages })
+        let groups = groups(definition);
+        Some(Self { memory: definition.memory, vcpus: definition.vcpus, pages, groups })
     }
 
     /// How much of the memory lies in no huge page.
@@ -75,7 +80,7 @@ impl Claims {
 }
 
 /// A guest that a host has, running or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resident {
     /// Which.
     pub id: InstanceId,
@@ -85,9 +90,16 @@ pub struct Resident {
     pub memory: ByteSize,
     /// Its vCPUs.
     pub vcpus: u32,
+    /// The affinity groups that it is in.
+    pub groups: BTreeSet<GroupName>,
 }
 
 impl Resident {
+    /// A guest with this definition.
+    pub fn new(id: InstanceId, sighting: Sighting, definition: &Definition) -> Self {
+        Self { id, sighting, memory: definition.memory, vcpus: definition.vcpus, groups: groups(definition) }
+    }
+
     /// Whether there is a QEMU of it.
     fn is_active(&self) -> bool {
         !matches!(self.sighting, Sighting::Absent | Sighting::Shutoff)
@@ -117,6 +129,22 @@ impl Taken {
     }
 }
 
+/// How many of each affinity group these are, a guest that is seen and claims once.
+fn counted(residents: &[Resident], claims: &Claims) -> BTreeMap<GroupName, u32> {
+    let mut by_guest: BTreeMap<_, _> = claims.coming.iter().map(|(id, claim)| (*id, &claim.groups)).collect();
+    let here = residents.iter().filter(|resident| resident.is_active() || claims.returning.contains(&resident.id));
+    by_guest.extend(here.map(|resident| (resident.id, &resident.groups)));
+    let mut counted = BTreeMap::new();
+    for group in by_guest.into_values().flatten() {
+        *counted.entry(group.clone()).or_default() += 1;
+    }
+    counted
+}
+
+fn groups(definition: &Definition) -> BTreeSet<GroupName> {
+    definition.affinity.iter().flatten().map(|membership| membership.group.clone()).collect()
+}
+
 /// What a host has for one guest more.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Space {
@@ -132,6 +160,8 @@ pub struct Space {
     pub page_size: Option<u64>,
     /// The numbers of its logical CPUs that are on.
     pub cpus: BTreeSet<u32>,
+    /// How many guests of each affinity group it has or is about to.
+    pub groups: BTreeMap<GroupName, u32>,
 }
 
 impl Space {
@@ -139,6 +169,7 @@ impl Space {
     #[must_use]
     pub fn after(mut self, residents: &[Resident], claims: &Claims) -> Self {
         self.taken = Taken::by(residents, claims);
+        self.groups = counted(residents, claims);
         let seen: BTreeMap<_, _> = residents.iter().map(|resident| (resident.id, resident)).collect();
         for (id, claim) in &claims.coming {
             let resident = seen.get(id);
@@ -172,11 +203,11 @@ mod tests {
     }
 
     fn resident(number: u128, sighting: Sighting) -> Resident {
-        Resident { id: id(number), sighting, memory: ByteSize::gib(1), vcpus: 2 }
+        Resident { id: id(number), sighting, memory: ByteSize::gib(1), vcpus: 2, groups: BTreeSet::new() }
     }
 
     fn claim() -> Claim {
-        Claim { memory: ByteSize::gib(1), vcpus: 2, pages: BTreeMap::new() }
+        Claim { memory: ByteSize::gib(1), vcpus: 2, ..Claim::default() }
     }
 
     fn coming(numbers: impl IntoIterator<Item = u128>) -> Claims {
@@ -229,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn guests_of_a_group_are_counted_once_where_they_run_and_where_they_go() {
+        let db: GroupName = "db".parse().expect("valid");
+        let of = |sighting| Resident { groups: [db.clone()].into(), ..resident(1, sighting) };
+        let mut claims = coming([2]);
+        claims.coming.values_mut().for_each(|claim| claim.groups = [db.clone()].into());
+        let count = |residents: &[Resident], claims: &Claims| {
+            Space::default().after(residents, claims).groups.get(&db).copied().unwrap_or_default()
+        };
+        assert_eq!(count(&[of(Sighting::Running)], &claims), 2);
+        assert_eq!(count(&[of(Sighting::Shutoff)], &claims), 1, "what is off is nobody's company");
+        assert_eq!(count(&[Resident { id: id(2), ..of(Sighting::Arriving) }], &claims), 1, "it is the one that comes");
+        let returning = Claims { returning: [id(1)].into(), ..Claims::default() };
+        assert_eq!(count(&[of(Sighting::Shutoff)], &returning), 1, "it may come up again");
+    }
+
+    #[test]
     fn a_claim_is_what_the_definition_says_and_nothing_of_a_guest_that_stays_off() {
         let definition = Definition::parse(
             "<domain type='kvm'><name>web</name><uuid>ed831ace-39ef-4960-8bae-a035d292c305</uuid>
@@ -238,7 +285,7 @@ mod tests {
         .expect("valid");
         let claim = Claim::of(&definition, Kind::Live, Some(2_048)).expect("it runs");
         let pages = BTreeMap::from([(2_048, 1024)]);
-        assert_eq!(claim, Claim { memory: ByteSize::gib(2), vcpus: 4, pages });
+        assert_eq!(claim, Claim { memory: ByteSize::gib(2), vcpus: 4, pages, groups: BTreeSet::new() });
         let shutdown = Shutdown { deadline: std::time::Duration::from_secs(1), fallback: Fallback::GiveUp };
         assert_eq!(Claim::of(&definition, Kind::Cold { shutdown: Some(shutdown) }, Some(2_048)), Some(claim));
         assert_eq!(Claim::of(&definition, Kind::Cold { shutdown: None }, Some(2_048)), None);

@@ -1,6 +1,9 @@
 //! What a host has for guests: how much it gives, how much of that is taken, and what they find there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -62,13 +65,16 @@ pub struct Taken {
     pub outgoing: u32,
 }
 
+/// Guests that a host can run: architecture, virtualisation type, machine type.
+pub type Machines = BTreeSet<(String, String, String)>;
+
 /// What guests find on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Offers {
     /// Which guests it can run: architecture, virtualisation type, machine type.
-    pub machines: BTreeSet<(String, String, String)>,
+    pub machines: Arc<Machines>,
     /// libvirt's models of CPUs that it can give to guests under KVM. Empty: it is not known.
-    pub cpu_models: BTreeSet<String>,
+    pub cpu_models: Arc<BTreeSet<String>>,
     /// Logical networks that it carries.
     pub networks: BTreeSet<NetworkName>,
     /// Its bridges.

@@ -19,6 +19,7 @@ impl From<Instance> for v1::Instance {
             migration_id: instance.migration.map(|id| id.to_string()),
             problems: instance.problems,
             limits: Some(instance.limits).filter(|limits| !limits.is_empty()).map(Into::into),
+            affinity: instance.affinity.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -44,6 +45,7 @@ impl TryFrom<v1::Instance> for Instance {
                 .map_err(invalid("instance.migration_id"))?,
             problems: instance.problems,
             limits: instance.limits.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            affinity: instance.affinity.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }

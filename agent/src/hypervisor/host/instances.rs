@@ -7,7 +7,7 @@ use vmferry_core::{
     agent::Sighting,
     convergence::GuestLimits,
     domain_xml::metadata::{
-        self, Element, LabellingError, VolumeLabel,
+        self, AffinityChange, Element, LabellingError, VolumeLabel,
         interfaces::InterfaceLabel,
         limits::{LimitsError, judged},
     },
@@ -78,6 +78,12 @@ impl LibvirtHost {
         self.change_labels(instance, change).await
     }
 
+    /// Says which affinity groups a domain is in.
+    pub async fn set_affinity(&self, instance: InstanceId, change: AffinityChange) -> Result<(), Fault> {
+        let change = Arc::new(move |definition: &_| change.of(definition).map(|said| Element::affinity(&said)));
+        self.change_labels(instance, change).await
+    }
+
     async fn change_labels(&self, instance: InstanceId, change: LabelChange) -> Result<(), Fault> {
         self.libvirt.change_labels(instance, change).await.map_err(|error| match error {
             ChangeError::Labelling(error) => Fault::new(Reason::InvalidRequest, error.to_string()),
@@ -128,6 +134,12 @@ impl LibvirtHost {
                  remove it (vmferry instance limits unset {name}) and say it again (vmferry instance limits set)"
             )
         });
+        let affinity = definition.affinity.as_ref().err().map(|error| {
+            format!(
+                "what the definition says of its affinity groups cannot be read, so that it goes nowhere: {error}; \
+                 remove it (vmferry instance affinity unset {name} --all) and say it again (vmferry instance affinity set)"
+            )
+        });
         Instance {
             id: domain.id,
             name: domain.name,
@@ -139,8 +151,9 @@ impl LibvirtHost {
             disks: definition.disks.into_iter().map(|disk| disk.disk).collect(),
             vifs: definition.vifs,
             migration: None,
-            problems: volumes.into_iter().chain(vifs).chain(limits).collect(),
+            problems: volumes.into_iter().chain(vifs).chain(limits).chain(affinity).collect(),
             limits: definition.limits.unwrap_or_default(),
+            affinity: definition.affinity.unwrap_or_default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use vmferry_core::{
     volume::SecretName,
 };
 
-use super::{LibvirtHost, Memory, memory};
+use super::LibvirtHost;
 use crate::{
     config::{self, Config},
     hypervisor::{Fault, Housing},
@@ -68,15 +68,15 @@ impl LibvirtHost {
         )?;
         let space = self.space_among(domains, claims)?;
         let offers = Offers {
-            machines: capabilities.machines,
-            cpu_models,
+            machines: capabilities.machines.into(),
+            cpu_models: cpu_models.into(),
             networks: self.housekeeping.networks.clone(),
             bridges: bridges.into_iter().collect(),
             libvirt_networks: libvirt_networks.into_iter().collect(),
             secrets: self.housekeeping.secrets.clone(),
             pages: space.pages.clone(),
             cpus: space.cpus.clone(),
-            groups: BTreeMap::new(),
+            groups: space.groups.clone(),
         };
         Ok((Room { capacity: space.capacity, taken: space.taken, offers }, space))
     }
@@ -88,15 +88,8 @@ impl LibvirtHost {
         };
         let cpus = cpus(Path::new(CPUS_ON)).map_err(|error| unreadable(CPUS_ON, error))?;
         let pages = pages(Path::new(HUGE_PAGES)).map_err(|error| unreadable(HUGE_PAGES, error))?;
-        let residents: Vec<_> = domains
-            .iter()
-            .map(|domain| Resident {
-                id: domain.id,
-                sighting: domain.sighting,
-                memory: domain.definition.memory,
-                vcpus: domain.definition.vcpus,
-            })
-            .collect();
+        let residents: Vec<_> =
+            domains.iter().map(|domain| Resident::new(domain.id, domain.sighting, &domain.definition)).collect();
         let capacity = capacity(&self.housekeeping.capacity, total, cpus.len());
         let space = Space { capacity, memory_available: available, pages, page_size, cpus, ..Space::default() };
         Ok(space.after(&residents, claims))
@@ -124,6 +117,22 @@ impl Housing for LibvirtHost {
     async fn space(&self, claims: &Claims) -> Result<Space, Fault> {
         self.space_among(&self.libvirt.domains().await?, claims)
     }
+}
+
+pub(super) struct Memory {
+    pub(super) total: ByteSize,
+    available: ByteSize,
+    /// The size of huge pages that the kernel prefers, in KiB.
+    page_size: Option<u64>,
+}
+
+/// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
+pub(super) fn memory() -> Result<Memory, Fault> {
+    let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
+    let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
+    let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
+    let page_size = meminfo.hugepagesize.map(|bytes| bytes >> 10);
+    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available), page_size })
 }
 
 fn capacity(given: &config::Capacity, total: ByteSize, cpus: usize) -> Capacity {

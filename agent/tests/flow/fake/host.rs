@@ -126,6 +126,7 @@ impl Hypervisor for Fake {
             vifs: Vec::new(),
             migration: None,
             problems: vec![],
+            affinity: vec![],
             limits: Default::default(),
         };
         let leaving = Leaving {

@@ -1,6 +1,6 @@
 //! What a host has left: its capacity is a value that tests change.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytesize::ByteSize;
 use tokio::time::sleep;
@@ -15,7 +15,8 @@ pub(super) const PLENTY: Capacity =
 impl Housing for Fake {
     async fn space(&self, claims: &Claims) -> Result<Space, Fault> {
         let id = disks::INSTANCE.parse().expect("valid");
-        let web = Resident { id, sighting: self.world.sees(self.name), memory: ByteSize::mib(256), vcpus: 1 };
+        let (memory, groups) = (ByteSize::mib(256), BTreeSet::new());
+        let web = Resident { id, sighting: self.world.sees(self.name), memory, vcpus: 1, groups };
         let capacity = self.world.facts().capacity;
         let space = Space { capacity, memory_available: ByteSize::gib(4), ..Space::default() }.after(&[web], claims);
         // Somebody else may look meanwhile, unless the agent sees to it that nobody does.

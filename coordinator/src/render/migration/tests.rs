@@ -44,6 +44,7 @@ fn plan() -> Plan {
         vifs: vec![],
         migration: None,
         problems: vec![],
+        affinity: vec![],
         limits: Default::default(),
     };
     let definition = Definition::parse(DOMAIN).expect("valid");

@@ -50,6 +50,7 @@ fn guest() -> Instance {
         vifs: vec![],
         migration: None,
         problems: vec![],
+        affinity: vec![],
         limits: Default::default(),
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{
     LabelError, VolumeLabel,
+    affinity::{AffinityError, judged},
     interfaces::{InterfaceError, InterfaceLabel, written},
     limits::LimitsError,
     read, write,
 };
 use crate::{
+    affinity::{GroupName, Membership},
     domain_xml::{Definition, DiskDefinition, parse},
     instance::{DiskSource, Vif, VifAttachment},
     volume::Connection,
@@ -83,6 +85,27 @@ pub enum LabellingError {
     /// What is to be said of its live migrations cannot be so.
     #[error("{0}")]
     Limits(LimitsError),
+    /// What is said of its affinity groups already cannot be read, so it cannot be kept.
+    #[error(
+        "what the definition of {guest} says of its affinity groups cannot be read: {source}; remove it first: vmferry instance affinity \
+         unset {guest} --all"
+    )]
+    AffinityUnreadable {
+        /// The guest's name.
+        guest: String,
+        /// Why.
+        source: AffinityError,
+    },
+    /// It is in no such group.
+    #[error("{guest} is not in affinity group {group}; it is in {known}")]
+    NotInGroup {
+        /// The guest's name.
+        guest: String,
+        /// The group that was named.
+        group: GroupName,
+        /// Those that it is in.
+        known: String,
+    },
     /// There is no label to take away.
     #[error("the definition of {guest} says nothing of a volume {target}")]
     NoLabel {
@@ -145,6 +168,51 @@ pub fn label_vif(definition: &Definition, label: InterfaceLabel) -> Result<Vec<I
         labels.push(label);
     }
     Ok(labels)
+}
+
+/// What shall become of a domain's affinity groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AffinityChange {
+    /// It is in this one, in the place of what was said of that before.
+    Join(Membership),
+    /// It is no longer in this one.
+    Leave(GroupName),
+    /// It is in none, whether they can be read or not.
+    LeaveAll,
+}
+
+impl AffinityChange {
+    /// All groups of the domain then.
+    pub fn of(&self, definition: &Definition) -> Result<Vec<Membership>, LabellingError> {
+        match self {
+            Self::Join(membership) => join(definition, membership.clone()),
+            Self::Leave(group) => leave(definition, group),
+            Self::LeaveAll => Ok(Vec::new()),
+        }
+    }
+}
+
+fn join(definition: &Definition, membership: Membership) -> Result<Vec<Membership>, LabellingError> {
+    let mut said = groups(definition)?;
+    said.retain(|other| other.group != membership.group);
+    said.push(membership);
+    judged(said).map_err(|source| LabellingError::AffinityUnreadable { guest: definition.name.clone(), source })
+}
+
+fn leave(definition: &Definition, group: &GroupName) -> Result<Vec<Membership>, LabellingError> {
+    let said = groups(definition)?;
+    let (left, stays): (Vec<_>, Vec<_>) = said.into_iter().partition(|membership| membership.group == *group);
+    if left.is_empty() {
+        let known: Vec<_> = stays.iter().map(|membership| membership.group.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(LabellingError::NotInGroup { guest: definition.name.clone(), group: group.clone(), known });
+    }
+    Ok(stays)
+}
+
+fn groups(definition: &Definition) -> Result<Vec<Membership>, LabellingError> {
+    let unreadable = |source| LabellingError::AffinityUnreadable { guest: definition.name.clone(), source };
+    definition.affinity.clone().map_err(unreadable)
 }
 
 fn says_something(label: &InterfaceLabel) -> bool {
@@ -257,5 +325,22 @@ mod tests {
         assert_eq!(labelled.connection, Some(lun("192.0.2.1:3260")));
         let unlabelled = of(2).expect("QEMU opens it");
         assert_eq!((unlabelled.id, unlabelled.connection), (None, Some(image("vms/web"))));
+    }
+
+    #[test]
+    fn a_guest_joins_and_leaves_groups_and_what_cannot_be_read_is_not_silently_lost() {
+        use crate::{affinity::AffinityPolicy, domain_xml::metadata::affinity};
+        let said = |group: &str, policy| Membership { group: group.parse().expect("valid"), policy };
+        let (apart, soft) = (said("db", AffinityPolicy::AntiAffinity), said("db", AffinityPolicy::SoftAntiAffinity));
+        let web = said("web", AffinityPolicy::Affinity);
+        let before = definition(&affinity::write(&[apart, web.clone()]));
+        assert_eq!(AffinityChange::Join(soft.clone()).of(&before), Ok(vec![soft, web.clone()]), "in its place");
+        assert_eq!(AffinityChange::Leave("db".parse().expect("valid")).of(&before), Ok(vec![web.clone()]));
+        let error = AffinityChange::Leave("nonesuch".parse().expect("valid")).of(&before).expect_err("not in it");
+        assert_eq!(error.to_string(), "web is not in affinity group nonesuch; it is in db, web");
+        let unreadable = definition(&affinity::write(&[web.clone(), web.clone()]));
+        let error = AffinityChange::Join(web).of(&unreadable).expect_err("lost otherwise").to_string();
+        assert!(error.contains("group web is there twice; remove it first: vmferry instance affinity"), "{error}");
+        assert_eq!(AffinityChange::LeaveAll.of(&unreadable), Ok(vec![]));
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     id::HostName,
     instance::{Vif, VifAttachment},
     reason::Reason,
+    volume::{SecretName, Volume},
 };
 
 impl Question<'_> {
@@ -46,8 +47,11 @@ impl Question<'_> {
     fn secrets(&self, host: &HostName, offers: &Offers) -> Vec<Refusal> {
         let volumes = self.definition.disks.iter().filter_map(|disk| disk.volume.as_ref());
         let locked = volumes.filter_map(|volume| Some((volume, &volume.connection.login()?.secret)));
-        let missing = locked.filter(|(_, secret)| !offers.secrets.contains(*secret));
-        let refusal = |(volume, secret): (&crate::volume::Volume, &crate::volume::SecretName)| Refusal {
+        // What opens it where it is stands in that host's list, unless libvirt there has it from somebody else: the lists say nothing of it then.
+        let here = self.source.and_then(|source| source.room.as_ref()).map(|room| &room.offers.secrets);
+        let listed = |secret: &SecretName| here.is_none_or(|here| here.contains(secret));
+        let missing = locked.filter(|(_, secret)| listed(secret) && !offers.secrets.contains(*secret));
+        let refusal = |(volume, secret): (&Volume, &SecretName)| Refusal {
             reason: Reason::VolumeSecretMissing,
             message: format!(
                 "{host} does not have secret {secret}, which opens volume {} of {}",

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytesize::ByteSize;
 use vmferry_core::{
@@ -69,7 +72,7 @@ impl From<v1::Taken> for Taken {
 impl From<Offers> for v1::Offers {
     fn from(given: Offers) -> Self {
         let mut machines = BTreeMap::<(String, String), Vec<String>>::new();
-        for (architecture, virt_type, machine) in given.machines {
+        for (architecture, virt_type, machine) in Arc::unwrap_or_clone(given.machines) {
             machines.entry((architecture, virt_type)).or_default().push(machine);
         }
         let machines = machines.into_iter().map(|((architecture, virt_type), types)| offers::Machines {
@@ -87,7 +90,7 @@ impl From<Offers> for v1::Offers {
         let groups = given.groups.into_iter();
         Self {
             machines: machines.collect(),
-            cpu_models: given.cpu_models.into_iter().collect(),
+            cpu_models: Arc::unwrap_or_clone(given.cpu_models).into_iter().collect(),
             networks: given.networks.into_iter().map(Into::into).collect(),
             bridges: given.bridges.into_iter().collect(),
             libvirt_networks: given.libvirt_networks.into_iter().collect(),
@@ -118,8 +121,8 @@ impl TryFrom<v1::Offers> for Offers {
         let networks = given.networks.into_iter().map(|name| name.parse().map_err(invalid("offers.networks")));
         let groups = given.affinity_groups.into_iter();
         Ok(Self {
-            machines: machines.collect(),
-            cpu_models: given.cpu_models.into_iter().collect(),
+            machines: Arc::new(machines.collect()),
+            cpu_models: Arc::new(given.cpu_models.into_iter().collect()),
             networks: networks.collect::<Result<_, _>>()?,
             bridges: given.bridges.into_iter().collect(),
             libvirt_networks: given.libvirt_networks.into_iter().collect(),
@@ -150,8 +153,8 @@ mod tests {
             capacity: Capacity { memory: ByteSize::gib(9), vcpus: 64, instances: Some(7), incoming: 2, outgoing: 3 },
             taken: Taken { memory: ByteSize::gib(4), vcpus: 6, instances: 3, incoming: 1, outgoing: 0 },
             offers: Offers {
-                machines: [machine("pc"), machine("q35")].into(),
-                cpu_models: ["EPYC".into()].into(),
+                machines: Arc::new([machine("pc"), machine("q35")].into()),
+                cpu_models: Arc::new(["EPYC".into()].into()),
                 networks: ["blue".parse().expect("valid")].into(),
                 bridges: ["br0".into()].into(),
                 libvirt_networks: ["default".into()].into(),
