@@ -1,6 +1,7 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
 mod direct;
+mod etcd;
 mod network;
 mod policy;
 mod storage;
@@ -16,9 +17,10 @@ use serde::Deserialize;
 use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
-pub use self::{direct::Direct, storage::Storage};
+pub use self::{direct::Direct, etcd::Etcd, storage::Storage};
 use self::{
     direct::DirectTable,
+    etcd::EtcdTable,
     network::{NetworkTable, OvsTable},
     storage::{SecretTable, StorageTable},
 };
@@ -33,7 +35,8 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
                     network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
-                    direct.certificates, policy.NAME";
+                    direct.certificates, policy.NAME, etcd.endpoints, etcd.prefix, etcd.tls.ca, etcd.tls.certificate, \
+                    etcd.tls.key, etcd.username, etcd.password_file, etcd.advertise";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// How QEMU here talks to other hosts'; `None`: it does not.
     pub direct: Option<Direct>,
+    /// Where it says that it is there; `None`: nowhere.
+    pub etcd: Option<Etcd>,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -110,6 +115,7 @@ struct File {
     ovs: OvsTable,
     policy: Option<toml::Value>,
     direct: Option<DirectTable>,
+    etcd: Option<EtcdTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -196,6 +202,7 @@ impl Config {
         let networks = network::networks(&mut problems, file.network, file.ovs);
         let policies = policy::policies(&mut problems, file.policy);
         let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
+        let etcd = file.etcd.and_then(|table| etcd::etcd(&mut problems, table, name.as_ref(), listen));
 
         match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
             _ if !problems.is_empty() => Err(problems),
@@ -224,6 +231,7 @@ impl Config {
                 networks,
                 policies,
                 direct,
+                etcd,
             }),
             _ => Err(problems),
         }

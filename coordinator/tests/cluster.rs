@@ -64,6 +64,23 @@ impl Cluster {
         cluster
     }
 
+    /// One host more, with an agent, in the inventory of the coordinator.
+    pub(crate) async fn add(&mut self, name: &'static str) {
+        self.pki(&format!("issue agent {name}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        self.name_host(name, &listener.local_addr().expect("bound").to_string());
+        let files = CertificateFiles::in_directory(&self.directory().join(format!("pki/agent-{name}")));
+        let credentials = load(&files).expect("issued");
+        self.agents.push(tokio::spawn(agent::serve(name, credentials, listener, Arc::clone(&self.world))));
+    }
+
+    /// One host more in the inventory of the coordinator, whatever is there.
+    pub(crate) fn name_host(&self, name: &str, address: &str) {
+        let path = self.directory().join("inventory.toml");
+        let text = fs::read_to_string(&path).expect("written before");
+        fs::write(path, format!("{text}[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n")).expect("written");
+    }
+
     fn directory(&self) -> PathBuf {
         self.home.path().join(".config/vmferry")
     }

@@ -1,5 +1,6 @@
 //! The binary as a person runs it.
 
+mod away;
 mod cluster;
 mod convergence;
 mod groups;

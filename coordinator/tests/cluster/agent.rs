@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub(crate) policies: Vec<Policy>,
     /// node-28 is of a version that knows no policies.
     pub(crate) is_old: bool,
+    /// A host whose facts take a while.
+    pub(crate) slow_host: Option<(&'static str, Duration)>,
 }
 
 #[derive(Clone)]
@@ -307,6 +309,10 @@ impl v1::host_service_server::HostService for Agent {
     async fn get_host(&self, _: Request<v1::GetHostRequest>) -> Result<Response<v1::GetHostResponse>, Status> {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
+        }
+        let slow = self.world().slow_host.filter(|(name, _)| *name == self.name);
+        if let Some((_, pause)) = slow {
+            sleep(pause).await;
         }
         let host = Host {
             name: self.name.parse().expect("valid"),
