@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-PACKAGES := ca-certificates chromium dnsmasq-base etcd-server fonts-dejavu-core gcc iproute2 iputils-ping libc6-dev libprotobuf-dev libvirt-dev mmdebstrap nftables openvswitch-switch pkg-config protobuf-compiler python3-venv qemu-utils systemd-container
+PACKAGES := ca-certificates chromium dnsmasq-base etcd-client etcd-server fonts-dejavu-core gcc iproute2 iputils-ping libc6-dev libprotobuf-dev libvirt-dev mmdebstrap nftables openvswitch-switch pkg-config protobuf-compiler python3-venv qemu-utils systemd-container
 TOOLS := cargo-deny cargo-nextest
 
 # Last: what the machine has comes first.

@@ -100,6 +100,27 @@ impl Cluster {
         self.world.lock().expect("no test panics with it")
     }
 
+    /// Where its hosts are: names and addresses, as the inventory has them.
+    pub(crate) fn hosts(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.directory().join("inventory.toml")).expect("written before");
+        let values: Vec<_> = text
+            .lines()
+            .skip_while(|line| *line != "[[host]]")
+            .filter_map(|line| Some(line.split_once(" = ")?.1.trim_matches('"').to_owned()))
+            .collect();
+        values.chunks_exact(2).map(|host| (host[0].clone(), host[1].clone())).collect()
+    }
+
+    /// From now on the inventory of the coordinator has no hosts of its own, but this.
+    pub(crate) fn find_hosts(&self, how: &str) {
+        let path = self.directory().join("inventory.toml");
+        let text = fs::read_to_string(&path).expect("written before");
+        let (tls, _) = text.split_once("[[host]]").unwrap_or((&text, ""));
+        let (tls, _) = tls.split_once("[dns]").unwrap_or((tls, ""));
+        let (tls, _) = tls.split_once("[etcd]").unwrap_or((tls, ""));
+        fs::write(path, format!("{tls}{how}")).expect("written");
+    }
+
     /// From now on nothing listens at the host with this number.
     pub(crate) async fn stop(&mut self, number: usize) {
         let agent = self.agents.remove(number);

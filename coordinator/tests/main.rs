@@ -4,6 +4,7 @@ mod away;
 mod cluster;
 mod convergence;
 mod groups;
+mod inventories;
 mod limits;
 mod migrate;
 mod pki;

@@ -11,6 +11,7 @@ mod filters;
 mod groups;
 mod interrupts;
 mod intruders;
+mod inventory;
 mod libvirt_filters;
 mod limits;
 mod moves;

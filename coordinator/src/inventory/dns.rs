@@ -85,7 +85,7 @@ impl Dns {
         match answer.header().rcode() {
             Rcode::NOERROR => {}
             Rcode::NXDOMAIN => return Err("has no such name; correct `dns.srv`, or create the records".into()),
-            other => return Err(format!("does not answer ({other})")),
+            other => return Err(format!("answers only {other}")),
         }
         let nonsense = |error: domain::base::wire::ParseError| format!("answers what is no DNS ({error})");
         let records = answer.answer().map_err(nonsense)?.limit_to_in::<Srv<_>>();
@@ -116,12 +116,13 @@ impl Dns {
         Ok(self.read(targets, &addresses))
     }
 
+    /// Each server twice: the second is asked when the first is late, and a datagram that was lost is not sent again in time.
     fn configuration(&self) -> ResolvConf {
-        if self.servers.is_empty() {
-            return ResolvConf::default();
-        }
-        let mut configuration = ResolvConf::new();
-        configuration.servers = self.servers.iter().map(|server| ServerConf::new(*server, Transport::UdpTcp)).collect();
+        let mut configuration = if self.servers.is_empty() { ResolvConf::default() } else { ResolvConf::new() };
+        let configured = configuration.servers.iter().map(|server| server.addr);
+        let servers: Vec<_> = if self.servers.is_empty() { configured.collect() } else { self.servers.clone() };
+        let with = |transport| servers.iter().map(move |server| ServerConf::new(*server, transport));
+        configuration.servers = with(Transport::UdpTcp).chain(with(Transport::Tcp)).collect();
         configuration.finalize();
         configuration
     }

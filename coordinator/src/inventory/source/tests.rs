@@ -122,3 +122,37 @@ async fn whoever_follows_sees_what_changes_in_the_file_and_keeps_what_was_when_i
     drop(seen);
     task.await.expect("it ends when nobody follows");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_follows_hears_of_hosts_that_come_and_go_and_keeps_them_while_etcd_is_away() {
+    let mut etcd = vmferry_tests::etcd::Etcd::on_loopback().expect("etcd");
+    let home = Home::new(&format!("[etcd]\nendpoints = [\"{}\"]\n", etcd.url()));
+    // Without files: what it heard itself is enough.
+    let source = Source::new(home.source().places, Cache::new(None));
+    let (mut seen, task) = source.follow().await.expect("usable");
+    let task = tokio::spawn(task);
+    assert!(seen.borrow_and_update().inventory.hosts.is_empty());
+    // The watch may begin a moment after the first look; then a change is told by the look after it.
+    let put = |etcd: &vmferry_tests::etcd::Etcd, number: u8| {
+        let value = format!("{{\"address\":\"192.0.2.{number}:7443\"}}");
+        etcd.ctl(&["put", &format!("/vmferry/hosts/node-{number}"), &value]).expect("written");
+    };
+    let quickly = REFRESH / 3;
+    let count = |count: usize| move |loaded: &Loaded| loaded.inventory.hosts.len() == count;
+    put(&etcd, 28);
+    tokio::time::timeout(quickly, seen.wait_for(count(1))).await.expect("at once").expect("it goes on");
+    put(&etcd, 31);
+    tokio::time::timeout(quickly, seen.wait_for(count(2))).await.expect("at once").expect("it goes on");
+    etcd.ctl(&["del", "/vmferry/hosts/node-28"]).expect("deleted");
+    tokio::time::timeout(quickly, seen.wait_for(count(1))).await.expect("at once").expect("it goes on");
+
+    etcd.stop().expect("stopped");
+    let away = |loaded: &Loaded| loaded.warnings.iter().any(|warning| warning.contains("1 host as of"));
+    tokio::time::timeout(quickly, seen.wait_for(away)).await.expect("at once").expect("it goes on");
+    assert_eq!(seen.borrow().inventory.hosts, [host("node-31", "192.0.2.31:7443")]);
+    etcd.start().expect("started");
+    put(&etcd, 32);
+    tokio::time::timeout(REFRESH, seen.wait_for(count(2))).await.expect("soon").expect("it goes on");
+    drop(seen);
+    tokio::time::timeout(REFRESH, task).await.expect("soon").expect("it ends when nobody follows");
+}
