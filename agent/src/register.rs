@@ -17,7 +17,7 @@ pub async fn keep(etcd: Etcd, stop: CancellationToken) {
     let mut standing = Standing::default();
     let mut pauses = pauses();
     loop {
-        let error = match stop.run_until_cancelled(register(&settings, &host)).await {
+        let error = match stop.run_until_cancelled(Box::pin(register(&settings, &host))).await {
             None => return,
             Some(Err(error)) => error,
             Some(Ok(mut registration)) => {

@@ -51,7 +51,6 @@ async fn hosts_are_found_in_dns_and_remembered_while_it_is_away() {
     assert_eq!(names(&document), ["node-28.example.org", "node-31.example.org"]);
 
     cluster.find_hosts(&how(""));
-    told(&cluster).await;
     let place = format!("DNS at _vmferry._tcp.example.org ({})", server.address());
     drop(server);
     let (code, document) = cluster.json("hypervisors").await;

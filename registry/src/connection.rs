@@ -45,7 +45,7 @@ impl Registry {
             .endpoints
             .iter()
             .map(|endpoint| {
-                let member = member(endpoint, tls.clone(), user.clone());
+                let member = Box::pin(member(endpoint, tls.clone(), user.clone()));
                 async move {
                     let connected = timeout(LIMIT, member).await.unwrap_or(Err(Error::Silent(LIMIT)));
                     connected.map_err(|error| (endpoint, error))
@@ -132,9 +132,12 @@ pub(crate) fn only(answer: &GetResponse) -> Option<&KeyValue> {
     answer.kvs().first()
 }
 
-/// A call with a deadline.
-pub(crate) async fn within<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Error> {
-    Ok(timeout(LIMIT, call).await.map_err(|_| Error::Silent(LIMIT))??)
+/// A call with a deadline. What etcd's client makes of it is large.
+pub(crate) fn within<T>(
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> impl Future<Output = Result<T, Error>> {
+    let call = timeout(LIMIT, Box::pin(call));
+    async move { Ok(call.await.map_err(|_| Error::Silent(LIMIT))??) }
 }
 
 async fn member(endpoint: &str, tls: Option<ClientTlsConfig>, user: Option<(String, String)>) -> Result<Client, Error> {
@@ -151,12 +154,22 @@ async fn member(endpoint: &str, tls: Option<ClientTlsConfig>, user: Option<(Stri
     if let Some((name, password)) = user {
         options = options.with_user(name, password);
     }
-    let mut client = Client::from_channel(Channel::Tonic(channel), Some(options)).await?;
-    // A member that is cut off from the others answers, but knows nothing.
-    if client.status().await?.leader() == 0 {
-        return Err(Error::Refused("it has no leader; see to the other members".into()));
+    let connected = async {
+        let mut client = Client::from_channel(Channel::Tonic(channel), Some(options)).await?;
+        let leader = client.status().await?.leader();
+        Ok::<_, etcd_client::Error>((client, leader))
+    };
+    match connected.await.map_err(Error::from) {
+        Ok((client, leader)) if leader != 0 => Ok(client),
+        // It is cut off from the others, and knows nothing.
+        Ok(_) => Err(Error::Refused("it has no leader; see to the other members".into())),
+        // With TLS 1.3 we have finished the handshake before it looks at our certificate, and the alert is lost on its way here.
+        Err(Error::Unreachable(reasons)) if endpoint.starts_with("https://") => {
+            let hint = "it may want another certificate of ours: see tls.certificate and tls.key";
+            Err(Error::Unreachable(reasons.into_iter().map(|reason| format!("{reason}; {hint}")).collect()))
+        }
+        Err(error) => Err(error),
     }
-    Ok(client)
 }
 
 fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, Error> {

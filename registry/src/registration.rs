@@ -39,6 +39,10 @@ impl Registry {
     ///
     /// etcd does not answer, or refuses us; or the name is registered with another address.
     pub async fn register(&self, host: &Endpoint) -> Result<Registration, Error> {
+        Box::pin(self.grant_and_put(host)).await
+    }
+
+    async fn grant_and_put(&self, host: &Endpoint) -> Result<Registration, Error> {
         let (key, value) = (self.key(host), entry::value(&host.address));
         let mut client = self.client.clone();
         let granted = within(client.lease_grant(LEASE.as_secs().cast_signed(), None)).await?;
@@ -65,7 +69,7 @@ impl Registration {
 
     /// Gives signs of life until something is wrong, and returns what.
     pub async fn keep(&mut self) -> Error {
-        match self.keep_on().await {
+        match Box::pin(self.keep_on()).await {
             Ok(never) => match never {},
             Err(error) => error,
         }

@@ -58,13 +58,14 @@ struct Target {
 }
 
 impl Dns {
-    /// For messages.
+    /// For messages, and to tell what it says from what another said.
     pub(crate) fn place(&self) -> String {
-        if self.servers.is_empty() {
-            return format!("DNS at {}", self.srv);
+        let mut how: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
+        if self.names == Names::Full {
+            how.push("by whole names".into());
         }
-        let servers: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
-        format!("DNS at {} ({})", self.srv, servers.join(", "))
+        let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
+        format!("DNS at {}{how}", self.srv)
     }
 
     /// The hosts, and what is wrong with records that name none. Addresses are resolved here: other hosts, which are told them, need

@@ -91,7 +91,7 @@ fn hosts_may_be_elsewhere() {
     let File { inventory, dns, etcd } = parse(&path, &text).expect("valid");
     assert!(inventory.hosts.is_empty());
     let dns = dns.expect("given");
-    let place = "DNS at _vmferry._tcp.example.org (127.0.0.1:5353, [::1]:53, 192.0.2.53:53)";
+    let place = "DNS at _vmferry._tcp.example.org (127.0.0.1:5353, [::1]:53, 192.0.2.53:53, by whole names)";
     assert_eq!((dns.place().as_str(), dns.names), (place, dns::Names::Full));
     let etcd = etcd.expect("given");
     assert_eq!(
