@@ -1,5 +1,6 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod capacity;
 mod direct;
 mod etcd;
 mod network;
@@ -17,8 +18,9 @@ use serde::Deserialize;
 use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
-pub use self::{direct::Direct, etcd::Etcd, storage::Storage};
+pub use self::{capacity::Capacity, direct::Direct, etcd::Etcd, storage::Storage};
 use self::{
+    capacity::CapacityTable,
     direct::DirectTable,
     etcd::EtcdTable,
     network::{NetworkTable, OvsTable},
@@ -35,8 +37,10 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
                     network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
-                    direct.certificates, policy.NAME, etcd.endpoints, etcd.prefix, etcd.tls.ca, etcd.tls.certificate, \
-                    etcd.tls.key, etcd.username, etcd.password_file, etcd.advertise";
+                    direct.certificates, policy.NAME, capacity.memory_reserve, capacity.memory_overcommit, \
+                    capacity.cpu_overcommit, capacity.instances, capacity.incoming, capacity.outgoing, etcd.endpoints, \
+                    etcd.prefix, etcd.tls.ca, etcd.tls.certificate, etcd.tls.key, etcd.username, etcd.password_file, \
+                    etcd.advertise";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -71,6 +75,8 @@ pub struct Config {
     pub direct: Option<Direct>,
     /// Where it says that it is there; `None`: nowhere.
     pub etcd: Option<Etcd>,
+    /// What its guests get at most.
+    pub capacity: Capacity,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -116,6 +122,8 @@ struct File {
     policy: Option<toml::Value>,
     direct: Option<DirectTable>,
     etcd: Option<EtcdTable>,
+    #[serde(default)]
+    capacity: CapacityTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -204,7 +212,9 @@ impl Config {
         let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
         let etcd = file.etcd.and_then(|table| etcd::etcd(&mut problems, table, name.as_ref(), listen));
 
-        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
+        let capacity = capacity::capacity(&mut problems, file.capacity);
+
+        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage, capacity) {
             _ if !problems.is_empty() => Err(problems),
             (
                 Some(name),
@@ -216,6 +226,7 @@ impl Config {
                 Some(qemu_group),
                 Some(keep_records),
                 Some(storage),
+                Some(capacity),
             ) => Ok(Self {
                 name,
                 zone,
@@ -232,6 +243,7 @@ impl Config {
                 policies,
                 direct,
                 etcd,
+                capacity,
             }),
             _ => Err(problems),
         }
