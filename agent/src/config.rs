@@ -2,6 +2,7 @@
 
 mod capacity;
 mod direct;
+mod etcd;
 mod network;
 mod policy;
 mod storage;
@@ -17,10 +18,11 @@ use serde::Deserialize;
 use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
-pub use self::{capacity::Capacity, direct::Direct, storage::Storage};
+pub use self::{capacity::Capacity, direct::Direct, etcd::Etcd, storage::Storage};
 use self::{
     capacity::CapacityTable,
     direct::DirectTable,
+    etcd::EtcdTable,
     network::{NetworkTable, OvsTable},
     storage::{SecretTable, StorageTable},
 };
@@ -36,7 +38,9 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
                     network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
                     direct.certificates, policy.NAME, capacity.memory_reserve, capacity.memory_overcommit, \
-                    capacity.cpu_overcommit, capacity.instances, capacity.incoming, capacity.outgoing";
+                    capacity.cpu_overcommit, capacity.instances, capacity.incoming, capacity.outgoing, etcd.endpoints, \
+                    etcd.prefix, etcd.tls.ca, etcd.tls.certificate, etcd.tls.key, etcd.username, etcd.password_file, \
+                    etcd.advertise";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -69,6 +73,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// How QEMU here talks to other hosts'; `None`: it does not.
     pub direct: Option<Direct>,
+    /// Where it says that it is there; `None`: nowhere.
+    pub etcd: Option<Etcd>,
     /// What its guests get at most.
     pub capacity: Capacity,
 }
@@ -115,6 +121,7 @@ struct File {
     ovs: OvsTable,
     policy: Option<toml::Value>,
     direct: Option<DirectTable>,
+    etcd: Option<EtcdTable>,
     #[serde(default)]
     capacity: CapacityTable,
 }
@@ -203,6 +210,7 @@ impl Config {
         let networks = network::networks(&mut problems, file.network, file.ovs);
         let policies = policy::policies(&mut problems, file.policy);
         let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
+        let etcd = file.etcd.and_then(|table| etcd::etcd(&mut problems, table, name.as_ref(), listen));
 
         let capacity = capacity::capacity(&mut problems, file.capacity);
 
@@ -234,6 +242,7 @@ impl Config {
                 networks,
                 policies,
                 direct,
+                etcd,
                 capacity,
             }),
             _ => Err(problems),

@@ -18,6 +18,7 @@ pub mod migrations;
 pub mod network;
 pub mod phase;
 pub mod probes;
+pub mod register;
 pub mod serve;
 pub mod storage;
 pub mod told;

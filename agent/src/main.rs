@@ -19,6 +19,7 @@ use vmferry_agent::{
     hypervisor::LibvirtHost,
     libvirt::Libvirt,
     migrations::Migrations,
+    register,
     serve::Port,
     storage::{iscsi, rbd, receivers::Receivers},
     tunnel::{self, Grants, Listeners},
@@ -185,6 +186,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(stop.clone())?);
     info!("{identity} is ready on {}", config.listen);
     sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
+    let registered = config.etcd.map(|etcd| tokio::spawn(register::keep(etcd, stop.clone())));
     let served = port.serve(listener, stop.clone());
     tokio::pin!(served);
     tokio::select! {
@@ -193,6 +195,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         () = async { stop.cancelled().await; tokio::time::sleep(DRAIN_LIMIT).await } => {
             info!("stopping with calls unanswered after {DRAIN_LIMIT:?}");
         }
+    }
+    if let Some(registered) = registered {
+        registered.await.context("the registration in etcd")?;
     }
     info!("stopped");
     Ok(())

@@ -29,7 +29,7 @@ use vmferry_proto::{
     convert::duration,
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
-use vmferry_transport::Credentials;
+use vmferry_transport::{Credentials, Reached};
 
 pub(crate) use onlooker::Seen;
 use patience::Patience;
@@ -61,13 +61,25 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 pub(crate) struct RemoteAgent {
     endpoint: Endpoint,
     channel: Channel,
+    reached: Reached,
 }
 
 impl RemoteAgent {
     /// Calls nobody yet.
     pub(crate) fn new(credentials: watch::Receiver<Credentials>, endpoint: Endpoint) -> Self {
-        let channel = vmferry_transport::channel(credentials, endpoint.host.as_str(), &endpoint.address, CONNECT);
-        Self { endpoint, channel }
+        let (channel, reached) =
+            vmferry_transport::channel(credentials, endpoint.host.as_str(), &endpoint.address, CONNECT);
+        Self { endpoint, channel, reached }
+    }
+
+    /// Whether it has answered to its name yet, whatever it says to a call.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.reached.get()
+    }
+
+    /// Of a call that is not waited for any longer, though its time is not over: others have answered all the while.
+    pub(crate) fn overdue(&self, waited: Duration) -> CallError {
+        error::overdue(&self.endpoint, waited)
     }
 
     /// Which host it is, and where.

@@ -51,7 +51,7 @@ use crate::{
     find,
     fleet::{Answer, Fleet, heard},
     history::{self, Migration},
-    inventory::Places,
+    inventory::{Loaded, Source},
     render::{Terminal, hosts::expiring, instances::Zones, unnamed},
 };
 
@@ -67,9 +67,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Reads the inventory and our certificate. Calls nobody.
-    pub(crate) fn open(terminal: Terminal, places: &Places) -> Result<Self, Failed> {
-        let inventory = places.load().map_err(|invalid| Failed::usage(invalid.to_string()))?;
+    /// Reads the inventory and our certificate. Calls no agent.
+    pub(crate) async fn open(terminal: Terminal, source: &Source) -> Result<Self, Failed> {
+        let Loaded { inventory, warnings } = source.load().await?;
+        for sentence in warnings {
+            terminal.warn(&sentence);
+        }
         let credentials = vmferry_transport::load(&inventory.tls).map_err(|error| Failed::usage(chain(&error)))?;
         let ours = inventory.tls.certificate.display().to_string();
         for sentence in expiring([(ours.as_str(), credentials.not_after())], Timestamp::now()) {

@@ -9,7 +9,7 @@
 //! | 4 | aborted by the user and rolled back | on the source |
 //! | 5 | given up in time by its policy and rolled back | on the source |
 //! | 6 | held: it does not run, or it cannot be told where | see the message |
-//! | 7 | an agent cannot be reached, or refuses us | untouched |
+//! | 7 | an agent, or what the inventory has its hosts from, cannot be reached or refuses us | untouched |
 //! | 9 | several were asked for, and they did not all end the same way | see the messages |
 //! | 130 | interrupted; the migration goes on without us | see `vmferry migrations show` |
 
@@ -23,7 +23,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use crate::history::Migration;
+use crate::{history::Migration, inventory::Invalid};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +42,7 @@ pub(crate) enum Exit {
     Late = 5,
     /// The guest does not run, or it cannot be told where.
     Held = 6,
-    /// An agent does not answer, or refuses us.
+    /// An agent, or what the inventory has its hosts from, does not answer or refuses us.
     Unreachable = 7,
     /// Several were asked for, with different ends.
     Partly = 9,
@@ -70,7 +70,9 @@ impl Exit {
     pub(crate) fn of_reason(reason: Reason) -> Self {
         use Reason as R;
         match reason {
-            R::AgentUnreachable | R::AgentUntrusted | R::PermissionDenied => Self::Unreachable,
+            R::AgentUnreachable | R::AgentUntrusted | R::PermissionDenied | R::InventoryUnavailable => {
+                Self::Unreachable
+            }
             R::InstanceNotFound | R::InstanceAmbiguous | R::HostNotFound | R::MigrationNotFound | R::InvalidRequest => {
                 Self::Usage
             }
@@ -234,6 +236,15 @@ impl From<CallError> for Failed {
             reason: Some(error.reason),
             host: Some(error.host),
             message: error.message,
+        }
+    }
+}
+
+impl From<Invalid> for Failed {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Unavailable { .. } => Self::because(Reason::InventoryUnavailable, invalid.to_string()),
+            _ => Self::usage(invalid.to_string()),
         }
     }
 }

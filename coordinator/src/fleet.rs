@@ -1,15 +1,15 @@
 //! All hosts of the inventory at once.
 
-use futures::{StreamExt, stream};
+mod ask;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmferry_core::{
     agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason, schedule::Weights,
 };
 use vmferry_transport::Credentials;
 
+use self::ask::ask;
 use crate::{catalogue::Catalogue, client::RemoteAgent, exit::Failed, inventory::Inventory, render};
-
-/// How many agents are asked at the same time.
-const CONCURRENCY: usize = 32;
 
 /// The agents of the inventory.
 #[derive(Debug)]
@@ -109,20 +109,14 @@ impl Fleet {
     }
 }
 
-async fn ask<'a, T>(
-    agents: impl Iterator<Item = &'a RemoteAgent>,
-    call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>,
-) -> Vec<Answer<T>> {
-    let call = &call;
-    let mut answers: Vec<_> = stream::iter(agents.enumerate())
-        .map(|(number, agent)| async move {
-            (number, Answer { endpoint: agent.endpoint().clone(), result: call(agent).await })
-        })
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    answers.sort_by_key(|(number, _)| *number);
-    answers.into_iter().map(|(_, answer)| answer).collect()
+/// A connection to each host is an open file, and the usual limit (1024) is not for us but for programs that call `select`. What
+/// cannot be had is told by the connections that fail.
+pub(crate) fn allow_connections() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, soft, hard, "the limit of open files stays");
+    }
 }
 
 /// The answers that came, and the reasons why the others did not. Fails if none came.

@@ -1,4 +1,4 @@
-//! Which hosts there are, and with which certificate we call them: one TOML file.
+//! Which hosts there are, and with which certificate we call them: one TOML file, and where it says that hosts are.
 //!
 //! ```toml
 //! [tls]
@@ -10,6 +10,13 @@
 //! name = "node-28"               # as in the agent's certificate
 //! address = "192.0.2.10:7443"    # as the other hosts reach it, too
 //!
+//! [dns]                          # hosts from SRV records
+//! srv = "_vmferry._tcp.example.org"
+//!
+//! [etcd]                         # hosts whose agents register
+//! endpoints = ["https://etcd-1.example.org:2379"]
+//! tls = { ca = "etcd/ca.pem", certificate = "etcd/cert.pem", key = "etcd/key.pem" }
+//!
 //! [policy.patient]               # how a live migration comes to its end: `--policy patient`
 //! downtime = "50ms"
 //! steps = [{ stalled = 3, downtime = "300ms" }, { after = "1h", do = "abort" }]
@@ -18,7 +25,12 @@
 //! memory = 2.0
 //! ```
 
+mod cache;
+mod dns;
+mod etcd;
 mod problem;
+mod source;
+mod sources;
 
 use std::{
     collections::HashSet,
@@ -30,12 +42,19 @@ use toml::{Table, Value};
 use vmferry_core::{
     convergence::{Policy, PolicyText},
     id::HostName,
+    identity::is_address,
     migration::Endpoint,
     schedule::{Weigher, Weights},
 };
+use vmferry_registry::Settings;
 use vmferry_transport::CertificateFiles;
 
-pub(crate) use problem::{Invalid, Problem};
+use self::dns::Dns;
+pub(crate) use self::{
+    cache::Cache,
+    problem::{Invalid, Problem},
+    source::{Loaded, Source},
+};
 
 /// The hosts and our credentials.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,13 +63,23 @@ pub(crate) struct Inventory {
     pub(crate) path: PathBuf,
     /// Our certificate, its key and the CA of the agents.
     pub(crate) tls: CertificateFiles,
-    /// In the file's order; names and addresses are unique.
+    /// The file's in its order, then those of DNS, then those of etcd; names and addresses are unique.
     pub(crate) hosts: Vec<Endpoint>,
     /// The file's: how live migrations may come to their end.
     pub(crate) policies: Vec<Policy>,
     /// How a host is chosen.
-    #[allow(dead_code, reason = "nobody chooses a host yet")]
     pub(crate) weights: Weights,
+}
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct File {
+    /// What is in it: of the hosts, those that it names itself.
+    inventory: Inventory,
+    /// Further hosts.
+    dns: Option<Dns>,
+    /// Further hosts.
+    etcd: Option<Settings>,
 }
 
 /// Where an inventory may be, in the order in which it is looked for.
@@ -84,7 +113,7 @@ impl Places {
     }
 
     /// Reads the first that exists.
-    pub(crate) fn load(&self) -> Result<Inventory, Invalid> {
+    fn read(&self) -> Result<File, Invalid> {
         let candidates = self.candidates();
         let Some(path) = candidates.iter().find(|path| path.exists()) else {
             return Err(Invalid::NotFound { looked_at: candidates });
@@ -96,7 +125,7 @@ impl Places {
 }
 
 /// Reads an inventory; `path` is where `text` came from. Reports all that is wrong with it at once.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Inventory, Invalid> {
+fn parse(path: &Path, text: &str) -> Result<File, Invalid> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| Invalid::Wrong {
         path: path.to_owned(),
         problems: vec![Problem::syntax(text, &error)],
@@ -107,9 +136,13 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Inventory, Invalid> {
     let hosts = reader.hosts(&table);
     let policies = reader.policies(&table);
     let weights = reader.weights(&table);
-    reader.unknown("", &table, &["tls", "host", "policy", "schedule"]);
+    let dns = table.get("dns").and_then(|dns| reader.dns(dns));
+    let etcd = table.get("etcd").and_then(|etcd| reader.etcd(etcd));
+    reader.unknown("", &table, &["tls", "host", "policy", "schedule", "dns", "etcd"]);
     match (tls, reader.problems.is_empty()) {
-        (Some(tls), true) => Ok(Inventory { path: path.to_owned(), tls, hosts, policies, weights }),
+        (Some(tls), true) => {
+            Ok(File { inventory: Inventory { path: path.to_owned(), tls, hosts, policies, weights }, dns, etcd })
+        }
         _ => Err(Invalid::Wrong { path: path.to_owned(), problems: reader.problems }),
     }
 }
@@ -144,9 +177,11 @@ impl Reader {
     }
 
     fn hosts(&mut self, table: &Table) -> Vec<Endpoint> {
-        let remedy = "add a [[host]] with name and address for each hypervisor";
+        let remedy =
+            "add a [[host]] with name and address for each hypervisor, or [dns] or [etcd] that say where they are";
         let hosts = match table.get("host") {
             Some(Value::Array(hosts)) if !hosts.is_empty() => hosts.as_slice(),
+            Some(Value::Array(_)) | None if table.contains_key("dns") || table.contains_key("etcd") => &[],
             Some(Value::Array(_)) | None => {
                 self.complain::<()>("host", "is missing", remedy);
                 &[]
@@ -281,17 +316,6 @@ impl Reader {
 fn read_policy(name: &str, value: &Value) -> Result<Policy, String> {
     let text: PolicyText = value.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
     text.policy(name).map_err(|invalid| invalid.to_string())
-}
-
-/// HOST:PORT, an IPv6 address in brackets.
-fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => vmferry_core::identity::is_label(host),
-    };
-    host && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use command::{
     migrations, policies, report, resolve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
-use inventory::Places;
+use inventory::{Cache, Places, Source};
 use render::{Output, Terminal};
 use vmferry_core::reason::Reason;
 
@@ -73,13 +73,14 @@ fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Fai
             Ok(Exit::Done)
         }
         command => {
-            let places = Places::of_user(global.inventory);
+            fleet::allow_connections();
+            let source = Source::new(Places::of_user(global.inventory), Cache::of_user());
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
                     |error| Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot start: {error}")) },
                 )?;
             runtime.block_on(async {
-                let session = Session::open(terminal, &places)?;
+                let session = Session::open(terminal, &source).await?;
                 Box::pin(ask(&session, command)).await
             })
         }

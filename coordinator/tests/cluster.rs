@@ -64,6 +64,23 @@ impl Cluster {
         cluster
     }
 
+    /// One host more, with an agent, in the inventory of the coordinator.
+    pub(crate) async fn add(&mut self, name: &'static str) {
+        self.pki(&format!("issue agent {name}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        self.name_host(name, &listener.local_addr().expect("bound").to_string());
+        let files = CertificateFiles::in_directory(&self.directory().join(format!("pki/agent-{name}")));
+        let credentials = load(&files).expect("issued");
+        self.agents.push(tokio::spawn(agent::serve(name, credentials, listener, Arc::clone(&self.world))));
+    }
+
+    /// One host more in the inventory of the coordinator, whatever is there.
+    pub(crate) fn name_host(&self, name: &str, address: &str) {
+        let path = self.directory().join("inventory.toml");
+        let text = fs::read_to_string(&path).expect("written before");
+        fs::write(path, format!("{text}[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n")).expect("written");
+    }
+
     fn directory(&self) -> PathBuf {
         self.home.path().join(".config/vmferry")
     }
@@ -81,6 +98,27 @@ impl Cluster {
     /// What the agents pretend.
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no test panics with it")
+    }
+
+    /// Where its hosts are: names and addresses, as the inventory has them.
+    pub(crate) fn hosts(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(self.directory().join("inventory.toml")).expect("written before");
+        let values: Vec<_> = text
+            .lines()
+            .skip_while(|line| *line != "[[host]]")
+            .filter_map(|line| Some(line.split_once(" = ")?.1.trim_matches('"').to_owned()))
+            .collect();
+        values.chunks_exact(2).map(|host| (host[0].clone(), host[1].clone())).collect()
+    }
+
+    /// From now on the inventory of the coordinator has no hosts of its own, but this.
+    pub(crate) fn find_hosts(&self, how: &str) {
+        let path = self.directory().join("inventory.toml");
+        let text = fs::read_to_string(&path).expect("written before");
+        let (tls, _) = text.split_once("[[host]]").unwrap_or((&text, ""));
+        let (tls, _) = tls.split_once("[dns]").unwrap_or((tls, ""));
+        let (tls, _) = tls.split_once("[etcd]").unwrap_or((tls, ""));
+        fs::write(path, format!("{tls}{how}")).expect("written");
     }
 
     /// From now on nothing listens at the host with this number.

@@ -1,11 +1,13 @@
 //! The binary as a person runs it.
 
 mod affinity;
+mod away;
 mod cluster;
 mod convergence;
 mod cordon;
 mod fleet;
 mod groups;
+mod inventories;
 mod limits;
 mod migrate;
 mod pki;

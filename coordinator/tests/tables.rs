@@ -115,6 +115,7 @@ fn the_help_teaches() {
       [[host]]
       name = "node-28"
       address = "192.0.2.10:7443"
+    Hosts may also be in DNS or etcd ([dns], [etcd]): docs/inventory.md
 
     Exit codes:
       0    done
@@ -124,7 +125,7 @@ fn the_help_teaches() {
       4    aborted; the guest runs on the source
       5    the policy gave it up in time; the guest runs on the source
       6    HELD: the guest is not running, or it cannot be told where it runs
-      7    an agent cannot be reached or refuses us; nothing was changed
+      7    an agent, DNS or etcd cannot be reached or refuses us; nothing was changed
       9    some of several failed
       130  interrupted; the migration goes on without a coordinator
     "#);

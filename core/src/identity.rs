@@ -92,6 +92,17 @@ pub fn is_label(text: &str) -> bool {
         && !text.starts_with(['-', '.'])
 }
 
+/// Whether `text` can be an agent's address: HOST:PORT with a port that is not 0, an IPv6 address in brackets.
+pub fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_label(host),
+    };
+    host && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +111,16 @@ mod tests {
     fn reads_back_what_it_writes() {
         let identity = Identity { cluster: "prod".into(), role: Role::Agent, name: "node-28".into() };
         assert_eq!(identity.to_string().parse(), Ok(identity));
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["192.0.2.10:7443", "node-28.example.org:1", "[::1]:65535"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in ["", ":7443", "node-28", "node-28:", "node-28:0", "node-28:65536", "::1:7443", "[::1]", "a b:1"] {
+            assert!(!is_address(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -167,6 +167,8 @@ reasons! {
     InvalidRequest = "INVALID_REQUEST",
     /// The agent cannot be reached.
     AgentUnreachable = "AGENT_UNREACHABLE",
+    /// What the inventory has its hosts from does not answer, and nobody remembers them.
+    InventoryUnavailable = "INVENTORY_UNAVAILABLE",
     /// A certificate was not accepted, on either side.
     AgentUntrusted = "AGENT_UNTRUSTED",
     /// The caller's role may not do this.

@@ -49,6 +49,8 @@ pub mod capture;
 pub mod carrier;
 pub mod console;
 pub mod direct;
+pub mod dns;
+pub mod etcd;
 pub mod frames;
 pub mod guest;
 pub mod host;

@@ -1,10 +1,15 @@
 //! Certificates and inventories, made by the product's own commands.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
-use crate::{binaries::Binaries, layout::Layout, process::run, state::HostState};
+use crate::{Testbed, binaries::Binaries, layout::Layout, process::run, state::HostState};
 
 /// The coordinator's certificate.
 const OPERATOR: &str = "operator";
@@ -26,6 +31,14 @@ pub(crate) fn create(layout: &Layout, binaries: &Binaries, hosts: &[HostState]) 
     fs::write(layout.inventory(), inventory(&directory.join(format!("coordinator-{OPERATOR}")), hosts))?;
     fs::write(layout.viewer_inventory(), inventory(&directory.join(format!("viewer-{WATCHER}")), hosts))?;
     Ok(())
+}
+
+/// A certificate of the testbed's CA for a server at the operator's place: the directory that it is in.
+pub(crate) fn issue_to_server(testbed: &Testbed, name: &str, address: Ipv4Addr) -> Result<PathBuf> {
+    let directory = testbed.layout().pki();
+    let mut command = testbed.vmferry(["pki", "issue", "agent", name, "--address", &address.to_string()])?;
+    run(command.arg("--directory").arg(&directory))?;
+    Ok(directory.join(format!("agent-{name}")))
 }
 
 fn inventory(identity: &Path, hosts: &[HostState]) -> String {

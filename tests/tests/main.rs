@@ -13,6 +13,7 @@ mod fleet;
 mod groups;
 mod interrupts;
 mod intruders;
+mod inventory;
 mod libvirt_filters;
 mod limits;
 mod moves;

@@ -22,7 +22,7 @@ mod verify;
 
 pub use accept::{AcceptError, Accepted, accept};
 pub use certificate::{CertificateFacts, IdentityError, peer_identity};
-pub use channel::channel;
+pub use channel::{Reached, channel};
 pub use credentials::{Credentials, load};
 pub use dial::{DialError, Unreachable, dial};
 pub use files::{CertificateFiles, Error, read_certificates, read_private};

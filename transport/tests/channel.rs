@@ -38,8 +38,11 @@ async fn serve(credentials: Credentials) -> (std::net::SocketAddr, mpsc::Unbound
 }
 
 async fn call(credentials: Credentials, address: std::net::SocketAddr) -> Result<(), Status> {
-    let channel = channel(credentials.fixed(), "node-1", &address.to_string(), LIMIT);
-    HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(drop)
+    let (channel, reached) = channel(credentials.fixed(), "node-1", &address.to_string(), LIMIT);
+    assert!(!reached.get());
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(drop);
+    assert_eq!(reached.get(), answer.is_ok());
+    answer
 }
 
 #[tokio::test]

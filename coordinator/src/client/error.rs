@@ -36,6 +36,17 @@ pub(super) fn silent(endpoint: &Endpoint, limit: Duration) -> CallError {
     CallError { host: host.clone(), reason: Reason::AgentUnreachable, message }
 }
 
+/// No connection came about, and nobody else was waited for.
+pub(super) fn overdue(endpoint: &Endpoint, waited: Duration) -> CallError {
+    let Endpoint { host, address } = endpoint;
+    let message = format!(
+        "cannot reach the agent of {host} at {address}: no answer within {:.1} s, when others had answered; \
+         check the address, the route and firewalls, and that the host is up",
+        waited.as_secs_f64()
+    );
+    CallError { host: host.clone(), reason: Reason::AgentUnreachable, message }
+}
+
 /// The stream of a job ended without its end.
 pub(super) fn cut_short(endpoint: &Endpoint) -> CallError {
     let Endpoint { host, address } = endpoint;

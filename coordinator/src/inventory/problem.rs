@@ -24,6 +24,15 @@ pub(crate) enum Invalid {
         /// All of it.
         problems: Vec<Problem>,
     },
+    /// What it has hosts from does not say which, and that is not remembered either.
+    Unavailable {
+        /// Who was asked.
+        place: String,
+        /// What came of it, as the rest of a sentence that begins with the place.
+        why: String,
+        /// Why what it said before is of no use.
+        forgotten: String,
+    },
 }
 
 /// One thing that is wrong.
@@ -68,6 +77,11 @@ impl fmt::Display for Invalid {
             Self::Unreadable { path, error } => {
                 write!(f, "cannot read the inventory {}: {error}; check its permissions", path.display())
             }
+            Self::Unavailable { place, why, forgotten } => write!(
+                f,
+                "{place} {why}, and which hosts it had is not remembered: {forgotten}; \
+                 see to it, or name the hosts in an inventory with [[host]]"
+            ),
             Self::Wrong { path, problems } => {
                 write!(f, "the inventory {} has ", path.display())?;
                 match problems.as_slice() {

@@ -30,7 +30,7 @@ fn reads_hosts_in_order_and_paths_relative_to_itself() {
         "{TLS}[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n\
          [[host]]\nname = \"node-27\"\naddress = \"[2001:db8::27]:7443\"\n"
     );
-    let inventory = parse(&path, &text).expect("valid");
+    let inventory = parse(&path, &text).expect("valid").inventory;
     assert_eq!(inventory.tls.key, directory.path().join("pki/key.pem"));
     let names: Vec<_> = inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
     assert_eq!(names, ["node-28", "node-27"]);
@@ -68,7 +68,7 @@ fn reports_everything_at_once_with_key_and_remedy() {
     host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
     host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
-    colour is unknown; remove it; known here: tls, host, policy, schedule
+    colour is unknown; remove it; known here: tls, host, policy, schedule, dns, etcd
     "#);
 }
 
@@ -76,23 +76,61 @@ fn reports_everything_at_once_with_key_and_remedy() {
 fn an_empty_file_lacks_both_parts() {
     insta::assert_snapshot!(problems("").join("\n"), @"
     tls is missing; add [tls] with ca, certificate and key, as `vmferry pki issue` made them
-    host is missing; add a [[host]] with name and address for each hypervisor
+    host is missing; add a [[host]] with name and address for each hypervisor, or [dns] or [etcd] that say where they are
     ");
+}
+
+#[test]
+fn hosts_may_be_elsewhere() {
+    let directory = directory();
+    let path = directory.path().join("inventory.toml");
+    let text = format!(
+        "{TLS}[dns]\nsrv = \"_vmferry._tcp.example.org.\"\nservers = [\"127.0.0.1:5353\", \"::1\", \"192.0.2.53\"]\n\
+         names = \"full\"\n[etcd]\nendpoints = [\"https://etcd-1.example.org:2379\"]\ntls = {{ ca = \"pki/ca.pem\" }}\n"
+    );
+    let File { inventory, dns, etcd } = parse(&path, &text).expect("valid");
+    assert!(inventory.hosts.is_empty());
+    let dns = dns.expect("given");
+    let place = "DNS at _vmferry._tcp.example.org (127.0.0.1:5353, [::1]:53, 192.0.2.53:53, by whole names)";
+    assert_eq!((dns.place().as_str(), dns.names), (place, dns::Names::Full));
+    let etcd = etcd.expect("given");
+    assert_eq!(
+        (etcd.place().as_str(), etcd.prefix.as_str()),
+        ("etcd at https://etcd-1.example.org:2379", "/vmferry/hosts/")
+    );
+    assert_eq!(etcd.tls.expect("given").ca, directory.path().join("pki/ca.pem"));
+}
+
+#[test]
+fn what_is_wrong_with_where_hosts_are_is_said_with_the_rest() {
+    let text = format!(
+        "{TLS}[dns]\nsrv = \"a..b\"\nservers = [\"dns.example.org\"]\nnames = \"short\"\ntype = \"A\"\n\
+         [etcd]\nendpoints = [\"127.0.0.1\"]\nprefx = \"/\"\ntls = {{ ca = \"none.pem\", cert = \"x\" }}\n"
+    );
+    insta::assert_snapshot!(problems(&text).join("\n"), @r#"
+    dns.type is unknown; remove it; known here: srv, servers, names
+    dns.srv is `a..b`, not a name: empty label; write the name of the SRV records, for example "_vmferry._tcp.example.org"
+    dns.servers[1] is "dns.example.org", not an address; write IP addresses of name servers, with :PORT if it is not 53; or leave it out
+    dns.names is neither "label" nor "full"; write "label" if the host of node-28.example.org is called node-28, as in its certificate, or "full" if it is called node-28.example.org
+    etcd.prefx is unknown; remove it; known here: endpoints, prefix, tls, username, password_file
+    etcd.tls.cert is unknown; remove it; known here: ca, certificate, key
+    etcd.endpoints[1] is `127.0.0.1`, not https://HOST:PORT or http://HOST:PORT; write the URLs of etcd's members, e.g. ["https://etcd-1.example.org:2379"]
+    etcd.tls.ca names DIR/none.pem, which is not a file; correct the path
+    "#);
+    insta::assert_snapshot!(problems(&format!("dns = 1\netcd = []\n{TLS}")).join("\n"), @"
+    dns is not a table; write [dns] with srv, and servers if they are others
+    etcd is not a table; write [etcd] with endpoints, and tls for https
+    ");
+    insta::assert_snapshot!(problems(&format!("{TLS}[dns]\nservers = 1\n[etcd]\nendpoints = \"x\"\n")).join("\n"), @r#"
+    dns.srv is missing; write the name of the SRV records, for example "_vmferry._tcp.example.org"
+    dns.servers is of type integer, not a list; write IP addresses of name servers, with :PORT if it is not 53; or leave it out
+    etcd is wrong: invalid type: string "x", expected a sequence; write [etcd] with endpoints, and tls for https
+    "#);
 }
 
 #[test]
 fn syntax_errors_name_their_line() {
     insta::assert_snapshot!(problems("[tls]\nca = \n").join("\n"), @"line 2 is not TOML: string values must be quoted, expected literal string; correct it; `vmferry --help` has an example");
-}
-
-#[test]
-fn addresses_have_a_host_and_a_port() {
-    for good in ["192.0.2.10:7443", "node-28.example.org:1", "[::1]:65535"] {
-        assert!(is_address(good), "{good}");
-    }
-    for bad in ["", ":7443", "node-28", "node-28:", "node-28:0", "node-28:65536", "::1:7443", "[::1]", "a b:1"] {
-        assert!(!is_address(bad), "{bad}");
-    }
 }
 
 #[test]
@@ -121,7 +159,7 @@ fn says_how_much_each_weigher_counts_and_complains_of_what_is_none() {
     let hosts = "[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n";
     let read = |schedule: &str| {
         let text = format!("{TLS}{hosts}{schedule}");
-        parse(&directory.path().join("inventory.toml"), &text).expect("valid").weights
+        parse(&directory.path().join("inventory.toml"), &text).expect("valid").inventory.weights
     };
     assert_eq!(read(""), Weights::default());
     let expected = Weights { memory: -2.0, instances: 0.5, ..Weights::default() };

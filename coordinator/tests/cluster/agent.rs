@@ -112,6 +112,8 @@ pub(crate) struct World {
     aborted_waiters: Vec<MigrationId>,
     /// How often a host was asked for its half of the checks.
     pub(crate) checks: usize,
+    /// A host whose facts take a while.
+    pub(crate) slow_host: Option<(&'static str, Duration)>,
 }
 
 #[derive(Clone)]
@@ -344,6 +346,10 @@ impl v1::host_service_server::HostService for Agent {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
         let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
+        let slow = self.world().slow_host.filter(|(name, _)| *name == self.name);
+        if let Some((_, pause)) = slow {
+            sleep(pause).await;
+        }
         let host = Host {
             name: self.name.parse().expect("valid"),
             zone: if self.name == "node-31" { "nova2" } else { "nova" }.into(),

@@ -1,0 +1,208 @@
+//! The hosts of now: what the file, DNS and etcd say, or said last.
+
+use std::{collections::HashMap, future::pending, path::Path, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{sync::watch, time::sleep};
+use vmferry_core::migration::Endpoint;
+use vmferry_registry::{Changes, Settings};
+
+use super::{Cache, File, Invalid, Inventory, Places, etcd};
+use crate::render::units;
+
+/// How often everything is asked again, for a program that stays. etcd tells of changes before that.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// The same while etcd is away.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Hosts come and go in crowds.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Where hosts are looked for.
+#[derive(Debug)]
+pub(crate) struct Source {
+    places: Places,
+    cache: Cache,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Loaded {
+    /// Usable.
+    pub(crate) inventory: Inventory,
+    /// What somebody should look at: a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Source {
+    /// Reads nothing yet.
+    pub(crate) fn new(places: Places, cache: Cache) -> Self {
+        Self { places, cache }
+    }
+
+    /// Reads the file and asks DNS and etcd, if it names them, once. Of one that is away what it said last is used.
+    ///
+    /// # Errors
+    ///
+    /// There is no file, or it is wrong; or one that is away has not said anything before.
+    pub(crate) async fn load(&self) -> Result<Loaded, Invalid> {
+        self.gather(self.places.read()?).await
+    }
+
+    /// The same, and a task that asks again whenever etcd says that hosts come or go, and at intervals. What is wrong later is a
+    /// warning, and the hosts stay as they were. Our certificate is read by others; [`Inventory::tls`] says where. The task ends when
+    /// all receivers are gone.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Source::load`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a coordinator that stays"))]
+    pub(crate) async fn follow(
+        self,
+    ) -> Result<(watch::Receiver<Loaded>, impl Future<Output = ()> + Send + 'static), Invalid> {
+        let (sender, receiver) = watch::channel(self.load().await?);
+        Ok((receiver, self.go_on(sender)))
+    }
+
+    async fn go_on(self, sender: watch::Sender<Loaded>) {
+        let mut watched: Option<(Settings, Changes)> = None;
+        loop {
+            // What cannot be read now was read before, or is said below.
+            let settings = self.places.read().ok().and_then(|file| file.etcd);
+            watched = watched.filter(|(before, _)| Some(before) == settings.as_ref());
+            let pause = if settings.is_some() && watched.is_none() { RETRY } else { REFRESH };
+            tokio::select! {
+                () = sender.closed() => return,
+                () = sleep(pause) => {}
+                () = change(settings, &mut watched) => sleep(SETTLE).await,
+            }
+            let loaded = self.load().await;
+            sender.send_if_modified(|current| {
+                let newest = match loaded {
+                    Ok(loaded) => loaded,
+                    Err(invalid) => {
+                        Loaded { inventory: current.inventory.clone(), warnings: vec![invalid.to_string()] }
+                    }
+                };
+                let is_new = *current != newest;
+                *current = newest;
+                is_new
+            });
+        }
+    }
+
+    async fn gather(&self, file: File) -> Result<Loaded, Invalid> {
+        let File { mut inventory, dns, etcd } = file;
+        let mut warnings = Vec::new();
+        let (by_dns, by_etcd) = tokio::join!(async { Some(dns.as_ref()?.hosts().await) }, async {
+            Some(etcd::hosts(etcd.as_ref()?).await)
+        });
+        let mut sources = vec![(in_file(&inventory.path), inventory.hosts)];
+        for (place, answer) in [(dns.map(|dns| dns.place()), by_dns), (etcd.map(|etcd| source_of(&etcd)), by_etcd)] {
+            let Some((place, answer)) = place.zip(answer) else { continue };
+            let hosts = self.answered(&place, answer, &mut warnings)?;
+            sources.push((place, hosts));
+        }
+        let (hosts, conflicts) = merge(sources);
+        inventory.hosts = hosts;
+        warnings.extend(conflicts);
+        Ok(Loaded { inventory, warnings })
+    }
+
+    /// What a source says, or said last.
+    fn answered(
+        &self,
+        place: &str,
+        answer: Result<(Vec<Endpoint>, Vec<String>), String>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Endpoint>, Invalid> {
+        let now = Timestamp::now();
+        let ago = |then: Timestamp| units::about(now.duration_since(then).unsigned_abs());
+        match answer {
+            Ok((hosts, problems)) => {
+                warnings.extend(problems);
+                let (gone, unkept) = self.cache.remember(place, &hosts, now);
+                warnings.extend(unkept);
+                warnings.extend(gone.into_iter().map(|known| {
+                    format!(
+                        "{} at {} is no longer among the hosts of {place}, which had it {} ago; \
+                         see whether its agent runs, unless it was taken out",
+                        known.name,
+                        known.address,
+                        ago(known.seen)
+                    )
+                }));
+                Ok(hosts)
+            }
+            Err(why) => match self.cache.recall(place, now) {
+                Ok((hosts, then)) => {
+                    let count = units::count(u32::try_from(hosts.len()).unwrap_or(u32::MAX), "host");
+                    warnings.push(format!("{place} {why}: {count} as of {} ago", ago(then)));
+                    Ok(hosts)
+                }
+                Err(forgotten) => Err(Invalid::Unavailable { place: place.to_owned(), why, forgotten }),
+            },
+        }
+    }
+}
+
+fn in_file(path: &Path) -> String {
+    format!("the inventory {}", path.display())
+}
+
+/// Two prefixes of one etcd are two sources.
+fn source_of(etcd: &Settings) -> String {
+    format!("{} below {}", etcd.place(), etcd.prefix)
+}
+
+/// Returns when there is something to be asked for again.
+async fn change(settings: Option<Settings>, watched: &mut Option<(Settings, Changes)>) {
+    let Some(settings) = settings else { return pending().await };
+    if let Some((_, changes)) = watched {
+        // Whatever it was: it is asked again, and watched anew if the watch has ended.
+        if changes.next().await.is_err() {
+            *watched = None;
+        }
+        return;
+    }
+    match etcd::changes(&settings).await {
+        // What has happened before it is not told.
+        Ok(changes) => *watched = Some((settings, changes)),
+        Err(_) => pending().await,
+    }
+}
+
+/// Hosts that several sources have are one host. Of two that cannot both be, the first counts: a mistake in one host's configuration
+/// must not keep people from all others, and what is written in the file is what they can mend at once.
+fn merge(sources: Vec<(String, Vec<Endpoint>)>) -> (Vec<Endpoint>, Vec<String>) {
+    let mut hosts: Vec<Endpoint> = Vec::new();
+    let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
+    let mut places = Vec::new();
+    let mut conflicts = Vec::new();
+    for (place, more) in sources {
+        places.push(place);
+        let source = places.len() - 1;
+        for host in more {
+            let by_name: Option<&(usize, usize)> = names.get(&host.host);
+            let by_address = addresses.get(&host.address);
+            let Some((index, first)) = by_name.or(by_address).copied() else {
+                names.insert(host.host.clone(), (hosts.len(), source));
+                addresses.insert(host.address.clone(), (hosts.len(), source));
+                hosts.push(host);
+                continue;
+            };
+            let had = &hosts[index];
+            if *had != host {
+                conflicts.push(format!(
+                    "{} at {} of {} is left out: {} has {} at {}; correct one of them",
+                    host.host, host.address, places[source], places[first], had.host, had.address
+                ));
+            }
+        }
+    }
+    (hosts, conflicts)
+}
+
+#[cfg(test)]
+mod tests;
