@@ -1,6 +1,7 @@
 //! A guest that looks for its destination: the best host by what all say of themselves, and the next best if that one refuses.
 
 use vmferry_core::{
+    affinity::AffinityPolicy,
     agent::CallError,
     compatibility::Check,
     flow::{Failure, Planned},
@@ -50,7 +51,9 @@ impl Search {
     /// Nothing is asked yet. After the first host `retries` more may be tried.
     pub(super) fn new(trip: Trip, target: &Target, retries: Option<u32>) -> Self {
         let wish = choose::wish(target, trip.kind);
-        let named = target.only().cloned();
+        // Whom it must be with, no host knows by itself.
+        let goes_by_others = trip.guest.affinity.iter().any(|said| said.policy == AffinityPolicy::Affinity);
+        let named = target.only().filter(|_| !goes_by_others).cloned();
         let left = retries.map(|retries| retries.saturating_add(1));
         Self { trip, wish, named, told: None, hosts: Vec::new(), tried: Vec::new(), left }
     }
