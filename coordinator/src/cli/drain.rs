@@ -31,7 +31,7 @@ pub(crate) struct Drain {
     /// The host that its guests shall leave
     #[arg(value_name = "HOST")]
     pub(crate) host: HostName,
-    /// Why: others see it in `vmferry hypervisors`
+    /// Why: others see it in `vmferry hypervisors`. A host that is cordoned already stays so for the reason it was
     #[arg(long, value_name = "TEXT", default_value = "it is drained")]
     pub(crate) reason: String,
     /// Says what would be done and how long it would take, and changes nothing

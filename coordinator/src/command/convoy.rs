@@ -27,7 +27,11 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use self::load::{LOOKS, foresee};
+pub(super) use self::other::Stray;
+use self::{
+    load::{LOOKS, foresee},
+    other::{Found, await_end},
+};
 use super::{Session, cannot_watch_signals, choose, search::refusal_of_destination, strategy, trip::Trip};
 use crate::{
     cli,
@@ -50,6 +54,7 @@ pub(super) struct Convoy<'a> {
     asked: cli::Limits,
     trips: HashMap<InstanceId, Trip>,
     waiting: Vec<Guest>,
+    strays: Vec<Stray>,
     ended: Vec<Ended>,
 }
 
@@ -70,12 +75,25 @@ struct Over {
 impl<'a> Convoy<'a> {
     /// Nobody in it yet. `asked` is what each move may cost.
     pub(super) fn new(session: &'a Session, limits: Limits, asked: cli::Limits) -> Self {
-        Self { session, limits, asked, trips: HashMap::new(), waiting: Vec::new(), ended: Vec::new() }
+        Self {
+            session,
+            limits,
+            asked,
+            trips: HashMap::new(),
+            waiting: Vec::new(),
+            strays: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
     /// How many there are.
     pub(super) fn guests(&self) -> usize {
-        self.waiting.len() + self.ended.len()
+        self.waiting.len() + self.strays.len() + self.ended.len()
+    }
+
+    /// Guests that somebody else moves, or has begun to move and left.
+    pub(super) fn follow(&mut self, strays: impl IntoIterator<Item = Stray>) {
+        self.strays.extend(strays);
     }
 
     /// What will be done, as far as that can be foreseen.
@@ -97,8 +115,10 @@ impl<'a> Convoy<'a> {
         // Nobody waits for these: what is known of a guest when its turn comes, counts.
         let mut looks = FuturesUnordered::new();
         let mut unseen: Vec<_> = self.waiting.iter().map(|guest| guest.leaving.instance.id).collect();
+        let mut others: FuturesUnordered<_> =
+            std::mem::take(&mut self.strays).into_iter().map(|stray| await_end(self.session, stray)).collect();
         let mut stopping = false;
-        while !(afoot.is_empty() && self.waiting.is_empty()) {
+        loop {
             // What they have now: counted before they are asked, so that no claim is taken for one of those that came later.
             let claimed: Vec<_> = afoot.iter().filter(|(_, run)| run.lane.is_ready()).map(|(id, _)| *id).collect();
             let hosts = self.session.hosts().await;
@@ -117,15 +137,20 @@ impl<'a> Convoy<'a> {
                     looks.push(foresee(self.session, self.trips[&instance].clone()));
                 }
             }
-            board.tell(afoot.len(), self.waiting.len(), &self.ended);
+            board.tell(afoot.len() + others.len(), self.waiting.len(), &self.ended);
+            if afoot.is_empty() && self.waiting.is_empty() && others.is_empty() {
+                break;
+            }
             select! {
                 Some(over) = moves.next() => {
-                    if let Some(run) = afoot.remove(&over.instance) {
-                        Box::pin(self.over(run, over, board)).await;
+                    let run = afoot.remove(&over.instance);
+                    if let Some(stray) = run.and_then(|run| self.over(run, over, board)) {
+                        others.push(await_end(self.session, stray));
                     }
                 }
                 Some(look) = looks.next() => self.foreseen(look),
-                () = sleep(LOOK), if !(afoot.is_empty() && self.waiting.is_empty()) => {}
+                Some(found) = others.next() => self.found(found, stopping, board).await,
+                () = sleep(LOOK) => {}
                 () = interrupts.next() => {
                     if stopping {
                         board.leave();
@@ -189,7 +214,8 @@ impl<'a> Convoy<'a> {
     ) -> Result<(Afoot, LocalBoxFuture<'a, Over>), Ended> {
         let session = self.session;
         let instance = &guest.leaving.instance;
-        let failed = |failed: Failed| Ended::failed(instance, None, failed.exit, failed.message);
+        let failed =
+            |failed: Failed| Ended::failed(instance.id, &instance.name, &instance.host, failed.exit, failed.message);
         let trip = &self.trips[&instance.id];
         let endpoint = session.fleet.agent(destination).map_err(failed)?.endpoint().clone();
         let order = trip.order(&endpoint);
@@ -208,8 +234,8 @@ impl<'a> Convoy<'a> {
         Ok((Afoot { guest, order, lane }, flow))
     }
 
-    /// A move is over: it arrived, it failed, or another host is looked for.
-    async fn over(&mut self, run: Afoot, Over { took, result, .. }: Over, board: &Board) {
+    /// A move is over: it arrived, it failed, or another host is looked for. Returns a guest that somebody else moves.
+    fn over(&mut self, run: Afoot, Over { took, result, .. }: Over, board: &Board) -> Option<Stray> {
         let Afoot { mut guest, order, lane } = run;
         lane.end();
         if let Err(failure) = &result {
@@ -217,16 +243,28 @@ impl<'a> Convoy<'a> {
                 board.refused(&order, &verdict);
                 guest.wish.exclude.push(order.destination.host);
                 self.waiting.push(guest);
-                return;
+                return None;
             }
             if is_another(failure) {
                 board.say(&format!("{} is being moved by somebody else: waiting for its end", order.instance_name));
-                let ended = other::await_end(self.session, &guest.leaving.instance).await;
-                self.end(ended, board);
-                return;
+                return Some(Stray::new(&guest.leaving.instance, guest.wish));
             }
         }
         self.end(Ended::of(&order, &result, took), board);
+        None
+    }
+
+    /// Nobody else moves a guest any more: it has gone, or its turn is to come.
+    async fn found(&mut self, found: Found, stopping: bool, board: &Board) {
+        match found {
+            Found::Ended(ended) => self.end(*ended, board),
+            Found::Here(guest, _) if stopping => self.end(Ended::not_begun(&guest), board),
+            Found::Here(guest, wish) => {
+                let before = self.ended.len();
+                self.load(vec![(*guest, wish)]).await;
+                self.ended[before..].iter().for_each(|ended| board.ended(ended));
+            }
+        }
     }
 
     fn end(&mut self, ended: Ended, board: &Board) {

@@ -11,7 +11,10 @@ use vmferry_core::{
     schedule::Wish,
 };
 
-use super::{Session, choose, convoy::Convoy};
+use super::{
+    Session, choose,
+    convoy::{Convoy, Stray},
+};
 use crate::{
     cli,
     client::Which,
@@ -29,15 +32,26 @@ pub(crate) async fn drain(session: &Session, args: &cli::Drain) -> Result<Exit, 
     if !args.dry_run {
         session.may_coordinate()?;
         // Before anybody is asked: who comes meanwhile would have to go again.
-        let cordon = agent.cordon(&args.reason).await?;
+        let Host { cordon, .. } = agent.facts().await?;
+        // Since when it is, tells who has left it: what was said first stays.
+        let cordon = match cordon {
+            Some(cordon) => cordon,
+            None => agent.cordon(&args.reason).await?,
+        };
         session.terminal.note(&format!("{} is cordoned ({}): nobody comes to it any more", args.host, cordon.reason));
     }
+    // Before the guests are: whoever has begun to leave may be gone when these are listed.
+    let leaving = agent.migrations(Which::Active).await?;
+    let leaving = leaving.into_iter().filter(|half| half.side == Side::Source && !args.dry_run);
+    let leaving: Vec<_> = leaving.map(|half| Stray::of(&half.order, wish.clone())).collect();
     let here = agent.instances().await?;
     let (off, here): (Vec<_>, Vec<_>) = here.into_iter().partition(|guest| guest.state == InstanceState::Shutoff);
     let mut off = off;
     off.retain(|guest| guest.migration.is_none());
-    let here = here.into_iter().map(|guest| (guest, wish.clone())).collect();
+    let here = here.into_iter().filter(|guest| leaving.iter().all(|stray| !stray.is(guest)));
+    let here = here.map(|guest| (guest, wish.clone())).collect();
     let mut convoy = Convoy::new(session, args.pace.limits(), args.pace.each());
+    convoy.follow(leaving);
     convoy.load(here).await;
     run(session, convoy, &args.host, &format!("drain of {}", args.host), args.dry_run, &off).await
 }

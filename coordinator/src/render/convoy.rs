@@ -81,41 +81,33 @@ impl Ended {
 
     /// One that nobody takes.
     pub(crate) fn blocked(blocked: Blocked) -> Self {
-        Self {
-            instance: blocked.instance,
-            name: blocked.name.clone(),
-            source: blocked.source.clone(),
-            destination: None,
-            took: Duration::ZERO,
-            end: End::Blocked(blocked),
-        }
+        Self::new(blocked.instance, blocked.name.clone(), blocked.source.clone(), End::Blocked(blocked))
     }
 
     /// One that could not be moved, or be asked after.
-    pub(crate) fn failed(guest: &Instance, destination: Option<HostName>, exit: Exit, message: String) -> Self {
-        Self { destination, ..Self::from(guest, End::Failed { exit, message }) }
+    pub(crate) fn failed(instance: InstanceId, name: &str, source: &HostName, exit: Exit, message: String) -> Self {
+        Self::new(instance, name.to_owned(), source.clone(), End::Failed { exit, message })
     }
 
     /// One that somebody else has moved.
-    pub(crate) fn moved_by_others(guest: &Instance, destination: HostName, took: Duration) -> Self {
+    pub(crate) fn moved_by_others(
+        instance: InstanceId,
+        name: String,
+        source: HostName,
+        destination: HostName,
+        took: Duration,
+    ) -> Self {
         let end = End::Moved { outcome: None, downtime: None, warnings: vec![] };
-        Self { destination: Some(destination), took, ..Self::from(guest, end) }
+        Self { destination: Some(destination), took, ..Self::new(instance, name, source, end) }
     }
 
     /// One that waited when the user ended it.
     pub(crate) fn not_begun(guest: &Instance) -> Self {
-        Self::from(guest, End::NotBegun)
+        Self::new(guest.id, guest.name.clone(), guest.host.clone(), End::NotBegun)
     }
 
-    fn from(guest: &Instance, end: End) -> Self {
-        Self {
-            instance: guest.id,
-            name: guest.name.clone(),
-            source: guest.host.clone(),
-            destination: None,
-            took: Duration::ZERO,
-            end,
-        }
+    fn new(instance: InstanceId, name: String, source: HostName, end: End) -> Self {
+        Self { instance, name, source, destination: None, took: Duration::ZERO, end }
     }
 
     /// Whether it runs where it should.

@@ -15,7 +15,7 @@ use vmferry_core::{
     schedule::{Objection, Wish},
 };
 
-use super::{Convoy, Session};
+use super::{Convoy, Session, Stray};
 use crate::{cli, command::trip::Trip, exit::Failed, render::convoy::Ended};
 
 /// How many guests are looked at at the same time: a look at what one writes takes a second, and a little of the way.
@@ -37,7 +37,8 @@ impl Convoy<'_> {
                     self.trips.insert(trip.guest.id, trip);
                     self.waiting.push(guest);
                 }
-                Err(blocked) => self.ended.push(Ended::blocked(blocked)),
+                Err(Unready::Moving(stray)) => self.strays.push(stray),
+                Err(Unready::Blocked(blocked)) => self.ended.push(Ended::blocked(blocked)),
             }
         }
     }
@@ -68,9 +69,19 @@ pub(super) struct Look {
     found: Option<(Duration, ByteSize)>,
 }
 
-async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Blocked> {
-    let blocked =
-        |objections| Blocked { instance: guest.id, name: guest.name.clone(), source: guest.host.clone(), objections };
+/// A guest that cannot begin to move.
+enum Unready {
+    /// Somebody else moves it.
+    Moving(Stray),
+    /// It may not leave.
+    Blocked(Blocked),
+}
+
+async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Unready> {
+    let blocked = |objections| {
+        let (instance, name, source) = (guest.id, guest.name.clone(), guest.host.clone());
+        Unready::Blocked(Blocked { instance, name, source, objections })
+    };
     let untold = |failed: Failed| blocked(vec![objection(&guest, &failed)]);
     let trip = Trip::new(session, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
     let inquiry = trip.inquiry(session).map_err(untold)?;
@@ -78,6 +89,10 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
     session.end_inquiry(&inquiry).await;
     let told = told.map_err(untold)?;
     if told.is_refused() {
+        let mut reasons = told.checks.iter().filter_map(Check::refusal).map(|refusal| refusal.reason);
+        if reasons.all(|reason| reason == Reason::InstanceMigrating) {
+            return Err(Unready::Moving(Stray::new(&guest, wish)));
+        }
         return Err(blocked(told.checks.iter().filter_map(|check| refused(&guest, check)).collect()));
     }
     Ok((trip, Guest { leaving: told.leaving, wish, priority: 0, forecast: None, dirty_rate: None }))

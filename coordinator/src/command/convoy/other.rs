@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use vmferry_core::{
     flow::{self, Failure},
+    id::{HostName, InstanceId},
     instance::Instance,
-    migration::Phase,
+    migration::{Order, Phase},
+    schedule::Wish,
 };
 
 use crate::{
     client::Which,
     command::Session,
-    exit::Exit,
+    exit::Failed,
     history::Migration,
     render::{convoy::Ended, live::Live},
 };
@@ -21,55 +23,95 @@ use crate::{
 const DRIVEN: Duration = Duration::from_secs(70);
 const LOOK: Duration = Duration::from_millis(500);
 
+/// A guest that leaves its host with a migration that is not ours.
+#[derive(Debug, Clone)]
+pub(in crate::command) struct Stray {
+    instance: InstanceId,
+    name: String,
+    /// Where it was.
+    source: HostName,
+    /// Where it may go if it does not get there.
+    wish: Wish,
+}
+
+impl Stray {
+    /// A guest that is being moved.
+    pub(super) fn new(guest: &Instance, wish: Wish) -> Self {
+        Self { instance: guest.id, name: guest.name.clone(), source: guest.host.clone(), wish }
+    }
+
+    /// Whether it is this guest.
+    pub(in crate::command) fn is(&self, guest: &Instance) -> bool {
+        self.instance == guest.id
+    }
+
+    /// What this order moves.
+    pub(in crate::command) fn of(order: &Order, wish: Wish) -> Self {
+        let Order { instance, instance_name, source, .. } = order;
+        Self { instance: *instance, name: instance_name.clone(), source: source.host.clone(), wish }
+    }
+}
+
+/// What has become of it.
+pub(super) enum Found {
+    /// It has gone, or cannot be told.
+    Ended(Box<Ended>),
+    /// It is where it was, and nobody moves it.
+    Here(Box<Instance>, Wish),
+}
+
 /// Waits until the migration of a guest has ended that somebody else has begun; ends it if nobody drives it any more.
-pub(in crate::command) async fn await_end(session: &Session, guest: &Instance) -> Ended {
+pub(super) async fn await_end(session: &Session, stray: Stray) -> Found {
     let begun = Instant::now();
     loop {
-        let (migration, silent) = match session.migrations(Which::Active).await {
-            Ok((migrations, silent)) => {
-                (migrations.into_iter().find(|migration| migration.order.instance == guest.id), silent)
-            }
-            Err(failed) => return Ended::failed(guest, None, failed.exit, failed.message),
+        let (migrations, silent) = match session.migrations(Which::Active).await {
+            Ok(found) => found,
+            Err(failed) => return lost(&stray, failed),
         };
+        let migration = migrations.into_iter().find(|migration| migration.order.instance == stray.instance);
         let Some(migration) = migration else {
             // Of a host that says nothing it is not known.
-            if silent.iter().any(|error| error.host == guest.host) {
-                sleep(LOOK).await;
-                continue;
+            if !silent.iter().any(|error| error.host == stray.source) {
+                return found(session, stray, begun.elapsed()).await;
             }
-            return found(session, guest, begun.elapsed()).await;
+            sleep(LOOK).await;
+            continue;
         };
         // Before the job runs, whoever joins would take it back: the one who drives it may just be about to begin it.
         if migration.phase() >= Phase::Migrate || begun.elapsed() > DRIVEN {
-            return resolve(session, guest, &migration, begun).await;
+            return Box::pin(resolve(session, stray, &migration, begun)).await;
         }
         sleep(LOOK).await;
     }
 }
 
 /// The job runs, or nobody drives it: it is waited for, and the rest is done.
-async fn resolve(session: &Session, guest: &Instance, migration: &Migration, begun: Instant) -> Ended {
+async fn resolve(session: &Session, stray: Stray, migration: &Migration, begun: Instant) -> Found {
     let order = &migration.order;
     let hosts = match session.pair(order) {
         Ok(hosts) => hosts,
-        Err(failed) => return Ended::failed(guest, None, failed.exit, failed.message),
+        Err(failed) => return lost(&stray, failed),
     };
     let result = Box::pin(flow::resolve(&hosts, order, &Live::quiet(session.terminal))).await;
     match &result {
-        // Whoever drives it has got there first.
-        Err(Failure::NotStarted(_)) => found(session, guest, begun.elapsed()).await,
-        result => Ended::of(order, result, begun.elapsed()),
+        // It is back where it was, or whoever drives it has got there first.
+        Err(Failure::RolledBack { .. } | Failure::NotStarted(_)) => found(session, stray, begun.elapsed()).await,
+        result => Found::Ended(Box::new(Ended::of(order, result, begun.elapsed()))),
     }
 }
 
 /// Where the guest is, now that nobody moves it.
-async fn found(session: &Session, guest: &Instance, took: Duration) -> Ended {
-    match session.instance(&guest.id.to_string(), None).await {
-        Ok((now, ..)) if now.host != guest.host => Ended::moved_by_others(guest, now.host, took),
-        Ok(_) => {
-            let message = format!("somebody else's migration of {} has ended, and it is where it was", guest.name);
-            Ended::failed(guest, None, Exit::Failed, message)
+async fn found(session: &Session, stray: Stray, took: Duration) -> Found {
+    match session.instance(&stray.instance.to_string(), None).await {
+        Ok((now, ..)) if now.host == stray.source => Found::Here(Box::new(now), stray.wish),
+        Ok((now, ..)) => {
+            let Stray { instance, name, source, .. } = stray;
+            Found::Ended(Box::new(Ended::moved_by_others(instance, name, source, now.host, took)))
         }
-        Err(failed) => Ended::failed(guest, None, failed.exit, failed.message),
+        Err(failed) => lost(&stray, failed),
     }
+}
+
+fn lost(Stray { instance, name, source, .. }: &Stray, failed: Failed) -> Found {
+    Found::Ended(Box::new(Ended::failed(*instance, name, source, failed.exit, failed.message)))
 }
