@@ -22,6 +22,7 @@ use self::{claims::Claims, timetable::Assigned};
 use crate::{
     agent::Leaving,
     id::{HostName, InstanceId},
+    reason::Reason,
     schedule::{Objection, Ranking, Seen, Weights, Wish, rank},
 };
 
@@ -127,12 +128,13 @@ impl Guest {
     }
 
     fn blocked(&self, ranking: &Ranking) -> Blocked {
-        Blocked {
-            instance: self.id(),
-            name: self.leaving.definition.name.clone(),
-            source: self.source().clone(),
-            objections: ranking.condensed(),
+        let mut objections = ranking.condensed();
+        // That it cannot go to where it is, is no news, unless there is nothing else.
+        if objections.iter().any(|objection| objection.reason != Reason::SameHost) {
+            objections.retain(|objection| objection.reason != Reason::SameHost);
         }
+        let (name, source) = (self.leaving.definition.name.clone(), self.source().clone());
+        Blocked { instance: self.id(), name, source, objections }
     }
 }
 

@@ -259,3 +259,27 @@ fn a_drain_whose_destination_fills_up_says_who_stays() -> Result<()> {
     }
     assert_only_on(&testbed, &stranger, OTHER_ZONE)
 }
+
+#[test]
+fn so_many_hosts_are_tried_as_was_said() -> Result<()> {
+    let testbed = Testbed::up(three())?;
+    let guest = testbed.start(BootSectorGuest::new("web-1"), ZONE[0])?;
+    // What the best host has against it, only that host knows.
+    testbed.define(BootSectorGuest::new("web-1"), ZONE[1])?;
+    let which = |testbed: &Testbed| -> Result<String> {
+        Ok(testbed.host(ZONE[0])?.virsh(["domuuid", "web-1"])?.trim().to_owned())
+    };
+    let id = which(&testbed)?;
+
+    let answer = vmferry(&testbed, &["migrate", &id, "--retries", "0"])?;
+    ensure!(answer.exit == Some(3), "{answer:#?}");
+    ensure!(refusals(&answer, ZONE[1]) == BTreeSet::from(["DOMAIN_EXISTS"]), "{answer:#?}");
+    ensure!(testbed.runners("web-1")? == [ZONE[0]], "it stays");
+
+    let answer = vmferry(&testbed, &["migrate", &id, "--retries", "1"])?;
+    answer.assert_outcome("completed", OTHER_ZONE)?;
+    ensure!(answer.document["tried"][0]["host"] == ZONE[1], "{answer:#?}");
+    ensure!(answer.document["tried"][0]["refusals"][0]["reason"] == "DOMAIN_EXISTS", "{answer:#?}");
+    ensure!(testbed.runners(guest.name())? == [OTHER_ZONE], "it has moved");
+    Ok(())
+}
