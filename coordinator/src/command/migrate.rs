@@ -30,7 +30,7 @@ use crate::{
 /// Moves an instance, or says what would be done.
 pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     if args.dry_run {
-        return plan(session, args).await;
+        return Box::pin(plan(session, args)).await;
     }
     if args.save.is_some() {
         return Err(Failed::usage("--save writes a plan down, and none is made: use `vmferry plan`, or add --dry-run"));

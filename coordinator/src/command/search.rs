@@ -73,7 +73,7 @@ impl Search {
         }
         if self.told.is_none() {
             let inquiry = self.trip.inquiry(session)?;
-            let told = self.trip.ask_source(session, &inquiry).await;
+            let told = Box::pin(self.trip.ask_source(session, &inquiry)).await;
             session.end_inquiry(&inquiry).await;
             self.told = Some(told?);
         }

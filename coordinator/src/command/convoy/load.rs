@@ -85,7 +85,7 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
     let untold = |failed: Failed| blocked(vec![objection(&guest, &failed)]);
     let trip = Trip::new(session, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
     let inquiry = trip.inquiry(session).map_err(untold)?;
-    let told = trip.ask_source(session, &inquiry).await;
+    let told = Box::pin(trip.ask_source(session, &inquiry)).await;
     session.end_inquiry(&inquiry).await;
     let told = told.map_err(untold)?;
     if told.is_refused() {
