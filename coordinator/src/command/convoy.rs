@@ -29,7 +29,7 @@ use vmferry_core::{
 
 pub(super) use self::other::Stray;
 use self::{
-    load::{LOOKS, foresee},
+    load::foresee,
     other::{Found, await_end},
 };
 use super::{Session, cannot_watch_signals, choose, search::refusal_of_destination, strategy, trip::Trip};
@@ -132,7 +132,8 @@ impl<'a> Convoy<'a> {
                 }
             }
             self.share_bandwidth(&afoot).await;
-            while let Some(instance) = (looks.len() < LOOKS).then(|| unseen.pop()).flatten() {
+            // One at a time: a look takes a little of the way that those have who move.
+            while let Some(instance) = looks.is_empty().then(|| unseen.pop()).flatten() {
                 if self.waiting.iter().any(|guest| guest.leaving.instance.id == instance) {
                     looks.push(foresee(self.session, self.trips[&instance].clone()));
                 }

@@ -19,7 +19,7 @@ use super::{Convoy, Session, Stray};
 use crate::{cli, command::trip::Trip, exit::Failed, render::convoy::Ended};
 
 /// How many guests are looked at at the same time: a look at what one writes takes a second, and a little of the way.
-pub(super) const LOOKS: usize = 4;
+const LOOKS: usize = 4;
 /// How many are asked after at the same time.
 const ASKED: usize = 16;
 
