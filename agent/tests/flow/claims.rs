@@ -61,7 +61,7 @@ impl Rig {
 #[tokio::test(flavor = "multi_thread")]
 async fn however_many_come_at_once_no_more_are_let_in_than_there_is_room_for() {
     for places in [0, 1, 7] {
-        let rig = Rig::new(Faults::none());
+        let rig = Rig::for_many();
         let (_, half) = rig.check().await;
         rig.world.give(capacity(places));
         let answers = join_all((1..=24).map(|number| rig.admit_another(number, &half))).await;
@@ -93,7 +93,7 @@ async fn each_limit_counts_those_that_are_on_their_way() {
         (Capacity { instances: Some(1), ..plenty }, Reason::HostFull),
         (Capacity { memory: MEMORY, ..plenty }, Reason::MemoryShort),
     ] {
-        let rig = Rig::new(Faults::none());
+        let rig = Rig::for_many();
         let (_, half) = rig.check().await;
         rig.world.give(given);
         rig.admit_another(1, &half).await.expect("there is room for one");
@@ -106,7 +106,7 @@ async fn each_limit_counts_those_that_are_on_their_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_those_that_must_be_apart_one_is_let_in_however_many_come_at_once() {
     let said = |policy| [Membership { group: "db".parse().expect("valid"), policy }];
-    let rig = Rig::new(Faults::none());
+    let rig = Rig::for_many();
     let (_, half) = rig.check().await;
     rig.world.give(capacity(64));
     let apart = said(AffinityPolicy::AntiAffinity);
@@ -130,7 +130,7 @@ async fn of_those_that_must_be_apart_one_is_let_in_however_many_come_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn room_that_is_gone_since_the_checks_is_missed_in_pre_and_the_guest_stays() {
-    let rig = Rig::new(Faults::none());
+    let rig = Rig::for_many();
     let (source_half, destination_half) = rig.check().await;
     rig.world.give(capacity(0));
     let hosts = rig.hosts();
@@ -180,7 +180,7 @@ async fn the_source_of_a_guest_that_is_off_meanwhile_keeps_its_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_outlive_the_agent() {
-    let mut rig = Rig::new(Faults::none());
+    let mut rig = Rig::for_many();
     let (_, half) = rig.check().await;
     for number in 1..=3 {
         rig.admit_another(number, &half).await.expect("there is room");
@@ -199,7 +199,7 @@ async fn claims_outlive_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_cordoned_after_the_checks_takes_nobody_in() {
-    let rig = Rig::new(Faults::none());
+    let rig = Rig::for_many();
     let (source_half, destination_half) = rig.check().await;
     rig.destination.gate().close("its fans fail", "vmferry://test/coordinator/ops").expect("written");
     let plan = flow::check(&rig.hosts(), &rig.order, &Unwatched).await.expect("checked");
@@ -217,7 +217,7 @@ async fn a_host_that_is_cordoned_after_the_checks_takes_nobody_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_was_let_in_arrives_and_guests_of_a_cordoned_host_leave() {
-    let mut rig = Rig::new(Faults::none());
+    let mut rig = Rig::for_many();
     rig.get_ready().await;
     for migrations in [&rig.source, &rig.destination] {
         migrations.gate().close("its fans fail", "vmferry://test/coordinator/ops").expect("written");

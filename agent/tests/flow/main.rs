@@ -33,6 +33,7 @@ const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, K
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 
 const ONE_AT_A_TIME: Concurrency = Concurrency { incoming: 1, outgoing: 1 };
+const MANY_AT_A_TIME: Concurrency = Concurrency { incoming: 64, outgoing: 64 };
 
 /// Two agents and the world they act on.
 struct Rig {
@@ -41,6 +42,7 @@ struct Rig {
     source: Migrations<Fake>,
     destination: Migrations<Fake>,
     order: Order,
+    places: Concurrency,
 }
 
 struct Unwatched;
@@ -58,10 +60,19 @@ impl Rig {
         Self::of(Kind::Live, faults)
     }
 
+    /// No migration waits for another.
+    fn for_many() -> Self {
+        Self::with(Kind::Live, Faults::none(), MANY_AT_A_TIME)
+    }
+
     fn of(kind: Kind, faults: Faults) -> Self {
+        Self::with(kind, faults, ONE_AT_A_TIME)
+    }
+
+    fn with(kind: Kind, faults: Faults, places: Concurrency) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let world = World::new(directory.path(), faults, at_rest(kind));
-        let start = |host| start(&world, directory.path().join(host), host);
+        let start = |host| start(&world, directory.path().join(host), host, places);
         let (source, destination) = (start("source"), start("destination"));
         let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
         let order = Order {
@@ -74,7 +85,7 @@ impl Rig {
             limits: Limits::default(),
             priority: Default::default(),
         };
-        Self { world, directory, source, destination, order }
+        Self { world, directory, source, destination, order, places }
     }
 
     fn hosts(&self) -> Pair<Local<'_>, Local<'_>> {
@@ -135,11 +146,12 @@ impl Rig {
         match side {
             Side::Source => {
                 self.world.drop_process("source");
-                self.source = start(&self.world, self.directory.path().join("source"), "source");
+                self.source = start(&self.world, self.directory.path().join("source"), "source", self.places);
             }
             Side::Destination => {
                 self.world.drop_process("destination");
-                self.destination = start(&self.world, self.directory.path().join("destination"), "destination");
+                self.destination =
+                    start(&self.world, self.directory.path().join("destination"), "destination", self.places);
             }
         }
     }
@@ -202,9 +214,9 @@ fn rollback(side: Side, cause: &Cause) -> Rollback {
     Rollback { side, cause: cause.clone(), released: false }
 }
 
-fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
+fn start(world: &Arc<World>, directory: PathBuf, host: &'static str, places: Concurrency) -> Migrations<Fake> {
     let host = Arc::new(Fake::new(host, Arc::clone(world)));
-    Migrations::start(host, &directory, Timestamp::MIN, PROBE_LIFE, ONE_AT_A_TIME).expect("readable")
+    Migrations::start(host, &directory, Timestamp::MIN, PROBE_LIFE, places).expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]
