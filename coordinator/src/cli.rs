@@ -83,6 +83,9 @@ pub(crate) struct Global {
     /// The hosts and our certificate, a TOML file
     #[arg(long, global = true, value_name = "FILE", env = "VMFERRY_INVENTORY", hide_env_values = true)]
     pub(crate) inventory: Option<PathBuf>,
+    /// Calls agents through the coordinator that serves there (`vmferry serve`), and takes the hosts from it
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "VMFERRY_COORDINATOR", hide_env_values = true)]
+    pub(crate) coordinator: Option<String>,
     /// How results are printed; json: one document, whatever happens
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -70,7 +70,12 @@ impl Exit {
     pub(crate) fn of_reason(reason: Reason) -> Self {
         use Reason as R;
         match reason {
-            R::AgentUnreachable | R::AgentUntrusted | R::PermissionDenied => Self::Unreachable,
+            R::AgentUnreachable
+            | R::AgentUntrusted
+            | R::CoordinatorUnreachable
+            | R::CoordinatorUntrusted
+            | R::CoordinatorStopping
+            | R::PermissionDenied => Self::Unreachable,
             R::InstanceNotFound | R::InstanceAmbiguous | R::HostNotFound | R::MigrationNotFound | R::InvalidRequest => {
                 Self::Usage
             }

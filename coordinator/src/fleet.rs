@@ -1,10 +1,19 @@
 //! All hosts of the inventory at once.
 
+mod look;
+
 use futures::{StreamExt, stream};
+use tokio::sync::watch;
 use vmferry_core::{agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason};
 use vmferry_transport::Credentials;
 
-use crate::{catalogue::Catalogue, client::RemoteAgent, exit::Failed, inventory::Inventory, render};
+use crate::{
+    catalogue::Catalogue,
+    client::{Relay, RemoteAgent},
+    exit::Failed,
+    inventory::Inventory,
+    render,
+};
 
 /// How many agents are asked at the same time.
 const CONCURRENCY: usize = 32;
@@ -26,12 +35,35 @@ pub(crate) struct Answer<T> {
 }
 
 impl Fleet {
-    /// Calls nobody yet.
-    pub(crate) fn new(inventory: Inventory, credentials: Credentials) -> Self {
-        let credentials = credentials.fixed();
+    /// The hosts of the inventory; or those that its coordinator knows, if it names one. That one is asked, and nobody else.
+    pub(crate) async fn open(inventory: Inventory, credentials: watch::Receiver<Credentials>) -> Result<Self, Failed> {
+        match inventory.coordinator.clone() {
+            None => Ok(Self::new(inventory, &credentials)),
+            Some(coordinator) => Self::behind(inventory, &Relay::new(credentials, coordinator)).await,
+        }
+    }
+
+    /// The hosts of the inventory. Calls nobody yet.
+    pub(crate) fn new(inventory: Inventory, credentials: &watch::Receiver<Credentials>) -> Self {
         let agents =
             inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
         Self { inventory, agents }
+    }
+
+    /// The hosts that a coordinator knows, and its policies besides our own.
+    async fn behind(mut inventory: Inventory, relay: &Relay) -> Result<Self, Failed> {
+        let known = relay.inventory().await?;
+        inventory.hosts = known.hosts;
+        let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
+        let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
+        inventory.policies.extend(theirs);
+        let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
+        Ok(Self { inventory, agents })
+    }
+
+    /// Which hosts there are, and which policies.
+    pub(crate) fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// Asks all hosts; answers come in the inventory's order.
@@ -80,11 +112,7 @@ impl Fleet {
             let known: Vec<_> = self.inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
             Failed::because(
                 Reason::HostNotFound,
-                format!(
-                    "no host {name} in the inventory {}; it has {}",
-                    self.inventory.path.display(),
-                    known.join(", ")
-                ),
+                format!("no host {name} in the inventory {}; it has {}", self.inventory.place(), known.join(", ")),
             )
         })
     }

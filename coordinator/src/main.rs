@@ -71,13 +71,13 @@ fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Fai
             Ok(Exit::Done)
         }
         command => {
-            let places = Places::of_user(global.inventory);
+            let places = Places::of_user(global.inventory, global.coordinator);
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
                     |error| Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot start: {error}")) },
                 )?;
             runtime.block_on(async {
-                let session = Session::open(terminal, &places)?;
+                let session = Session::open(terminal, &places).await?;
                 Box::pin(ask(&session, command)).await
             })
         }

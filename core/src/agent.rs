@@ -185,7 +185,14 @@ pub struct CallError {
 impl CallError {
     /// Whether it says nothing about the host's state, because no answer came.
     pub fn is_silence(&self) -> bool {
-        matches!(self.reason, Reason::AgentUnreachable | Reason::AgentUntrusted)
+        matches!(
+            self.reason,
+            Reason::AgentUnreachable
+                | Reason::AgentUntrusted
+                | Reason::CoordinatorUnreachable
+                | Reason::CoordinatorUntrusted
+                | Reason::CoordinatorStopping
+        )
     }
 }
 

@@ -145,6 +145,12 @@ reasons! {
     AgentUnreachable = "AGENT_UNREACHABLE",
     /// A certificate was not accepted, on either side.
     AgentUntrusted = "AGENT_UNTRUSTED",
+    /// The coordinator through which agents are called cannot be reached.
+    CoordinatorUnreachable = "COORDINATOR_UNREACHABLE",
+    /// A certificate was not accepted, by that coordinator or of it.
+    CoordinatorUntrusted = "COORDINATOR_UNTRUSTED",
+    /// The coordinator that was asked is being stopped.
+    CoordinatorStopping = "COORDINATOR_STOPPING",
     /// The caller's role may not do this.
     PermissionDenied = "PERMISSION_DENIED",
     /// libvirt does not answer or failed.

@@ -1,4 +1,4 @@
-//! gRPC to an agent.
+//! gRPC to an agent or a coordinator.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::{Credentials, Protocol, dial};
+use crate::{Callee, Credentials, Protocol, dial::call};
 
 /// How often a connection is probed, idle or not, and how long the answer may take: a dead peer is noticed after their sum.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A channel to the agent called `host` at `address` (HOST:PORT). Connects when first used and again after a break, each time
+/// A channel to an agent or a coordinator at `address` (HOST:PORT). Connects when first used and again after a break, each time
 /// with the newest credentials and within `limit`.
 ///
 /// A call that cannot connect ends with `Unavailable`, whose source chain holds a [`DialError`](crate::DialError).
-pub fn channel(credentials: watch::Receiver<Credentials>, host: &str, address: &str, limit: Duration) -> Channel {
-    let (host, address) = (host.to_owned(), address.to_owned());
+pub fn channel(credentials: watch::Receiver<Credentials>, callee: Callee, address: &str, limit: Duration) -> Channel {
+    let address = address.to_owned();
     let connector = service_fn(move |_| {
         let newest = credentials.borrow().clone();
-        let (host, address) = (host.clone(), address.clone());
-        async move { dial(&newest, &address, &host, Protocol::Grpc, limit).await.map(TokioIo::new) }
+        let (callee, address) = (callee.clone(), address.clone());
+        async move { call(&newest, &address, &callee, Protocol::Grpc, limit).await.map(TokioIo::new) }
     });
     // The URI is only what HTTP/2 calls the authority. The connector knows whom to call, and does the TLS.
-    Endpoint::from_static("http://vmferry-agent")
+    Endpoint::from_static("http://vmferry")
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

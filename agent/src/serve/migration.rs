@@ -8,7 +8,7 @@ use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
     convergence::{Measured, usual},
     id::MigrationId,
-    identity::Identity,
+    identity::Asker,
     migration::{Order, Progress, Side},
     reason::Reason,
 };
@@ -69,9 +69,9 @@ impl Service {
     }
 }
 
-/// The identity of who asks.
+/// Who asks.
 fn asker<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default()
+    request.extensions().get::<Asker>().map(Asker::to_string).unwrap_or_default()
 }
 
 fn status(error: CallError) -> Status {

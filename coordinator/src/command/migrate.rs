@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use vmferry_core::{
-    agent::{Agent, Pair},
+    agent::{Agent, CallError, Pair},
     convergence::{Forecast, Job, Policy, load},
     disk::copied_by_the_job,
     flow,
@@ -74,7 +74,7 @@ async fn order(session: &Session, args: &cli::Migrate) -> Result<(Order, Instanc
     }
     let kind = args.cold.kind(guest.state);
     let policy = match kind {
-        Kind::Live => limits::policy(session, &args.limits, &guest).await?,
+        Kind::Live => limits::policy(&session.fleet, &args.limits, &guest).await?,
         Kind::Cold { .. } => Policy::default(),
     };
     let order = Order {
@@ -119,22 +119,25 @@ async fn foresee(
     order: &Order,
     plan: &flow::Plan,
 ) -> Option<Foreseen> {
-    match hosts.source.measure(order).await {
-        Ok(measured) => {
-            let Limits { policy, bandwidth, .. } = &order.limits;
-            let (disks, sizes) = copied_by_the_job(&plan.resolved);
-            let job = Job { disks, load: load(measured.memory, sizes) };
-            Some((measured, Forecast::of(&measured, job, policy, *bandwidth)))
-        }
-        Err(error) => {
-            session.terminal.warn(&format!("there is no forecast: {}", unnamed(&error)));
-            None
-        }
-    }
+    let foreseen = forecast(hosts, order, plan).await;
+    foreseen.inspect_err(|error| session.terminal.warn(&format!("there is no forecast: {}", unnamed(error)))).ok()
+}
+
+/// What is measured now, and what follows from it.
+pub(crate) async fn forecast(
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    plan: &flow::Plan,
+) -> Result<Foreseen, CallError> {
+    let measured = hosts.source.measure(order).await?;
+    let Limits { policy, bandwidth, .. } = &order.limits;
+    let (disks, sizes) = copied_by_the_job(&plan.resolved);
+    let job = Job { disks, load: load(measured.memory, sizes) };
+    Ok((measured, Forecast::of(&measured, job, policy, *bandwidth)))
 }
 
 /// The flow has them unless the job's answer was lost; then the source's record has.
-async fn statistics(
+pub(crate) async fn statistics(
     hosts: &Pair<RemoteAgent, RemoteAgent>,
     order: &Order,
     result: &Result<flow::Completed, Failure>,

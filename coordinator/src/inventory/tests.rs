@@ -13,7 +13,7 @@ const TLS: &str = "[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/cert.pem\"\nk
 
 fn problems(text: &str) -> Vec<String> {
     let directory = directory();
-    match parse(&directory.path().join("inventory.toml"), text) {
+    match parse(&directory.path().join("inventory.toml"), text, None) {
         Err(Invalid::Wrong { problems, .. }) => problems
             .iter()
             .map(|problem| problem.to_string().replace(&directory.path().display().to_string(), "DIR"))
@@ -30,7 +30,7 @@ fn reads_hosts_in_order_and_paths_relative_to_itself() {
         "{TLS}[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n\
          [[host]]\nname = \"node-27\"\naddress = \"[2001:db8::27]:7443\"\n"
     );
-    let inventory = parse(&path, &text).expect("valid");
+    let inventory = parse(&path, &text, None).expect("valid");
     assert_eq!(inventory.tls.key, directory.path().join("pki/key.pem"));
     let names: Vec<_> = inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
     assert_eq!(names, ["node-28", "node-27"]);
@@ -113,4 +113,27 @@ fn a_named_file_is_the_only_one_looked_at() {
         places.candidates(),
         [PathBuf::from("/home/ops/.config/vmferry/inventory.toml"), PathBuf::from("/etc/vmferry/inventory.toml")]
     );
+}
+
+#[test]
+fn a_coordinator_stands_in_the_place_of_hosts() {
+    let directory = directory();
+    let path = directory.path().join("inventory.toml");
+    let read = |text: &str, given| parse(&path, &format!("{TLS}{text}"), given);
+    let named = read("[coordinator]\naddress = \"fleet.example.org:7444\"\nname = \"fleet\"\n", None).expect("valid");
+    assert_eq!(named.coordinator, Some(Coordinator::new("fleet.example.org:7444", Some("fleet".into()))));
+    assert!(named.hosts.is_empty());
+    // What the user says counts, and needs no hosts either.
+    let given = read("", Some("192.0.2.1:7444")).expect("valid");
+    assert_eq!(given.coordinator, Some(Coordinator::new("192.0.2.1:7444", None)));
+    for (text, given) in [
+        ("[coordinator]\nname = \"fleet\"\n", None),
+        ("[coordinator]\naddress = \"fleet\"\n", None),
+        ("[coordinator]\naddress = \"fleet:7444\"\nport = 1\n", None),
+        ("coordinator = \"fleet:7444\"\n", None),
+        ("", Some("fleet")),
+        ("", None),
+    ] {
+        assert!(read(text, given).is_err(), "{text} {given:?}");
+    }
 }
