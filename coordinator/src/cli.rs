@@ -6,6 +6,7 @@ mod guest_limits;
 mod instance;
 mod limits;
 mod report;
+mod serve;
 mod steering;
 mod volumes;
 
@@ -18,8 +19,9 @@ pub(crate) use cold::Cold;
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
-pub(crate) use limits::Limits;
+pub(crate) use limits::{DataPath, Limits};
 pub(crate) use report::Report;
+pub(crate) use serve::Serve;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
@@ -40,6 +42,7 @@ Examples:
   vmferry instance policy show web             what its interfaces may send and receive
   vmferry groups                               who is in which security group
   vmferry doctor                               what failures have left on the hosts
+  vmferry serve                                a coordinator for programs and other people
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
 ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:
@@ -51,6 +54,10 @@ Inventory: the first of --inventory, $VMFERRY_INVENTORY,
   [[host]]
   name = \"node-28\"
   address = \"192.0.2.10:7443\"
+
+or, in the place of hosts, a coordinator that serves and knows them (or --coordinator):
+  [coordinator]
+  address = \"fleet.example.org:7444\"
 
 Exit codes:
   0    done
@@ -137,6 +144,8 @@ pub(crate) enum Command {
     Groups(Groups),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
+    /// Serves programs and other people's `vmferry`, as a coordinator that stays
+    Serve(Serve),
     #[command(subcommand)]
     Pki(pki::Command),
     /// Prints the version

@@ -13,6 +13,7 @@ pub(crate) mod migrations;
 pub(crate) mod policies;
 pub(crate) mod report;
 pub(crate) mod resolve;
+pub(crate) mod serve;
 pub(crate) mod steer;
 pub(crate) mod strategy;
 pub(crate) mod vif;

@@ -71,6 +71,20 @@ impl Fleet {
         ask(self.agents.iter(), call).await
     }
 
+    /// Asks all hosts, from any thread; answers come in the inventory's order.
+    pub(crate) async fn gather<T, F>(&self, call: impl Fn(RemoteAgent) -> F + Send) -> Vec<Answer<T>>
+    where
+        T: Send,
+        F: Future<Output = Result<T, CallError>> + Send,
+    {
+        let asked = self.agents.iter().cloned().enumerate().map(|(number, agent)| {
+            let endpoint = agent.endpoint().clone();
+            let asked = call(agent);
+            async move { (number, Answer { endpoint, result: asked.await }) }
+        });
+        in_order(stream::iter(asked).buffer_unordered(CONCURRENCY).collect().await)
+    }
+
     /// Asks the hosts of these names, in the inventory's order; none named: all. Fails if one is not in the inventory.
     pub(crate) async fn ask_these<T>(
         &self,
@@ -123,13 +137,17 @@ async fn ask<'a, T>(
     call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>,
 ) -> Vec<Answer<T>> {
     let call = &call;
-    let mut answers: Vec<_> = stream::iter(agents.enumerate())
+    let answers = stream::iter(agents.enumerate())
         .map(|(number, agent)| async move {
             (number, Answer { endpoint: agent.endpoint().clone(), result: call(agent).await })
         })
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
+    in_order(answers)
+}
+
+fn in_order<T>(mut answers: Vec<(usize, Answer<T>)>) -> Vec<Answer<T>> {
     answers.sort_by_key(|(number, _)| *number);
     answers.into_iter().map(|(_, answer)| answer).collect()
 }

@@ -14,6 +14,7 @@ mod interrupt;
 mod inventory;
 mod pki;
 mod render;
+mod service;
 
 use std::{io, process::ExitCode};
 
@@ -26,7 +27,7 @@ use cli::{
 };
 use command::{
     Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
-    resolve, steer, vif, volumes, watch, zones,
+    resolve, serve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -77,6 +78,9 @@ fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Fai
                     |error| Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot start: {error}")) },
                 )?;
             runtime.block_on(async {
+                if let Command::Serve(args) = &command {
+                    return Box::pin(serve::run(&places, args)).await;
+                }
                 let session = Session::open(terminal, &places).await?;
                 Box::pin(ask(&session, command)).await
             })
@@ -130,7 +134,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             Some(GroupsCommand::Sync(args)) => groups::sync(session, args).await,
         },
         Command::Doctor(args) => doctor::run(session, &args).await,
-        Command::Pki(_) | Command::Version => Ok(Exit::Done),
+        Command::Pki(_) | Command::Version | Command::Serve(_) => Ok(Exit::Done),
     }
 }
 

@@ -22,7 +22,8 @@ use crate::{
 impl Fleet {
     /// The instances of all hosts, their zones, and the hosts that did not answer.
     pub(crate) async fn instances(&self) -> Result<(Vec<Instance>, Zones, Vec<CallError>), Failed> {
-        let answers = self.ask(async |agent: &RemoteAgent| try_join!(agent.facts(), agent.instances())).await;
+        let answers =
+            self.gather(|agent: RemoteAgent| async move { try_join!(agent.facts(), agent.instances()) }).await;
         let (given, silent) = heard(answers)?;
         let mut zones = HashMap::new();
         let mut instances = Vec::new();
@@ -48,7 +49,7 @@ impl Fleet {
 
     /// The migrations that the hosts know of, and the hosts that did not answer.
     pub(crate) async fn migrations(&self, which: Which) -> Result<(Vec<Migration>, Vec<CallError>), Failed> {
-        let answers = self.ask(async |agent: &RemoteAgent| agent.migrations(which).await).await;
+        let answers = self.gather(move |agent: RemoteAgent| async move { agent.migrations(which).await }).await;
         let (given, silent) = heard(answers)?;
         Ok((history::merge(given.into_iter().flatten()), silent))
     }
