@@ -7,6 +7,7 @@ mod limits;
 mod migrate;
 mod pki;
 mod report;
+mod serve;
 mod tables;
 mod vifs;
 mod volumes;

@@ -101,6 +101,7 @@ fn a_named_file_is_the_only_one_looked_at() {
         named: Some("/x/inventory.toml".into()),
         xdg_config_home: Some("/c".into()),
         home: Some("/home/ops".into()),
+        coordinator: None,
     };
     assert_eq!(places.candidates(), [PathBuf::from("/x/inventory.toml")]);
     let places = Places { named: None, ..places };
