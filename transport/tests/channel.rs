@@ -85,7 +85,7 @@ async fn a_coordinator_is_called_by_a_name_that_its_certificate_is_for() {
     });
     let fleet = fleet.load();
     assert_eq!(fleet.names(), ["alice", "fleet.example.org"]);
-    let (address, _) = serve(fleet).await;
+    let (address, _seen) = serve(fleet).await;
     let called = |callee| call_as(callee, ca.credentials("vmferry://test/viewer/wall"), address);
     for name in ["alice", "fleet.example.org"] {
         called(Callee::Coordinator(name.into())).await.expect("it is for this name");

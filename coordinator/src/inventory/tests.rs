@@ -68,7 +68,7 @@ fn reports_everything_at_once_with_key_and_remedy() {
     host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
     host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
-    colour is unknown; remove it; known here: tls, host, policy
+    colour is unknown; remove it; known here: tls, coordinator, host, policy
     "#);
 }
 
