@@ -1,6 +1,7 @@
 //! `vmferry serve`: moves by programs, by several coordinators at once, and by the CLI through one of them.
 
 use std::{
+    fs,
     process::{Child, Stdio},
     thread::sleep,
     time::Duration,
@@ -20,6 +21,7 @@ use crate::rig::{
     speed_up, vmferry,
 };
 
+const UNIT: &str = include_str!("../../packaging/systemd/vmferry-coordinator.service");
 const ID: &str = "0190f5fe-7c00-7a00-8abc-012345678901";
 
 fn up() -> Result<Testbed> {
@@ -67,9 +69,10 @@ fn a_program_lists_plans_and_moves_by_the_client_crate() -> Result<()> {
     before.assert_nothing_leaked(&testbed, &["web-1"])?;
 
     // The CLI through it, as without.
+    let address = service.address().to_owned();
     let through = |arguments: &[&str]| {
         let mut command = testbed.vmferry(arguments)?;
-        Answer::of(command.env("VMFERRY_COORDINATOR", service.address()))
+        Answer::of(command.env("VMFERRY_COORDINATOR", &address))
     };
     for arguments in [&["instances"][..], &["migrations"], &["migrations", "show", "web-1"], &["volumes"]] {
         let (relayed, direct) = (through(arguments)?, vmferry(&testbed, arguments)?);
@@ -224,4 +227,49 @@ fn an_agent_that_dies_behind_a_coordinator_is_told_as_that() -> Result<()> {
     testbed.host(DESTINATION)?.agent().start()?;
     let mut command = testbed.vmferry(["migrate", "web-1", "--to", DESTINATION])?;
     Answer::of(command.env("VMFERRY_COORDINATOR", service.address()))?.assert_outcome("completed", DESTINATION)
+}
+
+#[test]
+fn the_unit_serves_without_any_privilege() -> Result<()> {
+    let testbed = up()?;
+    testbed.start(BootSectorGuest::new("web-1"), SOURCE)?;
+    let host = testbed.host(DESTINATION)?;
+    let address = host.address().to_string();
+    let pki = testbed.layout().pki();
+    let mut issue = testbed.vmferry(["pki", "issue", "coordinator", "unit", "--address", &address, "--directory"])?;
+    process::run(issue.arg(&pki))?;
+    let place = "/etc/vmferry/coordinator";
+    for file in ["ca.pem", "cert.pem", "key.pem"] {
+        host.write(format!("{place}/pki/{file}"), fs::read(pki.join("coordinator-unit").join(file))?)?;
+    }
+    let given = "/run/credentials/vmferry-coordinator.service";
+    let operators = fs::read_to_string(testbed.layout().inventory())?;
+    let own = operators.replace(&pki.join("coordinator-operator").display().to_string(), given);
+    ensure!(own.contains(&format!("{given}/key.pem")), "{own}");
+    host.write(format!("{place}/inventory.toml"), own)?;
+    let programs = testbed.program_directory().context("there are agents")?;
+    host.write("/usr/bin/vmferry", fs::read(programs.join("vmferry"))?)?;
+    host.write("/etc/systemd/system/vmferry-coordinator.service", UNIT)?;
+    host.sh(&format!(
+        "chmod 755 /usr/bin/vmferry; chmod 600 {place}/pki/key.pem; chmod 755 /etc/vmferry {place}
+         systemctl daemon-reload; systemctl start vmferry-coordinator"
+    ))?;
+    let journal = || host.journal(Some("vmferry-coordinator.service"));
+    let ready = until("the unit to be ready", SOON, || Ok(journal()?.contains("is ready on").then_some(())));
+    ready.with_context(|| journal().unwrap_or_default())?;
+
+    let pid = host.run("systemctl", ["show", "--value", "--property", "MainPID", "vmferry-coordinator"])?;
+    let status = host.sh(&format!("cat /proc/{}/status", pid.trim()))?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    ensure!(!field("Uid:").split_whitespace().any(|uid| uid == "0"), "{status}");
+    ensure!(field("CapEff:").trim_matches('0').is_empty(), "{status}");
+
+    let through = |arguments: &[&str]| {
+        let mut command = testbed.vmferry(arguments)?;
+        Answer::of(command.env("VMFERRY_COORDINATOR", format!("{address}:7444")))
+    };
+    through(&["migrate", "web-1", "--to", DESTINATION])?.assert_outcome("completed", DESTINATION)?;
+    host.run("systemctl", ["stop", "vmferry-coordinator"])?;
+    ensure!(journal()?.contains("stopped"), "{}", journal()?);
+    Ok(())
 }

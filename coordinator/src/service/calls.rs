@@ -97,10 +97,10 @@ impl Calls {
         let ended = if self.fleet.is_settled(&migration, &silent) {
             wire::past_end(&migration)
         } else {
-            let drive = self.drives.resolve(migration.order.clone(), asker);
+            let drive = self.drives.resolve(migration.order.clone(), asker.clone());
             // Whoever asked for it: it ends though they go away.
             let (drives, order) = (Arc::clone(&self.drives), migration.order.clone());
-            let aborted = tokio::spawn(async move { drives.abort(&drive, &order).await });
+            let aborted = tokio::spawn(async move { drives.abort(&drive, &order, &asker).await });
             tokio::select! {
                 ended = aborted => ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))??,
                 () = self.end.cancelled() => return Err(stopping(&self.name, migration.order.id).into()),

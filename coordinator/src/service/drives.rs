@@ -117,9 +117,9 @@ impl Drives {
     }
 
     /// Has it end on its source, as soon as that can be. Returns when it has ended.
-    pub(super) async fn abort(&self, drive: &Arc<Drive>, order: &Order) -> Result<fleet::Ended, Failed> {
+    pub(super) async fn abort(&self, drive: &Drive, order: &Order, asker: &Identity) -> Result<fleet::Ended, Failed> {
         drive.is_cancelled.store(true, Ordering::Relaxed);
-        let source = self.fleet.agent(&order.source.host)?.on_behalf_of(&drive.asker);
+        let source = self.fleet.agent(&order.source.host)?.on_behalf_of(asker);
         let insisting = async {
             if let Err(error) = insist(&source, order.id).await {
                 info!(migration = %order.id, "cannot be aborted: {error}");
@@ -164,13 +164,13 @@ impl Drives {
     }
 
     async fn wished(&self, drive: &Drive, wish: &fleet::Wish) -> Result<fleet::Ended, Failed> {
-        if let Some(migration) = self.recorded(drive.id).await {
+        if let (Some(migration), silent) = self.recorded(drive.id).await {
             let order = &migration.order;
             if !fits(wish, order) {
                 return Err(another(drive.id));
             }
             drive.change(|seen| seen.order = Some(order.clone()));
-            return match self.fleet.is_settled(&migration, &[]) {
+            return match self.fleet.is_settled(&migration, &silent) {
                 true => Ok(wire::past_end(&migration)),
                 false => self.left_behind(drive, order).await,
             };
@@ -214,10 +214,18 @@ impl Drives {
         }
     }
 
-    /// What the hosts know of a migration with this id.
-    async fn recorded(&self, id: MigrationId) -> Option<Migration> {
+    /// What the hosts know of a migration with this id, and those that did not say.
+    async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
         let answers = self.fleet.gather(move |agent: RemoteAgent| async move { agent.whole_record(id).await }).await;
-        history::merge(answers.into_iter().filter_map(|answer| answer.result.ok())).pop()
+        let (mut halves, mut silent) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer.result {
+                Ok(half) => halves.push(half),
+                Err(error) if error.reason == Reason::MigrationNotFound => {}
+                Err(error) => silent.push(error),
+            }
+        }
+        (history::merge(halves).pop(), silent)
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Drive>>> {
