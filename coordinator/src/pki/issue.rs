@@ -144,9 +144,10 @@ fn text(identity: &Identity, directory: &Path, names: &[String], not_after: Time
                ssh root@{name} install -d -m 700 /etc/vmferry/pki\n  \
                scp -p {directory}/*.pem root@{name}:/etc/vmferry/pki/"
         ),
-        Role::Coordinator if !names.is_empty() => format!(
+        Role::Coordinator if !names.is_empty() => {
             "copy this directory to where `vmferry serve` runs, and name its files under [tls] in the inventory there"
-        ),
+                .into()
+        }
         Role::Coordinator | Role::Viewer => {
             format!("copy this directory to where {name} runs vmferry, and name its files under [tls] in the inventory")
         }
