@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use vmferry_proto::{
-    fleet::{self, fleet_host::State, migrate_response::Event},
+    fleet::{self, fleet_host::State, fleet_service_client::FleetServiceClient, migrate_response::Event},
     v1::{
         self, host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient,
         migration_service_client::MigrationServiceClient,
@@ -480,4 +480,25 @@ async fn a_certificate_that_cannot_serve_is_told_at_once() {
     let taken = format!("serve --inventory {} --listen {}", cluster.inventory("coordinator-fleet"), service.address);
     let output = cluster.vmferry(&taken).await.code(2).get_output().clone();
     assert!(said(&output).contains("cannot listen on"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_up_and_open_connections_go_on() {
+    let cluster = Cluster::new().await;
+    let service = cluster.serve().await;
+    let mut open = cluster.client(&service, OPS);
+    open.list_inventory(fleet::ListInventoryRequest {}).await.expect("answered");
+    cluster.renew("fleet.example.org");
+    let renewed = async {
+        loop {
+            let channel = cluster.dial_as("fleet.example.org", &service, OPS);
+            let mut client = FleetServiceClient::new(channel);
+            if client.list_inventory(fleet::ListInventoryRequest {}).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("it looks every two seconds");
+    open.list_inventory(fleet::ListInventoryRequest {}).await.expect("still answered");
 }

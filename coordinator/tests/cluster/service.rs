@@ -51,11 +51,26 @@ impl Cluster {
         Service { address, child, log }
     }
 
+    /// From now on those that serve have a certificate for this name.
+    pub(crate) fn renew(&self, name: &str) {
+        self.pki(&format!("issue coordinator fleet-2 --address {name}"));
+        for file in ["cert.pem", "key.pem"] {
+            let [new, old] =
+                ["coordinator-fleet-2", "coordinator-fleet"].map(|of| self.directory().join("pki").join(of));
+            std::fs::rename(new.join(file), old.join(file)).expect("replaced");
+        }
+    }
+
     /// A connection to it with the certificate of `holder`.
     pub(crate) fn dial(&self, service: &Service, holder: &str) -> Channel {
+        self.dial_as("fleet", service, holder)
+    }
+
+    /// The same by another name.
+    pub(crate) fn dial_as(&self, name: &str, service: &Service, holder: &str) -> Channel {
         let files = CertificateFiles::in_directory(&self.directory().join("pki").join(holder));
         let credentials = load(&files).expect("issued");
-        let callee = Callee::Coordinator("fleet".into());
+        let callee = Callee::Coordinator(name.into());
         channel(credentials.fixed(), callee, &service.address, Duration::from_secs(5))
     }
 
