@@ -92,7 +92,7 @@ async fn every_command_says_the_same_through_a_coordinator() {
         let run = async |arguments: String| {
             let output = cluster.start(&arguments).wait_with_output().await.expect("ran");
             // Facts of hosts are told with the moment when they were asked.
-            let told = said(&output).replace(&format!("{}", service.address), "");
+            let told = said(&output).replace(&service.address, "");
             (
                 output.status.code(),
                 told.lines().filter(|line| !line.contains("answered")).collect::<Vec<_>>().join("\n"),

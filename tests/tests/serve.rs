@@ -11,14 +11,15 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vmferry_tests::{
     Options, Testbed,
+    coordinator::Coordinator,
     guest::{BootSectorGuest, Guest, LinuxGuest},
     process,
     wait::until,
 };
 
 use crate::rig::{
-    Answer, Before, DESTINATION, Move, SOON, SOURCE, active_migrations, assert_unharmed_on, busy_guest, memory_flows,
-    speed_up, vmferry,
+    Answer, Before, DESTINATION, Move, SOON, SOURCE, active_migrations, assert_only_on, assert_unharmed_on, busy_guest,
+    memory_flows, speed_up, vmferry,
 };
 
 const UNIT: &str = include_str!("../../packaging/systemd/vmferry-coordinator.service");
@@ -51,6 +52,14 @@ fn assert_only_migration(testbed: &Testbed, outcome: &str) -> Result<()> {
     Ok(())
 }
 
+/// Stops what serves, so that its connections are gone, too.
+fn stop(service: Coordinator) -> Result<()> {
+    service.signal(Signal::SIGTERM)?;
+    let exit = service.end(SOON)?;
+    ensure!(exit == Some(0), "it ended with {exit:?}");
+    Ok(())
+}
+
 fn wait_for_end(testbed: &Testbed) -> Result<()> {
     until("the migration's end", Duration::from_secs(60), || Ok(active_migrations(testbed)?.is_empty().then_some(())))
 }
@@ -65,8 +74,7 @@ fn a_program_lists_plans_and_moves_by_the_client_crate() -> Result<()> {
     for words in ["node-28 in zone", "node-31 in zone", "PHASE_CHECK", "PHASE_POST", "web-1 runs on node-31"] {
         ensure!(said.contains(words), "no `{words}` in: {said}");
     }
-    crate::rig::assert_only_on(&testbed, &guest, DESTINATION)?;
-    before.assert_nothing_leaked(&testbed, &["web-1"])?;
+    assert_only_on(&testbed, &guest, DESTINATION)?;
 
     // The CLI through it, as without.
     let address = service.address().to_owned();
@@ -84,11 +92,9 @@ fn a_program_lists_plans_and_moves_by_the_client_crate() -> Result<()> {
     let both = "vmferry://testbed/coordinator/operator via vmferry://testbed/coordinator/fleet";
     ensure!(by.document.to_string().contains(both), "{by:#?}");
 
-    // Whoever has an agent's certificate, or none, gets nowhere; and it stops when it is told to.
-    service.signal(Signal::SIGTERM)?;
-    ensure!(service.end(SOON)? == Some(0));
-    let gone = through(&["instances"])?;
-    gone.assert_ended(7, &["COORDINATOR_UNREACHABLE"])
+    stop(service)?;
+    through(&["instances"])?.assert_ended(7, &["COORDINATOR_UNREACHABLE"])?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
 #[test]
@@ -111,6 +117,7 @@ fn a_move_by_the_service_goes_on_when_its_caller_is_killed() -> Result<()> {
     let said = process::run(again.args(["--id", ID]))?;
     ensure!(said.contains(ID) && said.contains("completed"), "{said}");
     assert_only_migration(&testbed, "completed")?;
+    stop(service)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
@@ -134,6 +141,7 @@ fn what_a_killed_service_left_behind_another_ends_by_the_same_request() -> Resul
     ensure!(String::from_utf8_lossy(&output.stdout).contains("web-1 runs on node-31"), "{output:#?}");
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
     assert_only_migration(&testbed, "completed")?;
+    stop(second)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
@@ -177,6 +185,7 @@ fn two_coordinators_and_a_third_by_itself_asked_at_once_move_an_instance_once() 
     ensure!(moved == 1, "{moved} say that they moved it");
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
     assert_only_migration(&testbed, "completed")?;
+    services.into_iter().try_for_each(stop)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
@@ -192,6 +201,7 @@ fn an_interrupt_of_the_cli_takes_a_relayed_move_back() -> Result<()> {
     answer.assert_ended(4, &["MIGRATION_ABORTED"])?;
     answer.assert_outcome("aborted_rolled_back", SOURCE)?;
     assert_unharmed_on(&testbed, &guest, SOURCE)?;
+    stop(service)?;
     before.assert_nothing_leaked(&testbed, &[])
 }
 
@@ -205,11 +215,12 @@ fn a_relayed_move_outlives_a_restart_of_the_coordinator_between() -> Result<()> 
     service.signal(Signal::SIGKILL)?;
     service.end(SOON)?;
     sleep(Duration::from_secs(2));
-    let _again = testbed.serve(7444)?;
+    let again = testbed.serve(7444)?;
     speed_up(&testbed, &guest)?;
     let answer = moving.end(Duration::from_secs(60))?;
     answer.assert_outcome("completed", DESTINATION)?;
     assert_unharmed_on(&testbed, &guest, DESTINATION)?;
+    stop(again)?;
     before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
@@ -248,10 +259,12 @@ fn the_unit_serves_without_any_privilege() -> Result<()> {
     ensure!(own.contains(&format!("{given}/key.pem")), "{own}");
     host.write(format!("{place}/inventory.toml"), own)?;
     let programs = testbed.program_directory().context("there are agents")?;
-    host.write("/usr/bin/vmferry", fs::read(programs.join("vmferry"))?)?;
-    host.write("/etc/systemd/system/vmferry-coordinator.service", UNIT)?;
+    // Hosts share the /usr that they were made with.
+    let program = "/var/lib/vmferry-coordinator/vmferry";
+    host.write(program, fs::read(programs.join("vmferry"))?)?;
+    host.write("/etc/systemd/system/vmferry-coordinator.service", UNIT.replace("/usr/bin/vmferry", program))?;
     host.sh(&format!(
-        "chmod 755 /usr/bin/vmferry; chmod 600 {place}/pki/key.pem; chmod 755 /etc/vmferry {place}
+        "chmod 755 {program} /var/lib/vmferry-coordinator; chmod 600 {place}/pki/key.pem; chmod 755 /etc/vmferry {place}
          systemctl daemon-reload; systemctl start vmferry-coordinator"
     ))?;
     let journal = || host.journal(Some("vmferry-coordinator.service"));
