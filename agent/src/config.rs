@@ -1,5 +1,6 @@
 //! The agent's configuration: TOML, read and judged whole before anything is opened.
 
+mod capacity;
 mod direct;
 mod network;
 mod policy;
@@ -16,8 +17,9 @@ use serde::Deserialize;
 use vmferry_core::{convergence::Policy, id::HostName};
 use vmferry_transport::CertificateFiles;
 
-pub use self::{direct::Direct, storage::Storage};
+pub use self::{capacity::Capacity, direct::Direct, storage::Storage};
 use self::{
+    capacity::CapacityTable,
     direct::DirectTable,
     network::{NetworkTable, OvsTable},
     storage::{SecretTable, StorageTable},
@@ -33,7 +35,8 @@ const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvir
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
                     network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
-                    direct.certificates, policy.NAME";
+                    direct.certificates, policy.NAME, capacity.memory_reserve, capacity.memory_overcommit, \
+                    capacity.cpu_overcommit, capacity.instances, capacity.incoming, capacity.outgoing";
 
 /// A configuration that can be worked with.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// How QEMU here talks to other hosts'; `None`: it does not.
     pub direct: Option<Direct>,
+    /// What its guests get at most.
+    pub capacity: Capacity,
 }
 
 /// Everything that is wrong with a configuration, not the first thing.
@@ -110,6 +115,8 @@ struct File {
     ovs: OvsTable,
     policy: Option<toml::Value>,
     direct: Option<DirectTable>,
+    #[serde(default)]
+    capacity: CapacityTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,7 +204,9 @@ impl Config {
         let policies = policy::policies(&mut problems, file.policy);
         let direct = file.direct.and_then(|table| direct::direct(&mut problems, table, name.as_ref()));
 
-        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage) {
+        let capacity = capacity::capacity(&mut problems, file.capacity);
+
+        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage, capacity) {
             _ if !problems.is_empty() => Err(problems),
             (
                 Some(name),
@@ -209,6 +218,7 @@ impl Config {
                 Some(qemu_group),
                 Some(keep_records),
                 Some(storage),
+                Some(capacity),
             ) => Ok(Self {
                 name,
                 zone,
@@ -224,6 +234,7 @@ impl Config {
                 networks,
                 policies,
                 direct,
+                capacity,
             }),
             _ => Err(problems),
         }

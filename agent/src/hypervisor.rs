@@ -6,6 +6,7 @@
 mod files;
 mod filter;
 mod host;
+mod housing;
 mod measure;
 mod network;
 mod power;
@@ -26,6 +27,7 @@ use vmferry_core::{
 pub use self::{
     filter::Filtering,
     host::LibvirtHost,
+    housing::Housing,
     measure::Measuring,
     network::Networking,
     power::Power,
@@ -57,10 +59,10 @@ impl From<Refusal> for Fault {
 }
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
-/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, what forecasts go by [`Measuring`]'s.
+/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, what forecasts go by [`Measuring`]'s, what room is left [`Housing`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring {
+pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring + Housing {
     /// The host's name.
     fn name(&self) -> &HostName;
 
@@ -68,8 +70,8 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring {
     /// `migration`, `policy` and the probes are left for the caller to fill in.
     fn leaving(&self, order: &Order) -> impl Future<Output = Result<(SourceFacts, Leaving), Fault>> + Send;
 
-    /// What the destination must know to judge whether it can take the instance. Claims are not deducted, and
-    /// `migration` is left for the caller to fill in.
+    /// What the destination must know to judge whether it can take the instance. `space`, `cordon` and `migration` are left for the
+    /// caller to fill in.
     fn arriving(&self, leaving: &Leaving) -> impl Future<Output = Result<DestinationFacts, Fault>> + Send;
 
     /// Source: the guest as it is to move, as it is now; `None` if there is none.

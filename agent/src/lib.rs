@@ -7,7 +7,9 @@
 //! ```
 
 pub mod config;
+mod durable;
 pub mod firewall;
+pub mod gate;
 pub mod hypervisor;
 pub mod journal;
 pub mod libvirt;
@@ -20,3 +22,4 @@ pub mod serve;
 pub mod storage;
 pub mod told;
 pub mod tunnel;
+pub mod turns;

@@ -22,6 +22,7 @@ use vmferry_agent::{
     serve::Port,
     storage::{iscsi, rbd, receivers::Receivers},
     tunnel::{self, Grants, Listeners},
+    turns::Concurrency,
 };
 use vmferry_core::{
     id::HostName,
@@ -158,7 +159,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     );
     let keep_records = config.keep_records;
     let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
-    let migrations = Arc::new(Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE)?);
+    let concurrency = Concurrency { incoming: config.capacity.incoming, outgoing: config.capacity.outgoing };
+    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE, concurrency)?;
+    let migrations = Arc::new(migrations);
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
         async move {

@@ -42,6 +42,7 @@ use vmferry_core::{
 use self::chronicle::{Chronicle, Teller};
 pub use self::{handle::Migration, samples::Samples};
 use crate::{
+    gate::Gate,
     hypervisor::{Fault, Helm, Hypervisor},
     journal::{Entry, Journal, State},
     phase::{self, Steps, write},
@@ -70,6 +71,7 @@ enum Origin {
 
 struct Task<H> {
     host: Arc<H>,
+    gate: Arc<Gate>,
     journal: Journal,
     state: watch::Sender<State>,
     samples: Arc<watch::Sender<Samples>>,
@@ -123,7 +125,7 @@ impl<H: Hypervisor> Task<H> {
                 phase::pre::source(&*self.host, &order, resolved, &mut steps).await.map(|()| Vec::new())
             }
             Half::Destination { leaving, resolved } => {
-                phase::pre::destination(&*self.host, &order, leaving, resolved, &mut steps).await
+                phase::pre::destination(&*self.host, &self.gate, &order, leaving, resolved, &mut steps).await
             }
         };
         match ready {
@@ -312,6 +314,7 @@ impl<H: Hypervisor> Task<H> {
     }
 
     fn publish(&self) {
+        self.gate.follow(self.journal.state());
         self.state.send_replace(self.journal.state().clone());
     }
 

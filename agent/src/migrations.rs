@@ -1,4 +1,6 @@
-//! All migrations that this host has a half of: the lock on instances, the claims, the records.
+//! All migrations that this host has a half of: the lock on instances, the claims, the records; and those that wait.
+
+mod admission;
 
 use std::{
     collections::HashMap,
@@ -8,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::task::block_in_place;
 use tracing::warn;
@@ -24,11 +25,13 @@ use vmferry_core::{
 };
 
 use crate::{
+    gate::Gate,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Journal, State},
     migration::Migration,
     phase,
     probes::Probes,
+    turns::{Concurrency, Queue},
 };
 
 /// This host's halves of migrations, running and ended.
@@ -37,11 +40,15 @@ pub struct Migrations<H> {
     host: Arc<H>,
     directory: PathBuf,
     probes: Arc<Probes<H>>,
+    gate: Arc<Gate>,
     halves: Mutex<HashMap<MigrationId, Migration>>,
+    /// Locked only by who has the halves, or needs nothing of them.
+    turns: Queue,
 }
 
 impl<H: Hypervisor> Migrations<H> {
-    /// Takes up what the journals tell; forgets what ended before `oldest`. Probe files live no longer than `probe_life`.
+    /// Takes up what the journals tell; forgets what ended before `oldest`. Probe files live no longer than `probe_life`. What is taken up
+    /// counts among the `concurrency` that there may be, but is never too much.
     ///
     /// A journal that cannot be read is an error: its guest may be in flight, and its lock would be lost.
     pub fn start(
@@ -49,21 +56,29 @@ impl<H: Hypervisor> Migrations<H> {
         state_directory: &Path,
         oldest: Timestamp,
         probe_life: Duration,
+        concurrency: Concurrency,
     ) -> Result<Self, journal::Error> {
         let probes = Probes::start(Arc::clone(&host), state_directory, probe_life)
             .map_err(|source| journal::Error::Io { action: "read", path: state_directory.join("probes"), source })?;
+        let gate = Arc::new(Gate::load(state_directory));
         let directory = state_directory.join("journal");
         let mut halves = HashMap::new();
         for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
             let id = journal.state().order().id;
-            halves.insert(id, Migration::take_up(Arc::clone(&host), journal));
+            halves.insert(id, Migration::take_up(Arc::clone(&host), Arc::clone(&gate), journal));
         }
-        Ok(Self { host, directory, probes, halves: Mutex::new(halves) })
+        let turns = Queue::new(host.name(), concurrency);
+        Ok(Self { host, directory, probes, gate, halves: Mutex::new(halves), turns })
     }
 
     /// The host.
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    /// What lets guests in.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Asks this host's half of the checks.
@@ -73,7 +88,8 @@ impl<H: Hypervisor> Migrations<H> {
         let checked = match (side, leaving) {
             (Side::Source, _) => phase::check::source(&*self.host, &self.probes, order, other).await,
             (Side::Destination, Some(leaving)) => {
-                phase::check::destination(&*self.host, order, leaving, other, self.claimed(Some(order.id))).await
+                let (claims, cordon) = (self.gate.claims(Some(order.id)), self.gate.cordon());
+                phase::check::destination(&*self.host, order, leaving, other, &claims, cordon).await
             }
             (Side::Destination, None) => Err(Fault::new(
                 Reason::InvalidRequest,
@@ -89,7 +105,7 @@ impl<H: Hypervisor> Migrations<H> {
         self.probes.remove(order.id).await.map_err(|fault| self.call_error(fault))
     }
 
-    /// The migration with the order's id: opened here, journaled, and the only one of its instance.
+    /// The migration with the order's id: opened here, journaled, the only one of its instance, and one of as many as there may be.
     pub fn open(&self, order: &Order, side: Side, requested_by: String) -> Result<Migration, CallError> {
         self.judge_address(order, side)?;
         let mut halves = self.lock();
@@ -108,12 +124,14 @@ impl<H: Hypervisor> Migrations<H> {
             );
             return Err(self.call_error(Fault::new(Reason::InstanceMigrating, message)));
         }
+        self.may_begin(&halves, order, side)?;
         let foretold = side == Side::Source && !order.kind.is_cold();
         let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
-        let migration = Migration::start(Arc::clone(&self.host), journal, usual);
+        let migration = Migration::start(Arc::clone(&self.host), Arc::clone(&self.gate), journal, usual);
         halves.insert(order.id, migration.clone());
+        self.turns.withdraw(order.id);
         Ok(migration)
     }
 
@@ -193,18 +211,6 @@ impl<H: Hypervisor> Migrations<H> {
     /// The migration of this instance that has not ended.
     pub fn active_of(&self, instance: InstanceId) -> Option<MigrationId> {
         active_of(&self.lock(), instance)
-    }
-
-    /// Memory that incoming migrations have claimed, but for `except`.
-    pub fn claimed(&self, except: Option<MigrationId>) -> ByteSize {
-        let claims = self
-            .lock()
-            .iter()
-            .filter(|(id, _)| Some(**id) != except)
-            .flat_map(|(_, half)| half.state().pending)
-            .map(|undo| if let Undo::ReleaseMemory { memory } = undo { memory.as_u64() } else { 0 })
-            .sum();
-        ByteSize::b(claims)
     }
 
     /// An error of this host's.

@@ -17,7 +17,7 @@ use vmferry_core::{
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
-    journal::{Entry, Journal},
+    journal::{Entry, Journal, State},
 };
 
 /// How long libvirt may take to destroy an incoming guest whose tunnel was cut, and how often to look.
@@ -44,7 +44,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Journals how to take a step back that is about to be taken, or what is to be undone in any case.
-    fn promise(&mut self, undo: Undo) -> Result<(), Fault> {
+    pub(crate) fn promise(&mut self, undo: Undo) -> Result<(), Fault> {
         write(self.journal, Entry::Step(undo))
     }
 
@@ -108,6 +108,11 @@ impl<'a> Steps<'a> {
         kept.iter().try_for_each(|undo| self.keep(undo))
     }
 
+    /// What the journal says by now.
+    pub(crate) fn state(&self) -> &State {
+        self.journal.state()
+    }
+
     /// Whether its name could not be given back to the guest yet.
     fn is_nameless(&self) -> bool {
         self.journal.state().pending.iter().any(|undo| matches!(undo, Undo::RestoreName { .. }))
@@ -140,7 +145,7 @@ async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result
         Undo::RemoveSockets => host.remove_sockets(order.id).await,
         Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id),
         // The claim is the entry in the journal: striking it releases it.
-        Undo::ReleaseMemory { .. } => Ok(()),
+        Undo::ReleaseClaim(_) => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
         Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
         Undo::DisconnectVolume { connection } => {

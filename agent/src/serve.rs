@@ -69,7 +69,7 @@ impl Port {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let well_formed = "our own descriptors are well-formed";
-        let service = migration::Service::new(Arc::clone(&self.migrations));
+        let service = migration::Service::new(Arc::clone(&self.migrations), stop.clone());
         let migrations = MigrationServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
         let service = group::Service::new(Arc::clone(&self.migrations));

@@ -2,8 +2,7 @@
 //! in, libvirt knows.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -13,7 +12,7 @@ use tokio::task::block_in_place;
 use tracing::warn;
 use vmferry_core::{policy::Told, reason::Reason};
 
-use crate::hypervisor::Fault;
+use crate::{durable, hypervisor::Fault};
 
 /// The version of the file that this agent writes, and the only one it reads.
 const FORMAT: u32 = 1;
@@ -74,7 +73,7 @@ impl Remembered {
                 format!("no host remembers more than {MOST} bytes of other hosts' groups; put fewer guests in groups");
             return Err(Fault::new(Reason::InvalidRequest, message));
         }
-        block_in_place(|| write(&self.path, &text)).map_err(failed)?;
+        block_in_place(|| durable::replace(&self.path, &text)).map_err(failed)?;
         *told = changed;
         Ok(true)
     }
@@ -98,16 +97,6 @@ fn read(path: &Path) -> io::Result<Told> {
 
 fn contents(told: &Told) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&Contents { format: FORMAT, hosts: told.clone() })?)
-}
-
-/// On disk when this returns, all of it or nothing.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod check;
 mod cold;
+mod cordon;
+mod drain;
 mod groups;
 mod guest_limits;
 mod instance;
 mod limits;
+mod queue;
 mod report;
 mod serve;
 mod steering;
+mod target;
 mod volumes;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -15,14 +20,19 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use vmferry_core::id::HostName;
 
+pub(crate) use check::Check;
 pub(crate) use cold::Cold;
+pub(crate) use cordon::{Cordon, Uncordon};
+pub(crate) use drain::{Drain, Undrain};
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
 pub(crate) use limits::{DataPath, Limits};
+pub(crate) use queue::Queue;
 pub(crate) use report::Report;
 pub(crate) use serve::Serve;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
+pub(crate) use target::Target;
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
 
 use crate::{pki, render::Output};
@@ -33,6 +43,9 @@ Examples:
   vmferry instances                            the instances, and where they run
   vmferry migrate web --to node-31 --dry-run   what would be done, and every check
   vmferry migrate web --to node-31             moves web while it runs
+  vmferry migrate web                          the same, to the host that suits it best
+  vmferry check web                            which hosts could take it, and why others could not
+  vmferry drain node-28 --dry-run              how node-28 would be emptied, and what is in the way
   vmferry migrations                           what was moved, and what still goes on
   vmferry watch web                            how the migration of web goes on
   vmferry report web --html --file web.html    how it went: figures and a picture
@@ -41,6 +54,7 @@ Examples:
   vmferry volumes                              the volumes, and whose disks they are
   vmferry instance policy show web             what its interfaces may send and receive
   vmferry groups                               who is in which security group
+  vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
   vmferry doctor                               what failures have left on the hosts
   vmferry serve                                a coordinator for programs and other people
 
@@ -120,6 +134,12 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Says what `migrate` would do and how it would go; changes nothing
     Plan(Migrate),
+    /// Says which hosts could take an instance, and why others could not; changes nothing
+    Check(Check),
+    /// Moves all guests that run away from a host, which takes none until `undrain`
+    Drain(Drain),
+    /// Lets guests come to a host again; with --return those that have left it come home
+    Undrain(Undrain),
     /// Lists migrations, shows one, or ends what was left behind
     Migrations(Migrations),
     /// Shows a migration as it goes on, from wherever it was begun
@@ -142,6 +162,10 @@ pub(crate) enum Command {
     Volumes(Volumes),
     /// Lists who is in which security group, or tells all hosts of it
     Groups(Groups),
+    /// Has hosts take no guests from now on; those that they have stay
+    Cordon(Cordon),
+    /// Has hosts take guests again
+    Uncordon(Uncordon),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
     /// Serves programs and other people's `vmferry`, as a coordinator that stays
@@ -155,11 +179,16 @@ pub(crate) enum Command {
 const MIGRATE_EXAMPLES: &str = "\
 Examples:
   vmferry migrate web --to node-31
+  vmferry migrate web                              to the host that suits it best; to the next best if that one refuses
+  vmferry migrate web --zone nova2 --exclude node-33
   vmferry migrate web --to node-31 --dry-run       asks both hosts, changes nothing
+  vmferry plan web --save web.plan                 the same for the host that suits it best, and writes it down
+  vmferry migrate --plan web.plan                  does what is in it, or says what is not as it was planned
   vmferry migrate ed831ace --to node-31            by the beginning of its UUID
   vmferry migrate web --to node-31 --policy auto   measures first, then takes the gentlest policy by which it arrives
   vmferry migrate web --to node-31 --policy must-finish    stops it if there is no other way
   vmferry migrate web --to node-31 --streams 4     keeps several CPUs of each host busy
+  vmferry migrate web --to node-31 --priority high     comes before others that wait for their turn
   vmferry migrate web --to node-31 --cold          shuts it down, moves it, starts it
   vmferry migrate web --to node-31 -o json | jq .downtime_ms
 
@@ -171,28 +200,45 @@ migration then goes on, and `vmferry migrations resolve` waits for its end.";
 #[command(after_help = MIGRATE_EXAMPLES)]
 pub(crate) struct Migrate {
     /// Name, UUID, or the beginning of one of them
-    #[arg(value_name = "INSTANCE")]
-    pub(crate) instance: String,
-    /// The host it shall run on
-    #[arg(long, value_name = "HOST")]
-    pub(crate) to: HostName,
+    #[arg(value_name = "INSTANCE", required_unless_present = "plan")]
+    pub(crate) instance: Option<String>,
     /// The host it runs on, if several have one of that name
     #[arg(long, value_name = "HOST")]
     pub(crate) from: Option<HostName>,
+    /// Insists on a plan that was saved: does what is in it, or is refused with what is not as it was planned
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["instance", "from", "to", "zone", "exclude", "retries", "cold", "policy", "max_downtime", "deadline",
+            "postcopy", "bandwidth", "streams", "path"]
+    )]
+    pub(crate) plan: Option<PathBuf>,
+    /// Of a plan: writes it to a file, for `migrate --plan`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
     /// Prints the plan and every check with its outcome, and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// How many further hosts are tried if one refuses; without: all that come into question
+    #[arg(long, value_name = "N")]
+    pub(crate) retries: Option<u32>,
+    /// Where to.
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// What it may cost if it is not.
     #[command(flatten)]
     pub(crate) limits: Limits,
     /// Whether it is off meanwhile.
     #[command(flatten)]
     pub(crate) cold: Cold,
+    /// What is done if its hosts have no place for it yet.
+    #[command(flatten)]
+    pub(crate) queue: Queue,
 }
 
 const MIGRATIONS_EXAMPLES: &str = "\
 Examples:
-  vmferry migrations                    the newest 20
+  vmferry migrations                    those that wait for their turn, and the newest 20
   vmferry migrations --active           those that have not ended
   vmferry migrations show 0190f5fe      one, with its forecast and what was done to it
   vmferry migrations show web -o json   the last one of web, with all its samples
@@ -332,7 +378,7 @@ mod tests {
     #[test]
     fn the_essence_of_an_error_is_one_line() {
         let of = |line: &str| essence(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"));
-        assert_eq!(of("vmferry migrate web"), "the following required arguments were not provided: --to <HOST>");
+        assert_eq!(of("vmferry migrate"), "the following required arguments were not provided: <INSTANCE>");
         assert_eq!(of("vmferry"), "a command is missing; see vmferry --help");
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod look;
 mod onlooker;
 mod patience;
+mod queue;
 mod relayed;
 
 use std::{
@@ -27,6 +28,7 @@ use vmferry_core::{
     identity::Identity,
     migration::{Endpoint, Order, Progress, Record, Side, Statistics, Steering},
     reason::Reason,
+    turns::Admission,
 };
 use vmferry_proto::{
     convert::duration,
@@ -258,6 +260,14 @@ impl Agent for RemoteAgent {
     async fn end_check(&self, order: &Order) -> Result<(), CallError> {
         let request = v1::EndCheckRequest { order: Some(order.clone().into()) };
         self.within(LOOK, self.phases().end_check(request)).await.map(drop)
+    }
+
+    async fn admit(&self, order: &Order, side: Side, hold: Duration) -> Result<Admission, CallError> {
+        self.ask_for_turn(order, side, hold).await
+    }
+
+    async fn withdraw(&self, order: &Order) -> Result<(), CallError> {
+        self.give_up_turn(order).await
     }
 
     async fn pre(&self, order: &Order, half: &Half) -> Result<Vec<Relocation>, CallError> {

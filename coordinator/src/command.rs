@@ -1,7 +1,12 @@
 //! The commands, a file each, and what they share.
 
 pub(crate) mod abort;
+pub(crate) mod check;
+mod choose;
+mod convoy;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod drive;
 pub(crate) mod groups;
 pub(crate) mod hypervisors;
@@ -10,12 +15,16 @@ pub(crate) mod instances;
 pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
+mod planned;
 pub(crate) mod policies;
+mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
+mod search;
 pub(crate) mod serve;
 pub(crate) mod steer;
 pub(crate) mod strategy;
+mod trip;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;

@@ -101,9 +101,16 @@ impl Exit {
             | R::StreamsUnsupported
             | R::DirectPathMissing
             | R::MigrationTlsMissing
+            | R::PlanDiffers
             | R::SameHost
             | R::DomainExists
             | R::MemoryShort
+            | R::HostCordoned
+            | R::CpusShort
+            | R::HostFull
+            | R::HugepagesShort
+            | R::CpuPinUnavailable
+            | R::TooManyMigrations
             | R::TooManyVcpus
             | R::CpuIncompatible
             | R::VirtTypeMissing
@@ -112,6 +119,11 @@ impl Exit {
             | R::PostcopyUnavailable
             | R::GuestLimits
             | R::LimitsLabelInvalid
+            | R::AffinityLabelInvalid
+            | R::AffinityViolated
+            | R::HostExcluded
+            | R::ZoneDiffers
+            | R::RoomUnknown
             | R::NetworkMissing
             | R::MtuTooSmall
             | R::MacInUse

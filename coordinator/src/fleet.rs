@@ -4,7 +4,9 @@ mod look;
 
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
-use vmferry_core::{agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason};
+use vmferry_core::{
+    agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason, schedule::Weights,
+};
 use vmferry_transport::Credentials;
 
 use crate::{
@@ -32,6 +34,13 @@ pub(crate) struct Answer<T> {
     pub(crate) endpoint: Endpoint,
     /// What came back.
     pub(crate) result: Result<T, CallError>,
+}
+
+impl<T> Answer<T> {
+    /// With what is made of what came back.
+    pub(crate) fn map<U>(self, made: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { endpoint: self.endpoint, result: self.result.map(made) }
+    }
 }
 
 impl Fleet {
@@ -115,6 +124,16 @@ impl Fleet {
         self.policies(Some(host)).await?.policy(name).cloned()
     }
 
+    /// All hosts, in the inventory's order.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.inventory.hosts
+    }
+
+    /// What counts for how much when a host is chosen.
+    pub(crate) fn weights(&self) -> &Weights {
+        &WEIGHTS
+    }
+
     /// Whether the inventory has a host of that name.
     pub(crate) fn has(&self, name: &HostName) -> bool {
         self.agents.iter().any(|agent| agent.endpoint().host == *name)
@@ -171,3 +190,5 @@ pub(crate) fn heard<T>(answers: Vec<Answer<T>>) -> Result<(Vec<T>, Vec<CallError
         _ => Ok((given, silent)),
     }
 }
+
+static WEIGHTS: std::sync::LazyLock<Weights> = std::sync::LazyLock::new(Weights::default);

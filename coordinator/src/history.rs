@@ -13,7 +13,7 @@ use vmferry_core::{
 use crate::exit::{Exit, Failed};
 
 /// A prefix of an id shorter than this is more likely a slip.
-const SHORTEST_PREFIX: usize = 4;
+pub(crate) const SHORTEST_PREFIX: usize = 4;
 
 /// One migration. At least one half is known.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,6 +5,7 @@ mod catalogue;
 mod chain;
 mod cli;
 mod client;
+mod clock;
 mod command;
 mod exit;
 mod find;
@@ -26,8 +27,8 @@ use cli::{
     Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy, VolumesCommand,
 };
 use command::{
-    Session, abort, doctor, groups, hypervisors, instance, instances, limits, migrate, migrations, policies, report,
-    resolve, serve, steer, vif, volumes, watch, zones,
+    Session, abort, check, cordon, doctor, drain, groups, hypervisors, instance, instances, limits, migrate,
+    migrations, policies, report, resolve, serve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::Places;
@@ -111,6 +112,9 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
         },
         Command::Migrate(args) => Box::pin(migrate::run(session, &args)).await,
         Command::Plan(args) => Box::pin(migrate::plan(session, &args)).await,
+        Command::Drain(args) => Box::pin(drain::drain(session, &args)).await,
+        Command::Undrain(args) => Box::pin(drain::undrain(session, &args)).await,
+        Command::Check(args) => Box::pin(check::run(session, &args)).await,
         Command::Migrations(args) => match &args.command {
             None => migrations::run(session, &args).await,
             Some(MigrationsCommand::Show { id }) => migrations::show_one(session, id).await,
@@ -133,6 +137,8 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
             None => groups::run(session).await,
             Some(GroupsCommand::Sync(args)) => groups::sync(session, args).await,
         },
+        Command::Cordon(args) => cordon::close(session, &args).await,
+        Command::Uncordon(args) => cordon::open(session, &args).await,
         Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Pki(_) | Command::Version | Command::Serve(_) => Ok(Exit::Done),
     }

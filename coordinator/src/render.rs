@@ -1,6 +1,9 @@
 //! All text for people, and the JSON for programs. Values in, text out; [`Terminal`] alone writes.
 
+pub(crate) mod board;
 pub(crate) mod checks;
+pub(crate) mod convoy;
+pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod forecast;
 pub(crate) mod groups;
@@ -13,9 +16,11 @@ pub(crate) mod migrations;
 pub(crate) mod policies;
 pub(crate) mod policy;
 pub(crate) mod progress;
+pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod steering;
 pub(crate) mod story;
+pub(crate) mod survey;
 pub(crate) mod table;
 pub(crate) mod units;
 pub(crate) mod volumes;

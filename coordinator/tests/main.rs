@@ -2,10 +2,13 @@
 
 mod cluster;
 mod convergence;
+mod cordon;
+mod fleet;
 mod groups;
 mod limits;
 mod migrate;
 mod pki;
+mod queue;
 mod report;
 mod serve;
 mod tables;

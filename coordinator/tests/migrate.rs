@@ -86,7 +86,7 @@ async fn what_cannot_be_meant_is_usage() {
         ("migrate web --to node-99", "node-28, node-31"),
         ("migrate web --to node-31 --from node-31", "on node-28"),
         ("migrations show ffff0000", "no host of the inventory knows"),
-        ("migrate web", "--to <HOST>"),
+        ("migrate", "<INSTANCE>"),
         ("migrate web --to node-31 --fast", "--fast"),
         ("instances --inventory /nonexistent.toml", "/nonexistent.toml"),
     ] {

@@ -54,6 +54,9 @@ fn the_help_teaches() {
       instance        Shows one instance, or says what its interfaces may do and its moves may cost
       migrate         Moves an instance to another host: while it runs, or with --cold while it is off
       plan            Says what `migrate` would do and how it would go; changes nothing
+      check           Says which hosts could take an instance, and why others could not; changes nothing
+      drain           Moves all guests that run away from a host, which takes none until `undrain`
+      undrain         Lets guests come to a host again; with --return those that have left it come home
       migrations      Lists migrations, shows one, or ends what was left behind
       watch           Shows a migration as it goes on, from wherever it was begun
       report          Draws how a migration went, as a picture or a page
@@ -65,6 +68,8 @@ fn the_help_teaches() {
       policies        Lists the policies by which live migrations come to their end
       volumes         Lists the volumes of all instances, or says what a disk is as a volume
       groups          Lists who is in which security group, or tells all hosts of it
+      cordon          Has hosts take no guests from now on; those that they have stay
+      uncordon        Has hosts take guests again
       doctor          Looks for what migrations have left on the hosts
       serve           Serves programs and other people's `vmferry`, as a coordinator that stays
       pki             Makes the certificates that hosts and users prove themselves with
@@ -89,6 +94,9 @@ fn the_help_teaches() {
       vmferry instances                            the instances, and where they run
       vmferry migrate web --to node-31 --dry-run   what would be done, and every check
       vmferry migrate web --to node-31             moves web while it runs
+      vmferry migrate web                          the same, to the host that suits it best
+      vmferry check web                            which hosts could take it, and why others could not
+      vmferry drain node-28 --dry-run              how node-28 would be emptied, and what is in the way
       vmferry migrations                           what was moved, and what still goes on
       vmferry watch web                            how the migration of web goes on
       vmferry report web --html --file web.html    how it went: figures and a picture
@@ -97,6 +105,7 @@ fn the_help_teaches() {
       vmferry volumes                              the volumes, and whose disks they are
       vmferry instance policy show web             what its interfaces may send and receive
       vmferry groups                               who is in which security group
+      vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
       vmferry doctor                               what failures have left on the hosts
       vmferry serve                                a coordinator for programs and other people
 

@@ -11,11 +11,12 @@ use crate::{
     migration::{Cause, Order, Progress, Record, Side, Statistics},
     policy::Told,
     reason::Reason,
+    turns::Admission,
 };
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.
 ///
-/// Every call but `check`, `end_check`, `locate` and `record` is a phase: idempotent by the order's id. A repeat returns what the
+/// Every call but `check`, `end_check`, `admit`, `withdraw`, `locate` and `record` is a phase: idempotent by the order's id. A repeat returns what the
 /// first returned, or joins it.
 pub trait Agent: Sync {
     /// The host's name.
@@ -34,6 +35,20 @@ pub trait Agent: Sync {
 
     /// Source only: the probe files have been seen, or will not be. Removes them.
     fn end_check(&self, order: &Order) -> impl Future<Output = Result<(), CallError>> + Send;
+
+    /// Asks whether it is the migration's turn on this host, and lets it wait there if it is not. Changes nothing but who waits: whoever
+    /// does not ask again soon ([`crate::turns::WAITS`], [`crate::turns::KEPT`]) is forgotten.
+    ///
+    /// An answer that it has to wait may be held back for as long as `hold`, unless it changes.
+    fn admit(
+        &self,
+        order: &Order,
+        side: Side,
+        hold: Duration,
+    ) -> impl Future<Output = Result<Admission, CallError>> + Send;
+
+    /// The migration does not wait any more and does not want its turn, if it has not been opened here.
+    fn withdraw(&self, order: &Order) -> impl Future<Output = Result<(), CallError>> + Send;
 
     /// Gets this host ready. The source takes the instance's migration lock. The destination returns which disks the guest
     /// finds elsewhere there.
@@ -185,14 +200,7 @@ pub struct CallError {
 impl CallError {
     /// Whether it says nothing about the host's state, because no answer came.
     pub fn is_silence(&self) -> bool {
-        matches!(
-            self.reason,
-            Reason::AgentUnreachable
-                | Reason::AgentUntrusted
-                | Reason::CoordinatorUnreachable
-                | Reason::CoordinatorUntrusted
-                | Reason::CoordinatorStopping
-        )
+        self.reason.is_silence()
     }
 }
 

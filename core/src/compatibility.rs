@@ -2,33 +2,35 @@
 //!
 //! The agents gather the facts; the answers are made here, all of them, so that a refusal never hides another.
 
+mod affinity;
 mod facts;
 mod filter;
 mod limits;
 mod network;
 mod postcopy;
 mod power;
+mod room;
 mod way;
 
 pub use self::{
+    affinity::apart,
     facts::{DestinationFacts, SourceFacts},
     filter::differs as filter_differs,
     limits::{may_be_told, within as within_limits},
     network::VifSight,
     postcopy::Postcopy,
     power::until_it_stops,
+    room::room,
     way::within_way,
 };
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::Leaving,
+    agent::{CallError, Leaving},
     disk::{Disks, Sight, space},
-    domain_xml::{Definition, Obstacle},
+    domain_xml::Obstacle,
     id::{HostName, MigrationId},
-    migration::Kind,
     reason::Reason,
 };
 
@@ -68,7 +70,20 @@ pub struct Refusal {
     pub remedy: String,
 }
 
+impl From<&CallError> for Refusal {
+    /// Of a host that could not be asked.
+    fn from(error: &CallError) -> Self {
+        let remedy = format!("see that the agent of {} runs and can be reached, or leave it out", error.host);
+        Self { reason: error.reason, message: error.message.clone(), remedy }
+    }
+}
+
 impl Check {
+    /// A rule that does not hold.
+    pub fn refused(host: &HostName, subject: &str, refusal: Refusal) -> Self {
+        Self { host: host.clone(), subject: subject.to_owned(), finding: Finding::Refused(refusal) }
+    }
+
     /// The refusal, if it is one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.finding {
@@ -221,13 +236,7 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
         },
     });
 
-    let needed = needed_memory(definition, facts.kind);
-    let detail = format!("{needed} of {} available", facts.memory_available);
-    checks.ask("memory", needed <= facts.memory_available, detail, || Refusal {
-        reason: Reason::MemoryShort,
-        message: format!("{name} needs {needed} of memory, {host} has {} available", facts.memory_available),
-        remedy: "move other guests away from it, or choose a host with more".into(),
-    });
+    room::arriving(&mut checks, definition, facts.kind, &facts.space, facts.cordon.as_ref());
 
     let (arch, virt, machine) = (&definition.architecture, &definition.virt_type, &definition.machine);
     let emulator = definition.emulator.as_ref().filter(|_| facts.lacks_emulator);
@@ -306,14 +315,6 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     checks.done()
 }
 
-/// What a guest takes of its destination's memory: nothing if it stays off.
-pub fn needed_memory(definition: &Definition, kind: Kind) -> ByteSize {
-    match kind {
-        Kind::Cold { shutdown: None } => ByteSize::default(),
-        Kind::Cold { shutdown: Some(_) } | Kind::Live => definition.memory,
-    }
-}
-
 fn already_moving(name: &str, id: MigrationId) -> Refusal {
     Refusal {
         reason: Reason::InstanceMigrating,
@@ -328,6 +329,18 @@ pub fn version_text(version: u64) -> String {
         return "none".to_owned();
     }
     format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+}
+
+/// The number of such a text; `none` is 0. None: it is no version.
+pub fn version_number(text: &str) -> Option<u64> {
+    if text == version_text(0) {
+        return Some(0);
+    }
+    let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+    let number = parts.next()??.checked_mul(1_000_000)?;
+    let [minor, release] = [parts.next()??, parts.next()??];
+    let small = [minor, release].iter().all(|part| *part < 1_000);
+    (small && parts.next().is_none()).then(|| number + minor * 1_000 + release)
 }
 
 struct Checks<'a> {

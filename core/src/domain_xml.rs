@@ -1,18 +1,22 @@
 //! All that knows libvirt's tags. Text in, values out; unknown elements are none of our business.
 
 mod capabilities;
+mod cpu;
 mod definition;
 mod disk;
 mod filter;
 pub mod metadata;
+mod placement;
 pub mod rewrite;
 mod secret;
 mod volume;
 
 pub use capabilities::{Capabilities, HostCapabilities};
+pub use cpu::GuestCpu;
 pub use definition::{Definition, HostState, Obstacle, VifFilter};
 pub use disk::{DiskDefinition, Layer};
 pub use filter::FilterDefinition;
+pub use placement::{HugePages, cpu_list};
 pub use secret::{SecretDefinition, SecretKind};
 pub use volume::secrets;
 

@@ -1,14 +1,16 @@
 //! One migration, top to bottom.
 //!
 //! ```text
-//!   check ──▶ pre ──▶ migrate ──▶ post                      Completed
-//!     │        │         │ it failed: where does the guest run?
-//!     │        │         ├── on the destination ──▶ post    Completed
-//!     │        │         ├── cannot be told                 Failure::Held
-//!     │        │         └── on the source ──┐
-//!     │        └──────────────────────────── cleanup        Failure::RolledBack
-//!     └── nothing was changed                               Failure::Refused, NotStarted
+//!   check ──▶ admit ──▶ pre ──▶ migrate ──▶ post                      Completed
+//!     │ ▲        │       │         │ it failed: where does the guest run?
+//!     │ └─ waited┤       │         ├── on the destination ──▶ post    Completed
+//!     │          │       │         ├── cannot be told                 Failure::Held
+//!     │          │       │         └── on the source ──┐
+//!     │          │       └──────────────────────────── cleanup        Failure::RolledBack
+//!     └──────────┴── nothing was changed                              Failure::Refused, NotStarted
 //! ```
+//!
+//! In admit it waits until both hosts have a place for it (`flow/admit.rs`). What was checked before that is checked again.
 //!
 //! Of a cold migration the guest is shut down in migrate, and started on the destination at its end: from then on only the
 //! destination can say whether it ever ran there, so that one is asked before the source may start it again (`flow/cold.rs`).
@@ -16,9 +18,13 @@
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
 //! on with [`resolve`] wherever the first one stopped.
 
+mod admit;
 mod cold;
+mod planned;
 mod runner;
 mod standing;
+
+use std::time::Duration;
 
 use crate::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Rollback},
@@ -27,7 +33,10 @@ use crate::{
     domain_xml::rewrite::Relocation,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
+    turns::Waiting,
 };
+use admit::{Admitted, admit, withdraw};
+pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, runner};
 use standing::{Standing, standing};
 
@@ -35,8 +44,17 @@ use standing::{Standing, standing};
 pub trait Watch: Sync {
     /// A phase begins.
     fn phase(&self, phase: Phase);
+    /// What speaks against what the hosts are ready to do: refusals, if somebody insists on what was planned.
+    fn objections(&self, _order: &Order, _plan: &Plan) -> Vec<Check> {
+        Vec::new()
+    }
     /// Both hosts have answered the checks, whatever they said.
     fn checked(&self, _plan: &Plan) {}
+    /// It waits for its turn, and why. Told again whenever that changes, and every few seconds. Returns for how much longer it may wait; zero:
+    /// it gives up.
+    fn waiting(&self, _waiting: &Waiting) -> Duration {
+        Duration::MAX
+    }
     /// The job goes on.
     fn progress(&self, progress: Progress);
     /// Whether the user wants it to end now. Asked before each phase up to `migrate`; while that one runs, the
@@ -129,9 +147,16 @@ pub async fn run<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
     // Leaves nothing behind. Both hosts report every refusal they have, not the first.
-    let plan = check(hosts, order, watch).await.map_err(Failure::NotStarted)?;
-    if plan.is_refused() {
-        return Err(Failure::Refused(Box::new(plan)));
+    let mut plan = fit(hosts, order, watch).await?;
+    // A host may have changed meanwhile.
+    while admit(hosts, order, watch).await.map_err(Failure::NotStarted)? == Admitted::AfterWaiting {
+        plan = match fit(hosts, order, watch).await {
+            Ok(plan) => plan,
+            Err(failure) => {
+                withdraw(hosts, order).await;
+                return Err(failure);
+            }
+        };
     }
 
     let relocations = match pre(hosts, order, &plan, watch).await {
@@ -166,6 +191,12 @@ pub async fn resolve<S: Agent, D: Agent>(
     }
 }
 
+/// What the checks said, if they let it go.
+async fn fit<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, watch: &impl Watch) -> Result<Plan, Failure> {
+    let plan = check(hosts, order, watch).await.map_err(Failure::NotStarted)?;
+    if plan.is_refused() { Err(Failure::Refused(Box::new(plan))) } else { Ok(plan) }
+}
+
 /// Asks both hosts. The destination is asked even if the source refuses, so that one run tells all.
 pub async fn check<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
@@ -177,7 +208,9 @@ pub async fn check<S: Agent, D: Agent>(
     // Whatever they said, nobody needs the probe files any more. An agent that does not hear this removes them by
     // itself, so that a failure here is nobody's.
     _ = hosts.source.end_check(order).await;
-    let plan = asked?;
+    let mut plan = asked?;
+    let objections = watch.objections(order, &plan);
+    plan.checks.extend(objections);
     watch.checked(&plan);
     Ok(plan)
 }

@@ -1,12 +1,16 @@
 //! What a hypervisor is: the facts its agent reports.
 
+mod claims;
 mod room;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::room::{Capacity, Cordon, Offers, Pages, Room, Taken};
+pub use self::{
+    claims::{Claim, Claims, Resident, Space},
+    room::{Capacity, Cordon, Offers, Pages, Room, Taken},
+};
 use crate::{
     convergence::{Policy, overlaid},
     id::HostName,

@@ -2,6 +2,7 @@
 
 mod kind;
 mod path;
+mod priority;
 mod steering;
 mod story;
 mod streams;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     kind::{Fallback, Kind, Shutdown},
     path::Path,
+    priority::Priority,
     steering::{FLOOR, InvalidSteering, Steering},
     story::{Author, Deed, Event, MOST_EVENTS, Point, Story, Timeline, thinned},
     streams::{InvalidStreams, Streams},
@@ -44,6 +46,9 @@ pub struct Order {
     /// What a live migration may cost the guest and the network.
     #[serde(default)]
     pub limits: Limits,
+    /// Before whom it comes while it waits for its turn.
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 /// What a live migration may cost.

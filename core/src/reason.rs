@@ -81,12 +81,16 @@ reasons! {
     GuestLimits = "GUEST_LIMITS",
     /// What a definition's metadata say of its live migrations cannot be read.
     LimitsLabelInvalid = "LIMITS_LABEL_INVALID",
+    /// What a definition's metadata say of its affinity groups cannot be read.
+    AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
     /// A host's QEMU cannot send or take memory over several streams.
     StreamsUnsupported = "STREAMS_UNSUPPORTED",
     /// A host is not configured for the direct path.
     DirectPathMissing = "DIRECT_PATH_MISSING",
     /// A host's QEMU lacks what its own TLS needs.
     MigrationTlsMissing = "MIGRATION_TLS_MISSING",
+    /// What would be done is not what was planned.
+    PlanDiffers = "PLAN_DIFFERS",
     /// Source and destination are the same host.
     SameHost = "SAME_HOST",
 
@@ -95,6 +99,16 @@ reasons! {
     DomainExists = "DOMAIN_EXISTS",
     /// Not enough free memory.
     MemoryShort = "MEMORY_SHORT",
+    /// No guest shall come to the host.
+    HostCordoned = "HOST_CORDONED",
+    /// All vCPUs that the host may promise are promised.
+    CpusShort = "CPUS_SHORT",
+    /// The host has as many guests as it takes.
+    HostFull = "HOST_FULL",
+    /// Not enough free huge pages of the guest's size.
+    HugepagesShort = "HUGEPAGES_SHORT",
+    /// The guest is pinned to CPUs that the host does not have, or that are off.
+    CpuPinUnavailable = "CPU_PIN_UNAVAILABLE",
     /// The emulator cannot give the guest so many vCPUs.
     TooManyVcpus = "TOO_MANY_VCPUS",
     /// The guest's CPU cannot be given by this host.
@@ -127,6 +141,16 @@ reasons! {
     VolumeDiffers = "VOLUME_DIFFERS",
     /// Another domain has the volume there.
     VolumeInUse = "VOLUME_IN_USE",
+    /// The guest would be with those it must be apart from, or apart from those it must be with.
+    AffinityViolated = "AFFINITY_VIOLATED",
+
+    // Refusals of the scheduler alone: no host knows of them by itself.
+    /// The host was left out by whoever asked.
+    HostExcluded = "HOST_EXCLUDED",
+    /// The host is in another zone than was asked for.
+    ZoneDiffers = "ZONE_DIFFERS",
+    /// The host's agent is too old to say what it has for guests.
+    RoomUnknown = "ROOM_UNKNOWN",
 
     // Errors of calls.
     /// No instance has this name or UUID.
@@ -189,6 +213,8 @@ reasons! {
     CoordinatorLost = "COORDINATOR_LOST",
     /// The agent was restarted while the job ran.
     AgentRestarted = "AGENT_RESTARTED",
+    /// The host sends or takes as many migrations as it may.
+    TooManyMigrations = "TOO_MANY_MIGRATIONS",
     /// The two hosts' facts do not yet tell where the guest runs.
     RunnerUnknown = "RUNNER_UNKNOWN",
     /// The guest runs on the destination, and a part of its memory is still on the source.
@@ -201,6 +227,20 @@ reasons! {
     RunsTwice = "RUNS_TWICE",
     /// A fault inside VMFerry.
     Internal = "INTERNAL",
+}
+
+impl Reason {
+    /// Whether it says nothing about a host's state, because no answer came.
+    pub fn is_silence(self) -> bool {
+        matches!(
+            self,
+            Self::AgentUnreachable
+                | Self::AgentUntrusted
+                | Self::CoordinatorUnreachable
+                | Self::CoordinatorUntrusted
+                | Self::CoordinatorStopping
+        )
+    }
 }
 
 impl fmt::Display for Reason {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    host::Claim,
     id::{HostName, InstanceId},
     network::{LinkName, Plug},
     volume::Connection,
@@ -24,12 +24,9 @@ pub enum Undo {
         /// The source that may open them.
         source: HostName,
     },
-    /// Gives back the memory that was kept free for the guest.
-    ReleaseMemory {
-        /// How much.
-        #[serde(serialize_with = "crate::bytes::exact")]
-        memory: ByteSize,
-    },
+    /// Gives back what was kept free for the guest. (The name under which journals of before have it knew of memory only.)
+    #[serde(alias = "release_memory")]
+    ReleaseClaim(Claim),
     /// Destroys the guest that is arriving here, if it never ran here.
     DestroyIncoming {
         /// The guest.
@@ -136,7 +133,10 @@ impl fmt::Display for Undo {
         match self {
             Self::RemoveSockets => f.write_str("remove the migration's sockets"),
             Self::RevokeTunnel { source } => write!(f, "revoke the tunnel granted to {source}"),
-            Self::ReleaseMemory { memory } => write!(f, "release the claim on {memory} of memory"),
+            Self::ReleaseClaim(Claim { memory, vcpus: 0, .. }) => write!(f, "release the claim on {memory} of memory"),
+            Self::ReleaseClaim(Claim { memory, vcpus, .. }) => {
+                write!(f, "release the claim on {memory} of memory and {vcpus} vCPUs")
+            }
             Self::DestroyIncoming { instance } => write!(f, "destroy the incoming guest {instance}"),
             Self::ReleaseSecret { connection } => write!(f, "release the secret of volume {connection}"),
             Self::DisconnectVolume { connection } => write!(f, "disconnect volume {connection}"),
@@ -153,5 +153,22 @@ impl fmt::Display for Undo {
                 write!(f, "forget the definition of guest {instance}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_comes_back_as_it_was_written_and_as_it_was_written_before() {
+        let claim = Claim { memory: ByteSize::mib(256), vcpus: 2, pages: [(2_048, 128)].into() };
+        let undo = Undo::ReleaseClaim(claim);
+        let text = serde_json::to_string(&undo).expect("it can be");
+        assert_eq!(serde_json::from_str::<Undo>(&text).expect("its own words"), undo);
+        let old: Undo = serde_json::from_str(r#"{"release_memory":{"memory":268435456}}"#).expect("known");
+        assert_eq!(old, Undo::ReleaseClaim(Claim { memory: ByteSize::mib(256), ..Claim::default() }));
     }
 }

@@ -42,6 +42,8 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.GroupService/TellGroups", COORDINATORS),
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
     ("/vmferry.agent.v1.HostService/Examine", READERS),
+    ("/vmferry.agent.v1.HostService/Cordon", COORDINATORS),
+    ("/vmferry.agent.v1.HostService/Uncordon", COORDINATORS),
     ("/vmferry.agent.v1.HostService/ListPolicies", READERS),
     ("/vmferry.agent.v1.InstanceService/ListInstances", READERS),
     ("/vmferry.agent.v1.InstanceService/GetInstance", READERS),
@@ -53,6 +55,9 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/Locate", READERS),
+    ("/vmferry.agent.v1.MigrationService/ListWaiting", EVERYBODY),
+    ("/vmferry.agent.v1.MigrationService/Admit", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Withdraw", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Check", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/EndCheck", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Measure", COORDINATORS),
@@ -191,7 +196,11 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        for call in ["Check", "EndCheck", "Measure", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort", "Steer"] {
+        let changing = [
+            "Check", "EndCheck", "Measure", "Admit", "Withdraw", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort",
+            "Steer",
+        ];
+        for call in changing {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
@@ -199,6 +208,11 @@ mod tests {
         for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Viewer, &path), "{call}");
+        }
+        for call in ["Cordon", "Uncordon"] {
+            let path = format!("/vmferry.agent.v1.HostService/{call}");
+            assert!(is_allowed(Role::Coordinator, &path));
+            assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
         let tell = "/vmferry.agent.v1.GroupService/TellGroups";
         assert!(

@@ -10,6 +10,7 @@ mod leftover;
 mod migration;
 mod network;
 mod story;
+mod turns;
 mod volume;
 
 use std::time::Duration;

@@ -45,7 +45,7 @@ fn code(reason: Reason) -> Code {
         Reason::AgentUntrusted | Reason::CoordinatorUntrusted => Code::Unauthenticated,
         Reason::MigrationAborted | Reason::InstanceMigrating => Code::Aborted,
         Reason::Internal | Reason::JournalFailed => Code::Internal,
-        Reason::MemoryShort => Code::ResourceExhausted,
+        Reason::MemoryShort | Reason::TooManyMigrations => Code::ResourceExhausted,
         _ => Code::FailedPrecondition,
     }
 }

@@ -9,6 +9,7 @@ mod network;
 mod postcopy;
 mod power;
 mod reconcile;
+mod room;
 mod sight;
 mod storage;
 mod volumes;
@@ -36,13 +37,13 @@ use vmferry_core::{
         rewrite::{Place, Relocation, rewrite},
         without_passwords,
     },
-    host::{Host, HostPolicy, host_policies},
+    host::{Claims, Cordon, Host, HostPolicy, Space, host_policies},
     id::{HostName, InstanceId, MigrationId},
     migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
 };
 
-use self::{filters::Filters, network::Vifs, volumes::Volumes};
+use self::{filters::Filters, network::Vifs, room::Housekeeping, volumes::Volumes};
 use super::{Control, Fault, Hypervisor};
 use crate::{
     config::{Config, Direct},
@@ -73,6 +74,7 @@ pub struct LibvirtHost {
     overcommit: bool,
     policies: Vec<Policy>,
     direct: Option<Direct>,
+    housekeeping: Housekeeping,
 }
 
 impl LibvirtHost {
@@ -99,6 +101,7 @@ impl LibvirtHost {
             overcommit: config.storage.disk_overcommit,
             policies: config.policies.clone(),
             direct: config.direct.clone(),
+            housekeeping: Housekeeping::new(config),
         }
     }
 
@@ -115,19 +118,19 @@ impl LibvirtHost {
         }
     }
 
-    /// What the host is.
+    /// What the host is, and has for guests now that so much is promised. `cordon` is why none shall come.
     pub async fn facts(
         &self,
         zone: &str,
-        claimed: ByteSize,
+        claims: &Claims,
+        cordon: Option<Cordon>,
         migrations_active: u32,
         certificate_expires: Timestamp,
     ) -> Result<Host, Fault> {
-        let reading = self.libvirt.host().await?;
-        let domains = self.libvirt.domains().await?;
+        let (reading, domains) = futures::try_join!(self.libvirt.host(), self.libvirt.domains())?;
         let active =
             domains.iter().filter(|domain| matches!(domain.sighting, Sighting::Running | Sighting::Incomplete)).count();
-        let memory = memory()?;
+        let (room, space) = self.room(reading.capabilities.clone(), &domains, claims).await?;
         Ok(Host {
             name: self.name.clone(),
             zone: zone.to_owned(),
@@ -137,14 +140,14 @@ impl LibvirtHost {
             architecture: reading.capabilities.architecture,
             cpu_model: reading.capabilities.cpu_model,
             cpus: reading.cpus,
-            memory_total: memory.total,
-            memory_available: ByteSize::b(memory.available.as_u64().saturating_sub(claimed.as_u64())),
+            memory_total: memory()?.total,
+            memory_available: space.memory_available,
             instances_active: u32::try_from(active).unwrap_or(u32::MAX),
             instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
             migrations_active,
             certificate_expires,
-            cordon: None,
-            room: None,
+            cordon,
+            room: Some(room),
             answered: Some(Timestamp::now()),
         })
     }
@@ -295,7 +298,8 @@ impl Hypervisor for LibvirtHost {
             migration: None,
             same_name: same_name.is_some_and(|domain| domain.id != definition.id),
             same_id: same_id.map(|domain| (domain.name, domain.state)),
-            memory_available: memory()?.available,
+            space: Space::default(),
+            cordon: None,
             vcpus_max: capabilities.map(|capabilities| capabilities.vcpus_max),
             capabilities: host.capabilities,
             cpu,
@@ -423,6 +427,8 @@ impl From<libvirt::Error> for Fault {
 struct Memory {
     total: ByteSize,
     available: ByteSize,
+    /// The size of huge pages that the kernel prefers, in KiB.
+    page_size: Option<u64>,
 }
 
 /// From the kernel: libvirt's own total leaves out memory that its NUMA cells do not show.
@@ -430,5 +436,6 @@ fn memory() -> Result<Memory, Fault> {
     let unknown = |what: String| Fault::new(Reason::Internal, format!("cannot read the host's memory: {what}"));
     let meminfo = <procfs::Meminfo as procfs::Current>::current().map_err(|error| unknown(error.to_string()))?;
     let available = meminfo.mem_available.ok_or_else(|| unknown("the kernel does not say what is available".into()))?;
-    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available) })
+    let page_size = meminfo.hugepagesize.map(|bytes| bytes >> 10);
+    Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available), page_size })
 }

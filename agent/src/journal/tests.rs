@@ -8,6 +8,7 @@ fn order() -> Order {
     Order {
         kind: vmferry_core::migration::Kind::Live,
         limits: vmferry_core::migration::Limits::default(),
+        priority: Default::default(),
         id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
         instance: "4dea22b3-1d52-d8f3-2516-782e98ab3fa0".parse().expect("valid"),
         instance_name: "web".into(),

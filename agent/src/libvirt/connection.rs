@@ -7,7 +7,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,7 @@ pub struct Libvirt(Arc<Pool>);
 struct Pool {
     uri: String,
     idle: Mutex<Vec<Connect>>,
+    opened: AtomicU64,
     free: Arc<Semaphore>,
 }
 
@@ -65,7 +69,12 @@ impl Libvirt {
     pub fn new(uri: &str) -> Self {
         event::set_up();
         let free = Arc::new(Semaphore::new(CONNECTIONS));
-        Self(Arc::new(Pool { uri: uri.to_owned(), idle: Mutex::default(), free }))
+        Self(Arc::new(Pool { uri: uri.to_owned(), idle: Mutex::default(), opened: AtomicU64::new(0), free }))
+    }
+
+    /// How many connections have been opened so far. What libvirt said before the last of them it may not say any more.
+    pub fn opened(&self) -> u64 {
+        self.0.opened.load(Ordering::Relaxed)
     }
 
     /// Asks what changes nothing. Asked again, once, if the connection breaks.
@@ -196,7 +205,9 @@ impl Pool {
                 _ => Ok(connection),
             }
         };
-        open().map_err(Failure::Unreachable)
+        let opened = open().map_err(Failure::Unreachable)?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(opened)
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connect>> {

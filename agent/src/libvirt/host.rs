@@ -1,5 +1,7 @@
 //! What the host is and what its hypervisor can give to a guest.
 
+use std::collections::BTreeSet;
+
 use virt::connect::Connect;
 use virt_sys as sys;
 use vmferry_core::domain_xml::{Capabilities, Definition, HostCapabilities};
@@ -65,6 +67,21 @@ impl Libvirt {
             })
             .await?;
         xml.map(|xml| Capabilities::parse(&xml)).transpose().map_err(|source| Error::Unreadable { asked, source })
+    }
+
+    /// The models of CPUs that guests of this kind can have here. Empty: it has no such guests.
+    pub async fn cpu_models(&self, architecture: &str, virt_type: &str) -> Result<BTreeSet<String>, Error> {
+        let asked = format!("tell the CPUs that it gives to {virt_type} guests");
+        let (architecture, virt_type) = (architecture.to_owned(), virt_type.to_owned());
+        let xml = self
+            .read(asked.clone(), move |connection| {
+                let answer = connection.domain_capabilities(None, Some(&architecture), None, Some(&virt_type), 0);
+                answer.map(Some).or_else(|error| absent(connection, error.into(), UNKNOWN_GUEST))
+            })
+            .await?;
+        let capabilities = xml.map(|xml| Capabilities::parse(&xml)).transpose();
+        let capabilities = capabilities.map_err(|source| Error::Unreadable { asked, source })?;
+        Ok(capabilities.map(|capabilities| capabilities.cpu_models).unwrap_or_default())
     }
 
     /// Whether this host can give the guest the CPU it has: `Err` says what is missing. `None` when there is nothing

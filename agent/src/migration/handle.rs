@@ -3,18 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
-    migration::{Deed, Phase, Statistics, Steering},
+    migration::{Deed, Phase, Side, Statistics, Steering},
     reason::Reason,
+    turns::Open,
 };
 
 use super::{Chronicle, Command, Origin, Reply, Samples, Task, Teller};
 use crate::{
+    gate::Gate,
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
     journal::{Journal, State},
 };
@@ -32,16 +35,23 @@ pub struct Migration {
 
 impl Migration {
     /// Starts the task on a new journal. `usual` is what was sent per second in former migrations to the same host.
-    pub fn start<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>) -> Self {
-        Self::spawn(host, journal, usual, Origin::New)
+    pub fn start<H: Hypervisor>(host: Arc<H>, gate: Arc<Gate>, journal: Journal, usual: Option<ByteSize>) -> Self {
+        Self::spawn(host, gate, journal, usual, Origin::New)
     }
 
     /// Starts the task on a journal that another process of this agent left behind.
-    pub fn take_up<H: Hypervisor>(host: Arc<H>, journal: Journal) -> Self {
-        Self::spawn(host, journal, None, Origin::LeftBehind)
+    pub fn take_up<H: Hypervisor>(host: Arc<H>, gate: Arc<Gate>, journal: Journal) -> Self {
+        Self::spawn(host, gate, journal, None, Origin::LeftBehind)
     }
 
-    fn spawn<H: Hypervisor>(host: Arc<H>, journal: Journal, usual: Option<ByteSize>, origin: Origin) -> Self {
+    fn spawn<H: Hypervisor>(
+        host: Arc<H>,
+        gate: Arc<Gate>,
+        journal: Journal,
+        usual: Option<ByteSize>,
+        origin: Origin,
+    ) -> Self {
+        gate.follow(journal.state());
         let (commands, receiver) = mpsc::channel(16);
         let (state_sender, state) = watch::channel(journal.state().clone());
         let (samples_sender, samples) = watch::channel(Samples::default());
@@ -54,6 +64,7 @@ impl Migration {
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
         let task = Task {
             host,
+            gate,
             journal,
             state: state_sender,
             samples: Arc::new(samples_sender),
@@ -138,6 +149,15 @@ impl Migration {
     /// What the journal says now.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// When it began and which it is, if it plays this half here and its outcome is not decided yet.
+    pub fn under_way(&self, side: Side) -> Option<(Timestamp, Open)> {
+        let state = self.state.borrow();
+        (state.side() == side && state.outcome().is_none()).then(|| {
+            let order = state.order();
+            (state.started(), Open { id: order.id, instance_name: order.instance_name.clone() })
+        })
     }
 
     /// What the journal says, whenever it changes.

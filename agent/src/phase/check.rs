@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytesize::ByteSize;
 use vmferry_core::{
     agent::{CheckReport, Leaving},
     compatibility,
     domain_xml::DiskDefinition,
+    host::{Claims, Cordon},
     id::MigrationId,
     migration::Order,
 };
@@ -41,20 +41,22 @@ fn to_be_proved(leaving: &Leaving) -> Vec<String> {
     shown.directories(files).into_iter().map(str::to_owned).collect()
 }
 
-/// The destination's half. `other` is as for the source, `claimed` is memory that other incoming migrations have claimed.
+/// The destination's half. `other` is as for the source, `claims` are those of other migrations, and `cordon` is why no guest shall come.
 pub async fn destination(
     host: &impl Hypervisor,
     order: &Order,
     leaving: &Leaving,
     other: Option<MigrationId>,
-    claimed: ByteSize,
+    claims: &Claims,
+    cordon: Option<Cordon>,
 ) -> Result<CheckReport, Fault> {
-    let mut facts = host.arriving(leaving).await?;
+    let (mut facts, space) = futures::try_join!(host.arriving(leaving), host.space(claims))?;
+    facts.space = space;
+    facts.cordon = cordon;
     facts.kind = order.kind;
     facts.limits = order.limits.clone();
     facts.migration = other;
     facts.postcopy = facts.postcopy.filter(|_| order.limits.policy.may_postcopy());
-    facts.memory_available = ByteSize::b(facts.memory_available.as_u64().saturating_sub(claimed.as_u64()));
     let checks = compatibility::arriving(&facts, leaving);
     Ok(CheckReport { checks, leaving: None, resolved: facts.disks(leaving).resolved() })
 }

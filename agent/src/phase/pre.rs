@@ -2,7 +2,6 @@
 
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::needed_memory,
     disk::{self, Presence, Resolution, Resolved},
     domain_xml::rewrite::Relocation,
     migration::{Kind, Order},
@@ -13,7 +12,10 @@ use vmferry_core::{
 };
 
 use super::Steps;
-use crate::hypervisor::{Fault, Hypervisor};
+use crate::{
+    gate::Gate,
+    hypervisor::{Fault, Hypervisor},
+};
 
 /// The source's half: what the destination has of its images is what it has itself, and the way there is open. How each
 /// disk gets there is journaled: the job will need to know, whichever process of this agent runs it.
@@ -61,6 +63,7 @@ async fn compare(
 /// The destination's half: the guest can arrive. Returns which disks it finds elsewhere here.
 pub async fn destination(
     host: &impl Hypervisor,
+    gate: &Gate,
     order: &Order,
     leaving: &Leaving,
     resolved: &[Resolved],
@@ -69,8 +72,7 @@ pub async fn destination(
     let source = &order.source.host;
     steps.remember_disks(resolved)?;
     steps.remember_autostart(leaving.autostart)?;
-    let memory = needed_memory(&leaving.definition, order.kind);
-    steps.take(Undo::ReleaseMemory { memory }, async { Ok(()) }).await?;
+    gate.admit(host, order, &leaving.definition, steps).await?;
     steps.take(Undo::RemoveSockets, host.make_directory(order.id)).await?;
     for filter in &leaving.filters {
         let undo = Undo::UndefineFilter { name: filter.name.clone() };

@@ -3,16 +3,21 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use vmferry_core::leftovers::{Leftover, Needs, leftovers};
+use tracing::info;
+use vmferry_core::{
+    host::Cordon,
+    leftovers::{Leftover, Needs, leftovers},
+};
 use vmferry_proto::{
     status::from_call_error,
     v1::{
-        ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse, ListPoliciesRequest, ListPoliciesResponse,
-        host_service_server::HostService,
+        CordonRequest, CordonResponse, ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse,
+        ListPoliciesRequest, ListPoliciesResponse, UncordonRequest, UncordonResponse, host_service_server::HostService,
     },
 };
 use vmferry_transport::Credentials;
 
+use super::migration::asker;
 use crate::{
     hypervisor::{Fault, LibvirtHost},
     migrations::Migrations,
@@ -51,15 +56,32 @@ impl Service {
 #[tonic::async_trait]
 impl HostService for Service {
     async fn get_host(&self, _: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
-        let migrations = &self.migrations;
+        let (migrations, gate) = (&self.migrations, self.migrations.gate());
         let active = migrations.records(true).len();
         let expires = self.credentials.borrow().not_after();
         let facts = migrations
             .host()
-            .facts(&self.zone, migrations.claimed(None), u32::try_from(active).unwrap_or(u32::MAX), expires)
+            .facts(&self.zone, &gate.claims(None), gate.cordon(), u32::try_from(active).unwrap_or(u32::MAX), expires)
             .await
             .map_err(|fault| from_call_error(&migrations.call_error(fault)))?;
         Ok(Response::new(GetHostResponse { host: Some(facts.into()) }))
+    }
+
+    async fn cordon(&self, request: Request<CordonRequest>) -> Result<Response<CordonResponse>, Status> {
+        let by = asker(&request);
+        let cordon = self.migrations.gate().close(&request.into_inner().reason, &by);
+        let cordon = cordon.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        info!("cordoned by {by}: {}", cordon.reason);
+        Ok(Response::new(CordonResponse { cordon: Some(cordon.into()) }))
+    }
+
+    async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
+        let was = self.migrations.gate().open();
+        let was = was.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        if let Some(Cordon { reason, .. }) = &was {
+            info!("no longer cordoned, says {}; it was because: {reason}", asker(&request));
+        }
+        Ok(Response::new(UncordonResponse { was: was.map(Into::into) }))
     }
 
     async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {

@@ -1,8 +1,9 @@
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
@@ -13,7 +14,7 @@ use vmferry_core::{
     reason::Reason,
 };
 use vmferry_proto::{
-    convert::{Invalid, all, required, wire_duration},
+    convert::{Invalid, all, duration, required, wire_duration},
     status::from_call_error,
     v1::{self, migrate_response::Event, migration_service_server::MigrationService},
 };
@@ -26,13 +27,15 @@ use crate::{
 
 pub(super) struct Service {
     migrations: Arc<Migrations<LibvirtHost>>,
+    /// The agent is to end: nothing is held back any more.
+    stop: CancellationToken,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>) -> Self {
-        Self { migrations }
+    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>, stop: CancellationToken) -> Self {
+        Self { migrations, stop }
     }
 
     fn invalid(&self, invalid: Invalid) -> Status {
@@ -70,7 +73,7 @@ impl Service {
 }
 
 /// Who asks.
-fn asker<T>(request: &Request<T>) -> String {
+pub(super) fn asker<T>(request: &Request<T>) -> String {
     request.extensions().get::<Asker>().map(Asker::to_string).unwrap_or_default()
 }
 
@@ -103,6 +106,27 @@ impl MigrationService for Service {
         let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
         let usual = usual(&self.migrations.records(false), &order);
         Ok(Response::new(Measured { usual, ..measured }.into()))
+    }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Result<Response<v1::AdmitResponse>, Status> {
+        let requested_by = asker(&request);
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let hold = request.hold.map(|hold| duration(Some(hold), "hold")).transpose();
+        let hold = hold.map_err(|invalid| self.invalid(invalid))?.unwrap_or_default();
+        let order = self.order(request.order)?;
+        let held = self.migrations.admit(&order, side, &requested_by, hold);
+        let admission = match self.stop.run_until_cancelled(held).await {
+            Some(admission) => admission,
+            None => self.migrations.admit(&order, side, &requested_by, Duration::ZERO).await,
+        };
+        Ok(Response::new(admission.map_err(status)?.into()))
+    }
+
+    async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {
+        let order = self.order(request.into_inner().order)?;
+        self.migrations.withdraw(order.id);
+        Ok(Response::new(v1::WithdrawResponse {}))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
@@ -172,7 +196,7 @@ impl MigrationService for Service {
         let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
         let rollback = Rollback { side, cause, released: request.destination_released };
         let order = self.order(request.order)?;
-        let leftovers = self.migrations.of(&order).map_err(status)?.cleanup(rollback).await.map_err(status)?;
+        let leftovers = self.migrations.to_clean_up(&order).map_err(status)?.cleanup(rollback).await.map_err(status)?;
         Ok(Response::new(v1::CleanupResponse { leftovers }))
     }
 
@@ -184,8 +208,9 @@ impl MigrationService for Service {
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
         let by = asker(&request);
-        let migration = self.migration(&request.into_inner().migration_id)?;
-        migration.abort(&by).map_err(|fault| self.status(fault))?;
+        let id = request.into_inner().migration_id.parse();
+        let id = id.map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
+        self.migrations.abort(id, &by).map_err(status)?;
         Ok(Response::new(v1::AbortResponse {}))
     }
 
@@ -196,6 +221,14 @@ impl MigrationService for Service {
         let id = request.migration_id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
         self.migrations.steer(id, steering, &by).await.map_err(status)?;
         Ok(Response::new(v1::SteerResponse {}))
+    }
+
+    async fn list_waiting(
+        &self,
+        _: Request<v1::ListWaitingRequest>,
+    ) -> Result<Response<v1::ListWaitingResponse>, Status> {
+        let waiters = self.migrations.waiters().into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListWaitingResponse { waiters }))
     }
 
     async fn list_migrations(

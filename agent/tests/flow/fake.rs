@@ -3,6 +3,7 @@
 mod disks;
 mod filter;
 mod host;
+mod housing;
 mod local;
 mod measure;
 mod network;

@@ -3,21 +3,25 @@
 //!
 //! Everything above the edge is the real thing: flow, migrations, journals on disk, phases.
 
+mod claims;
 mod cold;
 mod fake;
 mod story;
+mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use bytesize::ByteSize;
 use fake::{Fake, Faults, Local, Trouble, World, relocations};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use vmferry_agent::migrations::Migrations;
+use vmferry_agent::{migrations::Migrations, turns::Concurrency};
 use vmferry_core::{
     agent::{Agent as _, Half, Pair, Rollback, Sighting},
     compatibility::Check,
     convergence::named,
     flow::{self, Completed, Failure, Plan, Watch},
+    host::Claims,
     migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side, Steering},
     reason::Reason,
 };
@@ -27,6 +31,8 @@ const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(1), fallback
 const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, Kind::Cold { shutdown: None }];
 /// Longer than any check takes here, and short enough to be waited for.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
+
+const ONE_AT_A_TIME: Concurrency = Concurrency { incoming: 1, outgoing: 1 };
 
 /// Two agents and the world they act on.
 struct Rig {
@@ -66,6 +72,7 @@ impl Rig {
             destination: endpoint("destination"),
             kind,
             limits: Limits::default(),
+            priority: Default::default(),
         };
         Self { world, directory, source, destination, order }
     }
@@ -115,6 +122,16 @@ impl Rig {
     /// The agent's process is gone; a new one finds its journals.
     fn restart(&mut self, side: Side) {
         self.world.calm();
+        self.begin_again(side);
+    }
+
+    /// The same, and the host says nothing to the new one.
+    fn restart_blind(&mut self, side: Side) {
+        self.world.stop();
+        self.begin_again(side);
+    }
+
+    fn begin_again(&mut self, side: Side) {
         match side {
             Side::Source => {
                 self.world.drop_process("source");
@@ -146,6 +163,9 @@ impl Rig {
         assert!(is_on_source ^ is_on_destination, "I4, {case}: the guest is as it was, exactly once");
         assert_eq!(self.world.leftovers(), Vec::<String>::new(), "I2, {case}");
         assert!(!self.is_open(), "I3, {case}: {:?} {:?}", self.source.records(true), self.destination.records(true));
+        for migrations in [&self.source, &self.destination] {
+            assert_eq!(migrations.gate().claims(None), Claims::default(), "I2, {case}: nothing stays promised");
+        }
         for record in self.source.records(false).iter().chain(&self.destination.records(false)) {
             assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
             let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));
@@ -183,8 +203,8 @@ fn rollback(side: Side, cause: &Cause) -> Rollback {
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str) -> Migrations<Fake> {
-    Migrations::start(Arc::new(Fake::new(host, Arc::clone(world))), &directory, Timestamp::MIN, PROBE_LIFE)
-        .expect("readable")
+    let host = Arc::new(Fake::new(host, Arc::clone(world)));
+    Migrations::start(host, &directory, Timestamp::MIN, PROBE_LIFE, ONE_AT_A_TIME).expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use vmferry_core::{
     agent::CallError,
     convergence::GuestLimits,
     domain_xml::metadata::{VolumeLabel, interfaces::InterfaceLabel},
-    host::{Host, HostPolicy},
+    host::{Cordon, Host, HostPolicy},
     id::{InstanceId, MigrationId},
     instance::Instance,
     leftovers::Leftover,
@@ -44,6 +44,21 @@ impl RemoteAgent {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
         self.read(answer.host)
+    }
+
+    /// Has the host take no guests from now on, for this reason.
+    pub(crate) async fn cordon(&self, reason: &str) -> Result<Cordon, CallError> {
+        let mut client = HostServiceClient::new(self.channel());
+        let request = v1::CordonRequest { reason: reason.to_owned() };
+        let answer = self.within(LOOK, client.cordon(request)).await?;
+        self.read(answer.cordon)
+    }
+
+    /// Has the host take guests again. What kept them out.
+    pub(crate) async fn uncordon(&self) -> Result<Option<Cordon>, CallError> {
+        let mut client = HostServiceClient::new(self.channel());
+        let answer = self.within(LOOK, client.uncordon(v1::UncordonRequest {})).await?;
+        answer.was.map(|was| self.read(Some(was))).transpose()
     }
 
     /// How live migrations from the host may come to their end. An agent of before has none of its own.

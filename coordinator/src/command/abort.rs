@@ -5,7 +5,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use super::{Session, drive};
+use super::{Session, drive, queue};
 use crate::{
     cli,
     exit::{Exit, Failed},
@@ -20,6 +20,9 @@ use crate::{
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
     session.may_coordinate()?;
+    if let Some(exit) = queue::abort(session, &args.id).await? {
+        return Ok(exit);
+    }
     let (migration, silent) = session.migration_of(&args.id).await?;
     let order = &migration.order;
     if session.is_settled(&migration, &silent) {
@@ -50,7 +53,8 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
         failed => Exit::of_flow(failed),
     };
     let statistics = result.as_ref().ok().and_then(|completed| completed.statistics);
-    let report = Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases() };
+    let report =
+        Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases(), tried: &[] };
     if result.is_ok() {
         let (name, destination) = (&order.instance_name, &order.destination.host);
         let message = format!("too late to abort: {name} runs on {destination}; to bring it back, migrate it back");

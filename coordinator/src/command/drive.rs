@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use tokio::{select, time::sleep};
 use vmferry_core::{
-    agent::{CallError, Pair},
+    agent::{Agent as _, CallError, Pair},
     flow::{Completed, Failure},
     id::MigrationId,
     migration::Order,
@@ -45,7 +45,9 @@ pub(super) async fn abortable(
         "aborting: {name} stays on {source}; press Ctrl-C again to leave at once, the agents then go on without you"
     ));
     let aborted = async {
-        if let Err(error) = insist(&hosts.source, order.id).await {
+        // It may wait there, and the source may not know it any more.
+        let (_, insisted) = tokio::join!(hosts.destination.withdraw(order), insist(&hosts.source, order.id));
+        if let Err(error) = insisted {
             live.say(&format!("{source} cannot abort: {}", unnamed(&error)));
         }
         std::future::pending().await

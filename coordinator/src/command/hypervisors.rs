@@ -2,8 +2,12 @@
 
 use jiff::Timestamp;
 
+use vmferry_core::{agent::CallError, host::Host};
+
 use super::Session;
 use crate::{
+    client::RemoteAgent,
+    clock,
     exit::{Exit, Failed},
     fleet::heard,
     render::hosts::{expiring, hypervisors, hypervisors_document},
@@ -11,7 +15,9 @@ use crate::{
 
 /// Lists the hosts. A host that is down is a row; only if all are down the command fails.
 pub(crate) async fn run(session: &Session) -> Result<Exit, Failed> {
-    let answers = session.hosts().await;
+    let answers = session.fleet.ask(timed).await;
+    let skews: Vec<_> = answers.iter().filter_map(|answer| answer.result.as_ref().ok()?.1.clone()).collect();
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|(host, _)| host)).collect();
     session.terminal.show(|| hypervisors(&answers), &hypervisors_document(&answers))?;
     let (hosts, silent) = match heard(answers) {
         Ok(heard) => heard,
@@ -23,9 +29,21 @@ pub(crate) async fn run(session: &Session) -> Result<Exit, Failed> {
     for error in silent {
         session.terminal.warn(&error.to_string());
     }
+    for sentence in skews {
+        session.terminal.warn(&sentence);
+    }
     let certificates = hosts.iter().map(|host| (host.name.as_str(), host.certificate_expires));
     for sentence in expiring(certificates, Timestamp::now()) {
         session.terminal.warn(&sentence);
     }
     Ok(Exit::Done)
+}
+
+/// Facts of a host, and what is to be said of its clock.
+async fn timed(agent: &RemoteAgent) -> Result<(Host, Option<String>), CallError> {
+    let asked = Timestamp::now();
+    let host = agent.facts().await?;
+    let skew = host.answered.and_then(|answered| clock::skew(asked, answered, Timestamp::now()));
+    let sentence = skew.map(|skew| clock::sentence(&host.name, skew));
+    Ok((host, sentence))
 }

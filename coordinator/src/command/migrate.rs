@@ -1,18 +1,19 @@
-//! `vmferry migrate`
+//! `vmferry migrate` and `vmferry plan`
 
-use uuid::Uuid;
 use vmferry_core::{
     agent::{Agent, CallError, Pair},
-    convergence::{Forecast, Job, Policy, load},
+    convergence::{Forecast, Job, load},
     disk::copied_by_the_job,
-    flow,
-    flow::Failure,
-    id::MigrationId,
-    instance::Instance,
+    flow::{self, Completed, Failure, Planned},
     migration::{Kind, Limits, Order, Statistics},
 };
 
-use super::{Session, drive, limits, strategy};
+use super::{
+    Session, choose, drive, limits, planned,
+    search::{Next, Search, refusal_of_destination},
+    strategy,
+    trip::Trip,
+};
 use crate::{
     cli,
     client::RemoteAgent,
@@ -21,6 +22,7 @@ use crate::{
         checks::{self, Foreseen, plan_document},
         live::Live,
         migration::{Report, sentence},
+        survey::{chosen, turned_away},
         unnamed,
     },
 };
@@ -30,21 +32,50 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     if args.dry_run {
         return plan(session, args).await;
     }
-    let (order, guest) = order(session, args).await?;
-    let hosts = session.pair(&order)?;
-    let order = Box::pin(strategy::settle(session, &hosts, args, order, &guest)).await?;
+    if args.save.is_some() {
+        return Err(Failed::usage("--save writes a plan down, and none is made: use `vmferry plan`, or add --dry-run"));
+    }
+    let planned = args.plan.as_deref().map(planned::read).transpose()?;
+    let mut search = search(session, args, planned.as_ref()).await?;
+    while let Some(next) = search.next(session).await? {
+        tell_choice(session, &search, &next);
+        let order = search.trip.order(&next.endpoint);
+        let hosts = session.pair(&order)?;
+        let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
+        let live =
+            Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
+        let flow = Box::pin(flow::run(&hosts, &order, &live));
+        let result = drive::abortable(flow, &hosts, &order, &live).await?;
+        live.finish(&result);
+        if next.candidate.is_some()
+            && let Err(failure) = &result
+            && let Some(verdict) = refusal_of_destination(&order, failure)
+        {
+            session.terminal.note(&turned_away(&order.destination.host, &verdict));
+            search.turned_away(order.destination.host, verdict);
+            continue;
+        }
+        return report(session, &hosts, &order, &result, &live, &search).await;
+    }
+    search.nowhere(session)
+}
 
-    let live = Live::begin(session.terminal, &order);
-    let flow = Box::pin(flow::run(&hosts, &order, &live));
-    let result = drive::abortable(flow, &hosts, &order, &live).await?;
-    live.finish(&result);
+async fn report(
+    session: &Session,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    result: &Result<Completed, Failure>,
+    live: &Live,
+    search: &Search,
+) -> Result<Exit, Failed> {
     let report = Report {
-        order: &order,
-        result: &result,
-        exit: Exit::of_flow(&result),
+        order,
+        result,
+        exit: Exit::of_flow(result),
         wall: live.elapsed(),
         phases: live.phases(),
-        statistics: statistics(&hosts, &order, &result).await,
+        statistics: statistics(hosts, order, result).await,
+        tried: search.tried(),
     };
     report.messages(session.terminal);
     // Where the guest is decides how this ends, not whether stdout could take it.
@@ -56,59 +87,78 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
 
 /// Says what would be done.
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
-    let (order, guest) = order(session, args).await?;
-    let hosts = session.pair(&order)?;
-    let order = Box::pin(strategy::settle(session, &hosts, args, order, &guest)).await?;
-    Box::pin(dry_run(session, &hosts, &order)).await
+    let planned = args.plan.as_deref().map(planned::read).transpose()?;
+    let mut search = search(session, args, planned.as_ref()).await?;
+    while let Some(next) = search.next(session).await? {
+        tell_choice(session, &search, &next);
+        let order = search.trip.order(&next.endpoint);
+        let hosts = session.pair(&order)?;
+        let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
+        let live = Live::quiet(session.terminal).insisting(planned.clone());
+        let checked = Box::pin(flow::check(&hosts, &order, &live)).await;
+        live.leave();
+        let verdict = match &checked {
+            Ok(plan) if !plan.is_refused() => None,
+            Ok(plan) => refusal_of_destination(&order, &Failure::Refused(Box::new(plan.clone()))),
+            Err(error) => refusal_of_destination(&order, &Failure::NotStarted(error.clone())),
+        };
+        if let Some(verdict) = verdict.filter(|_| next.candidate.is_some()) {
+            session.terminal.note(&turned_away(&order.destination.host, &verdict));
+            search.turned_away(order.destination.host, verdict);
+            continue;
+        }
+        let checked = checked.map_err(|error| Failed {
+            message: sentence(&order, &Err(Failure::NotStarted(error.clone()))),
+            ..error.into()
+        })?;
+        let exit = Box::pin(show(session, &hosts, &order, &checked)).await?;
+        if let Some(file) = &args.save {
+            planned::write(session.terminal, file, &order, &checked)?;
+        }
+        return Ok(exit);
+    }
+    search.nowhere(session)
 }
 
-/// Finds the instance and both hosts.
-async fn order(session: &Session, args: &cli::Migrate) -> Result<(Order, Instance), Failed> {
-    // What is unknown or makes no sense is told before anybody is asked.
+/// Finds the instance, and where it may go. What is unknown or makes no sense is told before anybody is asked.
+async fn search(session: &Session, args: &cli::Migrate, planned: Option<&Planned>) -> Result<Search, Failed> {
     limits::judge(&args.limits)?;
-    let destination = session.fleet.agent(&args.to)?.endpoint().clone();
-    let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
+    choose::judge(session, &args.target)?;
+    if let Some(planned) = planned {
+        let (guest, ..) = session.instance(&planned.order.instance.to_string(), None).await?;
+        let trip = Trip::planned(session, guest, &planned.order)?;
+        return Ok(Search::planned(trip, planned));
+    }
+    let wanted = args.instance.as_deref().unwrap_or_default();
+    let (guest, _, silent) = session.instance(wanted, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
-    for error in silent.iter().filter(|error| error.host != args.to) {
-        session.terminal.warn(&format!("could not ask whether there is another {}: {error}", args.instance));
+    for error in silent.iter().filter(|error| !args.target.to.contains(&error.host)) {
+        session.terminal.warn(&format!("could not ask whether there is another {wanted}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
-    let policy = match kind {
-        Kind::Live => limits::policy(&session.fleet, &args.limits, &guest).await?,
-        Kind::Cold { .. } => Policy::default(),
-    };
-    let order = Order {
-        id: MigrationId(Uuid::now_v7()),
-        instance: guest.id,
-        instance_name: guest.name.clone(),
-        source: session.fleet.agent(&guest.host)?.endpoint().clone(),
-        destination,
-        kind,
-        limits: Limits {
-            policy,
-            bandwidth: args.limits.bandwidth,
-            streams: args.limits.streams,
-            path: args.limits.path.into(),
-        },
-    };
-    Ok((order, guest))
+    let trip = Trip::new(session, guest, &args.limits, kind).await?.with_priority(args.queue.priority.into());
+    Ok(Search::new(trip, &args.target, args.retries))
 }
 
-async fn dry_run(session: &Session, hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<Exit, Failed> {
-    let live = Live::quiet(session.terminal);
-    let checked = Box::pin(flow::check(hosts, order, &live)).await;
-    live.leave();
-    let checked = checked.map_err(|error| Failed {
-        message: sentence(order, &Err(Failure::NotStarted(error.clone()))),
-        ..error.into()
-    })?;
+fn tell_choice(session: &Session, search: &Search, Next { endpoint, candidate, others }: &Next) {
+    if let Some(candidate) = candidate {
+        session.terminal.note(&chosen(&search.trip.guest.name, &endpoint.host, candidate, *others));
+    }
+}
+
+async fn show(
+    session: &Session,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    checked: &flow::Plan,
+) -> Result<Exit, Failed> {
     let exit = if checked.is_refused() { Exit::Refused } else { Exit::Done };
     let foreseen = match order.kind {
-        Kind::Live if !checked.is_refused() => foresee(session, hosts, order, &checked).await,
+        Kind::Live if !checked.is_refused() => foresee(session, hosts, order, checked).await,
         Kind::Live | Kind::Cold { .. } => None,
     };
-    let document = plan_document(order, &checked, foreseen.as_ref(), exit);
-    session.terminal.show(|| checks::plan(order, &checked, foreseen.as_ref()), &document)?;
+    let document = plan_document(order, checked, foreseen.as_ref(), exit);
+    session.terminal.show(|| checks::plan(order, checked, foreseen.as_ref()), &document)?;
     Ok(exit)
 }
 

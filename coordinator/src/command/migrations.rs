@@ -1,20 +1,30 @@
 //! `vmferry migrations` and `vmferry migrations show`
 
 use jiff::Timestamp;
+use tokio::try_join;
 
 use super::Session;
 use crate::{
     cli,
-    client::Which,
+    client::{RemoteAgent, Which},
     exit::{Exit, Failed},
-    history::Migration,
-    render::migrations::{list, list_document, show, show_document},
+    fleet::heard,
+    history::{self, Migration},
+    render::{
+        migrations::{list, list_document, show, show_document},
+        queue,
+    },
 };
 
-/// Lists migrations, the newest first.
+/// Lists migrations, the newest first; above them those that wait.
 pub(crate) async fn run(session: &Session, args: &cli::Migrations) -> Result<Exit, Failed> {
     // A migration is open if either half is; the other half may have ended: so all are asked for.
-    let (mut migrations, silent) = session.migrations(Which::All).await?;
+    let answers =
+        session.fleet.ask(async |agent: &RemoteAgent| try_join!(agent.migrations(Which::All), agent.waiters())).await;
+    let (given, silent) = heard(answers)?;
+    let (halves, waiters): (Vec<_>, Vec<_>) = given.into_iter().unzip();
+    let mut migrations = history::merge(halves.into_iter().flatten());
+    let waiters: Vec<_> = waiters.into_iter().flatten().collect();
     if args.active {
         migrations.retain(Migration::is_open);
     }
@@ -23,7 +33,11 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrations) -> Result<Exi
         migrations.truncate(args.limit);
     }
     let now = Timestamp::now();
-    session.terminal.show(|| list(&migrations, now), &list_document(&migrations, &silent, now))?;
+    let text = || {
+        let waiting = if waiters.is_empty() { String::new() } else { queue::list(&waiters) + "\n" };
+        waiting + &list(&migrations, now)
+    };
+    session.terminal.show(text, &list_document(&migrations, &waiters, &silent, now))?;
     if migrations.len() < all {
         session.terminal.note(&format!("the newest {} of {all}; all: --limit 0", migrations.len()));
     }

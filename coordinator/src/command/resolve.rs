@@ -125,7 +125,8 @@ async fn resolve(session: &Session, migration: &Migration) -> Result<(Exit, serd
         Err(_) => None,
     };
     let exit = exit(&hosts, order, &result).await;
-    let report = Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases() };
+    let report =
+        Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases(), tried: &[] };
     report.messages(session.terminal);
     if session.terminal.output == Output::Text {
         session.terminal.print(&report.text())?;

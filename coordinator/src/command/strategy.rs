@@ -23,12 +23,12 @@ use crate::{
 pub(super) async fn settle(
     session: &Session,
     hosts: &Pair<RemoteAgent, RemoteAgent>,
-    args: &cli::Migrate,
+    args: &cli::Limits,
     order: Order,
     guest: &Instance,
 ) -> Result<Order, Failed> {
     let live = Live::quiet(session.terminal);
-    let settled = choose_policy(&session.fleet, hosts, &args.limits, order, guest, &live).await;
+    let settled = choose_policy(&session.fleet, hosts, args, order, guest, &live).await;
     live.leave();
     let (order, is_chosen) = settled?;
     if is_chosen {

@@ -12,6 +12,7 @@ pub(crate) fn half(side: Side, id: &str, started: i64, ended: Option<(i64, Outco
         order: Order {
             kind: vmferry_core::migration::Kind::Live,
             limits: vmferry_core::migration::Limits::default(),
+            priority: Default::default(),
             id: id.parse().expect("valid"),
             instance: "ed831ace-39ef-4960-8bae-a035d292c305".parse().expect("valid"),
             instance_name: "web".into(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytesize::ByteSize;
 use serde::Serialize;
 use vmferry_core::{
-    compatibility::{Check, Finding},
+    compatibility::{Check, Finding, Refusal},
     convergence::{Forecast, Measured},
     disk::{Resolved, to_copy},
     flow::Plan,
@@ -104,16 +104,19 @@ pub(crate) fn refusals(terminal: Terminal, plan: &Plan) -> String {
         .iter()
         .filter_map(|check| check.refusal().map(|refusal| (check, refusal)))
         .map(|(check, refusal)| {
-            format!(
-                "  {} {}: {} [{}]\n    → {}\n",
-                check.host,
-                check.subject,
-                refusal.message,
-                terminal.paint(Paint::Red, refusal.reason.as_str()),
-                refusal.remedy
-            )
+            let reason = terminal.paint(Paint::Red, refusal.reason.as_str());
+            lines_of(&format!("{} {}", check.host, check.subject), refusal, &reason)
         })
         .collect()
+}
+
+/// A refusal with its remedy, behind who refuses.
+pub(crate) fn refusal_lines(who: &str, refusal: &Refusal) -> String {
+    lines_of(who, refusal, refusal.reason.as_str())
+}
+
+fn lines_of(who: &str, refusal: &Refusal, reason: &str) -> String {
+    format!("  {who}: {} [{reason}]\n    → {}\n", refusal.message, refusal.remedy)
 }
 
 /// One check, for documents.

@@ -1,12 +1,19 @@
 //! Hypervisors and zones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use vmferry_core::host::Host;
+use vmferry_core::{
+    host::{Host, Pages, Room},
+    network::NetworkName,
+};
 
-use super::{table::table, units::bytes};
+use super::{
+    cordon::{CordonDocument, why},
+    table::table,
+    units::bytes,
+};
 use crate::fleet::Answer;
 
 /// A certificate that expires sooner than this deserves a warning.
@@ -27,7 +34,7 @@ pub(crate) fn hypervisors(answers: &[Answer<Host>]) -> String {
         "AGENT",
         "CERTIFICATE",
     ];
-    table(
+    let rows = table(
         header,
         answers.iter().map(|answer| {
             let name = answer.endpoint.host.to_string();
@@ -54,7 +61,15 @@ pub(crate) fn hypervisors(answers: &[Answer<Host>]) -> String {
                 }
             }
         }),
-    )
+    );
+    let cordoned: String = answers.iter().filter_map(reason).collect();
+    if cordoned.is_empty() { rows } else { format!("{rows}\n{cordoned}") }
+}
+
+/// Why no guest shall come to a host, a line.
+fn reason(answer: &Answer<Host>) -> Option<String> {
+    let host = answer.result.as_ref().ok()?;
+    host.cordon.as_ref().map(|cordon| format!("{} is {}\n", host.name, why(cordon)))
 }
 
 /// A row per host, zone by zone.
@@ -91,10 +106,18 @@ pub(crate) fn expiring<'a>(
     certificates.into_iter().filter_map(sentence).collect()
 }
 
-fn state<T>(answer: &Answer<T>) -> String {
+fn state(answer: &Answer<Host>) -> String {
     match &answer.result {
-        Ok(_) => "up".into(),
+        Ok(_) => word(answer).into(),
         Err(error) => format!("down ({})", error.reason),
+    }
+}
+
+fn word(answer: &Answer<Host>) -> &'static str {
+    match &answer.result {
+        Ok(Host { cordon: Some(_), .. }) => "cordoned",
+        Ok(_) => "up",
+        Err(_) => "down",
     }
 }
 
@@ -112,7 +135,7 @@ fn by_zone(answers: &[Answer<Host>]) -> Vec<(Option<&str>, Vec<&Answer<Host>>)> 
 struct HypervisorDocument<'a> {
     name: &'a str,
     address: &'a str,
-    /// `up` or `down`
+    /// `up`, `cordoned` or `down`
     state: &'static str,
     /// Why it is down.
     reason: Option<&'static str>,
@@ -130,6 +153,75 @@ struct HypervisorDocument<'a> {
     libvirt_version: Option<&'a str>,
     agent_version: Option<&'a str>,
     certificate_expires: Option<Timestamp>,
+    /// Why no guest shall come; `null`: they may.
+    cordon: Option<CordonDocument<'a>>,
+    /// `null`: it is down, or its agent is too old to say.
+    room: Option<RoomDocument<'a>>,
+}
+
+/// What a host has for guests.
+#[derive(Serialize)]
+struct RoomDocument<'a> {
+    /// What it gives its guests at most.
+    capacity: CapacityDocument,
+    /// What is taken of that, by guests that run and by those on their way.
+    taken: TakenDocument,
+    networks: &'a BTreeSet<NetworkName>,
+    huge_pages: Vec<PagesDocument>,
+}
+
+#[derive(Serialize)]
+struct CapacityDocument {
+    memory_bytes: u64,
+    vcpus: u32,
+    /// `null`: as many as there is room for.
+    instances: Option<u32>,
+    migrations_incoming: u32,
+    migrations_outgoing: u32,
+}
+
+#[derive(Serialize)]
+struct TakenDocument {
+    memory_bytes: u64,
+    vcpus: u32,
+    instances: u32,
+    migrations_incoming: u32,
+    migrations_outgoing: u32,
+}
+
+#[derive(Serialize)]
+struct PagesDocument {
+    size_bytes: u64,
+    total: u64,
+    free: u64,
+}
+
+impl<'a> From<&'a Room> for RoomDocument<'a> {
+    fn from(Room { capacity, taken, offers }: &'a Room) -> Self {
+        let pages = |(size, pages): (&u64, &Pages)| PagesDocument {
+            size_bytes: size.saturating_mul(1 << 10),
+            total: pages.total,
+            free: pages.free,
+        };
+        Self {
+            capacity: CapacityDocument {
+                memory_bytes: capacity.memory.as_u64(),
+                vcpus: capacity.vcpus,
+                instances: capacity.instances,
+                migrations_incoming: capacity.incoming,
+                migrations_outgoing: capacity.outgoing,
+            },
+            taken: TakenDocument {
+                memory_bytes: taken.memory.as_u64(),
+                vcpus: taken.vcpus,
+                instances: taken.instances,
+                migrations_incoming: taken.incoming,
+                migrations_outgoing: taken.outgoing,
+            },
+            networks: &offers.networks,
+            huge_pages: offers.pages.iter().map(pages).collect(),
+        }
+    }
 }
 
 impl<'a> From<&'a Answer<Host>> for HypervisorDocument<'a> {
@@ -139,7 +231,7 @@ impl<'a> From<&'a Answer<Host>> for HypervisorDocument<'a> {
         Self {
             name: answer.endpoint.host.as_str(),
             address: &answer.endpoint.address,
-            state: if host.is_some() { "up" } else { "down" },
+            state: word(answer),
             reason: error.map(|error| error.reason.as_str()),
             message: error.map(|error| error.message.as_str()),
             zone: host.map(|host| host.zone.as_str()),
@@ -155,6 +247,8 @@ impl<'a> From<&'a Answer<Host>> for HypervisorDocument<'a> {
             libvirt_version: host.map(|host| host.libvirt_version.as_str()),
             agent_version: host.map(|host| host.agent_version.as_str()),
             certificate_expires: host.map(|host| host.certificate_expires),
+            cordon: host.and_then(|host| host.cordon.as_ref()).map(Into::into),
+            room: host.and_then(|host| host.room.as_ref()).map(Into::into),
         }
     }
 }

@@ -10,18 +10,23 @@ use std::{
 };
 
 use vmferry_core::{
-    flow::{Completed, Failure, Plan, Watch},
+    compatibility::Check,
+    flow::{Completed, Failure, Plan, Planned, Watch},
     migration::{Order, Phase, Progress},
     reason::Reason,
+    turns::Waiting,
 };
 
 use super::{
     Paint, Terminal,
     progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, running},
+    queue::waiting_line,
 };
 
 /// How often a line is written where lines stay.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while it waits for its turn, however often the reason changes.
+const WAITING_INTERVAL: Duration = Duration::from_secs(10);
 /// What the line that changes leaves free at its right: the terminal writes `^C` there, and must not begin a new line.
 const MARGIN: usize = 4;
 /// Of a terminal that does not tell its width.
@@ -34,6 +39,10 @@ pub(crate) struct Live {
     /// What is to be said when pre begins, and not before.
     name: Option<String>,
     cancelled: AtomicBool,
+    /// What the user insists on.
+    planned: Option<Planned>,
+    /// How long it may wait for its turn; `None`: for as long as it takes.
+    patience: Option<Duration>,
     began: Instant,
     trail: Mutex<Trail>,
 }
@@ -48,7 +57,30 @@ struct Trail {
     drawn: Option<String>,
     percent: u8,
     last_line: Option<Instant>,
+    wait: Option<Wait>,
     phases: Vec<(Phase, Duration)>,
+}
+
+/// It waits for its turn.
+#[derive(Debug)]
+struct Wait {
+    since: Instant,
+    /// What was said, and when.
+    why: Waiting,
+    told: Instant,
+}
+
+impl Trail {
+    /// It waits at this time. Since how long, and whether that is to be said where lines stay.
+    fn wait(&mut self, why: &Waiting, now: Instant) -> (Duration, bool) {
+        let wait = self.wait.as_ref();
+        let is_due = wait.is_none_or(|wait| wait.why != *why && now - wait.told >= WAITING_INTERVAL);
+        let since = wait.map_or(now, |wait| wait.since);
+        if is_due {
+            self.wait = Some(Wait { since, why: why.clone(), told: now });
+        }
+        (now - since, is_due)
+    }
 }
 
 /// A phase that is over.
@@ -79,7 +111,25 @@ impl Live {
 
     /// For what is no migration yet.
     pub(crate) fn quiet(terminal: Terminal) -> Self {
-        Self { terminal, name: None, cancelled: AtomicBool::new(false), began: Instant::now(), trail: Mutex::default() }
+        Self {
+            terminal,
+            name: None,
+            cancelled: AtomicBool::new(false),
+            planned: None,
+            patience: None,
+            began: Instant::now(),
+            trail: Mutex::default(),
+        }
+    }
+
+    /// The same, with somebody who insists on a plan.
+    pub(crate) fn insisting(self, planned: Option<Planned>) -> Self {
+        Self { planned, ..self }
+    }
+
+    /// The same, with somebody who waits no longer than that for its turn.
+    pub(crate) fn with_patience(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
     }
 
     /// A line that stays, above the one that changes.
@@ -203,8 +253,27 @@ impl Watch for Live {
         self.draw(|_| running(phase));
     }
 
+    fn objections(&self, order: &Order, plan: &Plan) -> Vec<Check> {
+        self.planned.as_ref().map(|planned| planned.deviations(order, plan)).unwrap_or_default()
+    }
+
     fn checked(&self, plan: &Plan) {
         self.trail().detail = checked(plan);
+    }
+
+    fn waiting(&self, waiting: &Waiting) -> Duration {
+        // The checks are over.
+        self.end(Verdict::Ok);
+        let (waited, is_due) = self.trail().wait(waiting, Instant::now());
+        let rest = self.patience.map_or(Duration::MAX, |patience| patience.saturating_sub(waited));
+        if !rest.is_zero() {
+            match self.terminal.live {
+                true => self.draw(|_| waiting_line(waiting)),
+                false if is_due => self.terminal.note(&waiting_line(waiting)),
+                false => {}
+            }
+        }
+        rest
     }
 
     fn progress(&self, sample: Progress) {
@@ -245,6 +314,8 @@ fn write(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use vmferry_core::migration::Side;
+
     use super::*;
     use crate::render::Output;
 
@@ -270,6 +341,39 @@ mod tests {
         let live = self::live();
         live.phase(Phase::Cleanup);
         assert_eq!(unsaid(&live), None);
+    }
+
+    #[test]
+    fn why_it_waits_is_said_at_once_and_again_when_it_has_changed_but_not_too_often() {
+        let because = |busy: &str| Waiting {
+            host: "node-28".parse().expect("valid"),
+            side: Side::Source,
+            limit: 1,
+            busy: vec![busy.into()],
+            before: vec![],
+        };
+        let (mut trail, begun) = (Trail::default(), Instant::now());
+        let mut told = |seconds, busy| trail.wait(&because(busy), begun + Duration::from_secs(seconds));
+        assert_eq!(told(0, "db"), (Duration::ZERO, true));
+        assert_eq!(told(30, "db"), (Duration::from_secs(30), false), "it is known");
+        assert_eq!(told(31, "mail"), (Duration::from_secs(31), true));
+        assert_eq!(told(35, "web"), (Duration::from_secs(35), false), "too early");
+        assert_eq!(told(41, "web"), (Duration::from_secs(41), true), "but not forgotten");
+    }
+
+    #[test]
+    fn whoever_has_waited_for_long_enough_does_not_wait_any_longer() {
+        let waiting = Waiting {
+            host: "node-28".parse().expect("valid"),
+            side: Side::Source,
+            limit: 1,
+            busy: vec![],
+            before: vec!["db".into()],
+        };
+        let rest = |patience| live().with_patience(patience).waiting(&waiting);
+        assert_eq!([rest(None), rest(Some(Duration::ZERO))], [Duration::MAX, Duration::ZERO]);
+        let rest = rest(Some(Duration::from_secs(60)));
+        assert!(rest > Duration::from_secs(50) && rest <= Duration::from_secs(60), "{rest:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     checks::CheckDocument,
     migrations::moment,
     once,
+    survey::{Turned, TurnedDocument},
     table::facts,
     units::{bytes, count, milliseconds, time},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Report<'a> {
     pub(crate) wall: Duration,
     /// The phases as seen from here.
     pub(crate) phases: Vec<(Phase, Duration)>,
+    /// The hosts that were tried before, and did not take it.
+    pub(crate) tried: &'a [Turned],
 }
 
 /// Where the guest is if nothing was changed.
@@ -176,6 +179,7 @@ impl Report<'_> {
             {
                 terminal.note(&sentence);
             }
+            Err(Failure::NotStarted(error)) if error.reason == Reason::MigrationAborted => terminal.note(&sentence),
             Err(_) => terminal.error(&sentence),
         }
         for warning in self.warnings() {
@@ -231,6 +235,7 @@ impl Report<'_> {
             warnings: self.warnings(),
             cause: self.cause(),
             refusals: refusals.iter().filter(|check| check.refusal().is_some()).map(Into::into).collect(),
+            tried: self.tried.iter().map(Into::into).collect(),
             message: sentence(self.order, self.result),
             ..Document::new(self.order, self.outcome(), self.exit, self.statistics.as_ref())
         }
@@ -263,6 +268,8 @@ struct Document<'a> {
     warnings: Vec<String>,
     cause: Option<Cause>,
     refusals: Vec<CheckDocument<'a>>,
+    /// The hosts that were tried before `destination`, and did not take it.
+    tried: Vec<TurnedDocument<'a>>,
     message: String,
     /// Only of one that had ended before: nothing was done, and `runs_on` is `null`, for the guest may have gone on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,6 +300,7 @@ impl<'a> Document<'a> {
             warnings: vec![],
             cause: None,
             refusals: vec![],
+            tried: vec![],
             message: String::new(),
             ended: None,
         }

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Limits, Outcome, Path, Phase, Record, Side},
+    migration::{Cause, Limits, Outcome, Path, Phase, Priority, Record, Side},
+    turns::Waiter,
 };
 
 use super::{
     Unreachable,
+    queue::WaiterDocument,
     story::{StoryDocument, text},
     table::{facts, table},
     units::{bytes, count, milliseconds, rate, time},
@@ -132,6 +134,8 @@ struct Summary<'a> {
     policy: &'a str,
     /// `null`: as much as goes.
     bandwidth_bytes_per_second: Option<u64>,
+    /// Before whom it came while it waited for its turn.
+    priority: Priority,
     /// Over how many memory is sent at once, if it is live.
     streams: u8,
     /// `tunnel` or `direct`, if it is live.
@@ -160,6 +164,7 @@ impl<'a> Summary<'a> {
             instance_id: migration.order.instance.to_string(),
             policy: migration.order.limits.policy.name(),
             bandwidth_bytes_per_second: migration.order.limits.bandwidth.map(|bandwidth| bandwidth.as_u64()),
+            priority: migration.order.priority,
             streams: migration.order.limits.streams.get(),
             path: migration.order.limits.path,
             phase: migration.phase(),
@@ -229,14 +234,17 @@ impl<'a> From<&'a Record> for Half<'a> {
     }
 }
 
-/// `{"migrations": […], "unreachable": […]}`; here `source` and `destination` are names.
+/// `{"waiting": […], "migrations": […], "unreachable": […]}`; here `source` and `destination` are names.
 pub(crate) fn list_document<'a>(
     migrations: &'a [Migration],
+    waiters: &'a [Waiter],
     silent: &'a [CallError],
     now: Timestamp,
 ) -> impl Serialize + use<'a> {
     #[derive(Serialize)]
     struct Document<'a> {
+        /// Those that wait for their turn; they are no migrations yet.
+        waiting: Vec<WaiterDocument<'a>>,
         migrations: Vec<Row<'a>>,
         unreachable: Vec<Unreachable<'a>>,
     }
@@ -254,7 +262,11 @@ pub(crate) fn list_document<'a>(
         destination: host(migration, Side::Destination),
         summary: Summary::new(migration, now),
     };
-    Document { migrations: migrations.iter().map(row).collect(), unreachable: silent.iter().map(Into::into).collect() }
+    Document {
+        waiting: waiters.iter().map(Into::into).collect(),
+        migrations: migrations.iter().map(row).collect(),
+        unreachable: silent.iter().map(Into::into).collect(),
+    }
 }
 
 /// One migration; here `source` and `destination` are the two hosts' records of it, `null` if there is none.

@@ -71,6 +71,7 @@ pub(super) async fn settle(
         destination,
         kind,
         limits: Limits { policy, bandwidth: limits.bandwidth, streams: limits.streams, path: limits.path.into() },
+        priority: wish.priority().into(),
     };
     let Pair { source, destination } = fleet.pair(&order)?;
     let hosts = Pair { source: agent(&source), destination: agent(&destination) };

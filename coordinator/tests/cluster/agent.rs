@@ -25,7 +25,7 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Host, host_policies},
+    host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
     id::MigrationId,
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
@@ -33,6 +33,7 @@ use vmferry_core::{
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
+    turns::{Admission, Waiter, Waiting},
     volume::Attachment,
 };
 use vmferry_proto::{authorize, convert::wire_duration, status::from_call_error, v1};
@@ -95,8 +96,20 @@ pub(crate) struct World {
     pub(crate) limits: GuestLimits,
     /// What the configuration of node-28 has.
     pub(crate) policies: Vec<Policy>,
-    /// node-28 is of a version that knows no policies.
+    /// node-28 is of a version that knows no policies, and no turns.
     pub(crate) is_old: bool,
+    /// The hosts to which no guest shall come.
+    pub(crate) cordons: BTreeMap<String, Cordon>,
+    /// By how many seconds the clock of node-31 is ahead.
+    pub(crate) clock_ahead: i64,
+    /// The host that has no place for a migration.
+    pub(crate) full: Option<&'static str>,
+    /// Those that wait for it.
+    pub(crate) waiters: BTreeMap<MigrationId, Waiter>,
+    /// Those that were aborted while they waited.
+    aborted_waiters: Vec<MigrationId>,
+    /// How often a host was asked for its half of the checks.
+    pub(crate) checks: usize,
 }
 
 #[derive(Clone)]
@@ -300,6 +313,22 @@ impl Agent {
     }
 }
 
+/// For some more guests like the one there is.
+fn room() -> Room {
+    let machine = ["x86_64", "kvm", "pc-q35-7.2"].map(str::to_owned);
+    Room {
+        capacity: Capacity { memory: ByteSize::gib(7), vcpus: 64, instances: None, incoming: 4, outgoing: 4 },
+        taken: Taken { memory: ByteSize::mib(256), vcpus: 2, instances: 1, incoming: 0, outgoing: 0 },
+        offers: Offers {
+            machines: [machine.into()].into(),
+            networks: ["blue".parse().expect("valid")].into(),
+            bridges: ["br0".into()].into(),
+            pages: [(2_048, Pages { total: 64, free: 10 })].into(),
+            ..Offers::default()
+        },
+    }
+}
+
 fn order(order: Option<v1::Order>) -> Order {
     vmferry_proto::convert::required(order, "order").expect("a coordinator of ours asks")
 }
@@ -310,6 +339,7 @@ impl v1::host_service_server::HostService for Agent {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
+        let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
         let host = Host {
             name: self.name.parse().expect("valid"),
             zone: if self.name == "node-31" { "nova2" } else { "nova" }.into(),
@@ -325,11 +355,27 @@ impl v1::host_service_server::HostService for Agent {
             instances_total: self.has_guest().into(),
             migrations_active: 0,
             certificate_expires: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 10),
-            cordon: None,
-            room: None,
-            answered: Some(Timestamp::now()),
+            cordon: self.world().cordons.get(self.name).cloned(),
+            room: Some(room()),
+            answered: Some(Timestamp::now() + jiff::SignedDuration::from_secs(ahead)),
         };
         Ok(Response::new(v1::GetHostResponse { host: Some(host.into()) }))
+    }
+
+    async fn cordon(&self, request: Request<v1::CordonRequest>) -> Result<Response<v1::CordonResponse>, Status> {
+        let reason = request.into_inner().reason;
+        if reason.is_empty() {
+            return Err(self.error(Reason::InvalidRequest, "a cordon needs a reason"));
+        }
+        let since = "2026-11-23T14:00:00Z".parse().expect("valid");
+        let cordon = Cordon { reason, by: "vmferry://cloud/coordinator/ops".into(), since };
+        self.world().cordons.insert(self.name.to_owned(), cordon.clone());
+        Ok(Response::new(v1::CordonResponse { cordon: Some(cordon.into()) }))
+    }
+
+    async fn uncordon(&self, _: Request<v1::UncordonRequest>) -> Result<Response<v1::UncordonResponse>, Status> {
+        let was = self.world().cordons.remove(self.name);
+        Ok(Response::new(v1::UncordonResponse { was: was.map(Into::into) }))
     }
 
     async fn list_policies(

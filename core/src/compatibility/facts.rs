@@ -1,7 +1,5 @@
 //! What two hosts know, by which they are judged.
 
-use bytesize::ByteSize;
-
 use super::{Postcopy, VifSight};
 use crate::{
     agent::Leaving,
@@ -9,6 +7,7 @@ use crate::{
     direct::DirectFacts,
     disk::{Disks, Shown, Sight},
     domain_xml::{Definition, FilterDefinition, HostCapabilities},
+    host::{Cordon, Space},
     id::{HostName, MigrationId},
     instance::InstanceState,
     migration::{Kind, Limits},
@@ -69,8 +68,10 @@ pub struct DestinationFacts {
     pub same_id: Option<(String, InstanceState)>,
     /// Whether a domain with the instance's name but another UUID is there.
     pub same_name: bool,
-    /// Memory for new guests, claims deducted.
-    pub memory_available: ByteSize,
+    /// What it has for one guest more, what is promised to others deducted.
+    pub space: Space,
+    /// Why no guest shall come; `None`: they may.
+    pub cordon: Option<Cordon>,
     /// Which guests the host can run.
     pub capabilities: HostCapabilities,
     /// vCPUs at most on the guest's machine type, where the host knows that machine type.

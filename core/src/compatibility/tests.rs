@@ -1,11 +1,14 @@
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::*;
 use crate::{
     disk::{File, Room, Seen, Shown},
-    domain_xml::{HostCapabilities, HostState, metadata::LabelError},
+    domain_xml::{Definition, HostCapabilities, HostState, metadata::LabelError},
+    host::{Capacity, Space},
     instance::{Instance, InstanceState},
-    migration::{Fallback, Limits, Shutdown},
+    migration::{Fallback, Kind, Limits, Shutdown},
 };
 
 const DOMAIN: &str = "<domain type='qemu'><name>web</name><uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid>
@@ -90,7 +93,12 @@ pub(super) fn destination() -> DestinationFacts {
         migration: None,
         same_id: None,
         same_name: false,
-        memory_available: ByteSize::gib(1),
+        space: Space {
+            capacity: Capacity { memory: ByteSize::gib(1), vcpus: 16, ..Capacity::default() },
+            memory_available: ByteSize::gib(1),
+            ..Space::default()
+        },
+        cordon: None,
         capabilities: HostCapabilities {
             architecture: "x86_64".into(),
             cpu_model: "EPYC".into(),
@@ -241,7 +249,8 @@ fn what_a_guest_has_only_until_it_stops_is_found() {
 
 #[test]
 fn a_guest_that_stays_off_needs_no_memory_and_one_that_is_started_anew_no_new_qemu() {
-    let mut facts = DestinationFacts { memory_available: ByteSize::b(0), ..destination() };
+    let mut facts = destination();
+    facts.space.memory_available = ByteSize::b(0);
     facts.kind = Kind::Cold { shutdown: None };
     let old = Leaving { qemu_version: 8_000_000, ..leaving_guest() };
     assert_eq!(refused(&arriving(&facts, &old)), []);
@@ -257,7 +266,7 @@ fn each_lack_of_the_destination_has_its_reason() {
         (|facts| facts.lacks_emulator = true, Reason::VirtTypeMissing),
         (|facts| facts.same_id = Some(("web".into(), InstanceState::Shutoff)), Reason::DomainExists),
         (|facts| facts.same_name = true, Reason::DomainExists),
-        (|facts| facts.memory_available = ByteSize::mib(255), Reason::MemoryShort),
+        (|facts| facts.space.memory_available = ByteSize::mib(255), Reason::MemoryShort),
         (|facts| facts.vcpus_max = Some(1), Reason::TooManyVcpus),
         (|facts| facts.cpu = Some(Err("required features: avx512f".into())), Reason::CpuIncompatible),
         (
@@ -302,7 +311,7 @@ fn no_refusal_hides_another() {
     );
 
     let mut facts = destination();
-    facts.memory_available = ByteSize::b(0);
+    facts.space.memory_available = ByteSize::b(0);
     facts.bridges.clear();
     facts.cpu = Some(Err("another vendor".into()));
     facts.sight = no_room();

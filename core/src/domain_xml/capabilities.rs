@@ -9,6 +9,8 @@ pub struct Capabilities {
     pub machine: String,
     /// vCPUs at most on that machine.
     pub vcpus_max: u32,
+    /// libvirt's models of CPUs that the host can give.
+    pub cpu_models: BTreeSet<String>,
 }
 
 impl Capabilities {
@@ -19,7 +21,12 @@ impl Capabilities {
         let machine =
             text(root, "machine").ok_or(Error::Missing { parent: "domainCapabilities", wanted: "machine" })?;
         let vcpus_max = child(root, "vcpu").and_then(|vcpu| vcpu.attribute("max")).and_then(|max| max.parse().ok());
-        Ok(Self { machine: machine.to_owned(), vcpus_max: vcpus_max.unwrap_or(u32::MAX) })
+        let modes = child(root, "cpu").into_iter().flat_map(|cpu| cpu.children());
+        let custom = modes.filter(|node| node.has_tag_name("mode") && node.attribute("name") == Some("custom"));
+        let models = custom.flat_map(|mode| mode.children()).filter(|node| node.has_tag_name("model"));
+        let usable = models.filter(|model| model.attribute("usable") == Some("yes"));
+        let cpu_models = usable.filter_map(|model| model.text()).map(|name| name.trim().to_owned()).collect();
+        Ok(Self { machine: machine.to_owned(), vcpus_max: vcpus_max.unwrap_or(u32::MAX), cpu_models })
     }
 }
 
@@ -103,6 +110,20 @@ mod tests {
         let capabilities = Capabilities::parse(
             "<domainCapabilities><machine>pc-q35-7.2</machine><vcpu max='288'/></domainCapabilities>",
         );
-        assert_eq!(capabilities, Ok(Capabilities { machine: "pc-q35-7.2".into(), vcpus_max: 288 }));
+        let cpu_models = BTreeSet::new();
+        assert_eq!(capabilities, Ok(Capabilities { machine: "pc-q35-7.2".into(), vcpus_max: 288, cpu_models }));
+    }
+
+    #[test]
+    fn reads_the_models_of_cpus_that_can_be_given() {
+        let capabilities = Capabilities::parse(
+            "<domainCapabilities><machine>pc-q35-7.2</machine><cpu>
+               <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC-Rome</model></mode>
+               <mode name='custom' supported='yes'><model usable='yes' vendor='AMD'>EPYC</model>
+                 <model usable='no' vendor='Intel'>Cascadelake-Server</model><model usable='unknown'>z14</model>
+                 <model usable='yes' deprecated='no'>qemu64</model></mode></cpu></domainCapabilities>",
+        )
+        .expect("valid");
+        assert_eq!(Vec::from_iter(capabilities.cpu_models), ["EPYC", "qemu64"]);
     }
 }

@@ -1,20 +1,24 @@
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use bytesize::ByteSize;
 use roxmltree::Node;
 
 use super::{
-    Error, child,
+    Error, GuestCpu, child,
     disk::{DiskDefinition, disk},
     filter::filter_named,
     metadata::{
         self, LabelError, VolumeLabel,
+        affinity::{self, AffinityError},
         interfaces::{self, InterfaceError, InterfaceLabel},
         limits::{self, LimitsError},
     },
-    parse, text, volume,
+    parse,
+    placement::{self, HugePages},
+    text, volume,
 };
 use crate::{
+    affinity::Membership,
     convergence::GuestLimits,
     id::InstanceId,
     instance::{Vif, VifAttachment},
@@ -40,6 +44,10 @@ pub struct Definition {
     pub memory: ByteSize,
     /// vCPUs at most.
     pub vcpus: u32,
+    /// The huge pages that its memory lies in, one entry a size; what is in none of them lies in ordinary pages.
+    pub huge_pages: Vec<HugePages>,
+    /// The numbers of all CPUs of its host that its threads are pinned to. Empty: it runs on any.
+    pub pinned_cpus: BTreeSet<u32>,
     /// The `<cpu>` element as it stands, to be compared with a host.
     pub cpu: Option<String>,
     /// Its disks.
@@ -59,6 +67,8 @@ pub struct Definition {
     pub host_state: Vec<HostState>,
     /// What the metadata say of its live migrations. An error hides no domain, but lets none of them begin.
     pub limits: Result<GuestLimits, LimitsError>,
+    /// The affinity groups that the metadata say it is in, by name. An error hides no domain, but lets it go nowhere.
+    pub affinity: Result<Vec<Membership>, AffinityError>,
 }
 
 /// State of a guest in files of its host.
@@ -136,6 +146,7 @@ impl Definition {
         let interfaces = interfaces::read(domain);
         let mut vifs: Vec<_> = elements(devices, "interface").map(vif).collect();
         interfaces.iter().flatten().for_each(|label| say(&mut vifs, label));
+        let memory = placement::memory(domain).ok_or(missing("memory"))?;
         let id = text(domain, "uuid").and_then(|text| text.parse().ok()).ok_or(missing("uuid"))?;
         disks.iter_mut().filter_map(|disk| disk.volume.as_mut()).for_each(|volume| volume::name_initiator(volume, id));
         for disk in &mut disks {
@@ -149,8 +160,10 @@ impl Definition {
             emulator: text(devices, "emulator").map(str::to_owned),
             architecture: kind.attribute("arch").ok_or(missing("os/type arch"))?.to_owned(),
             machine: kind.attribute("machine").ok_or(missing("os/type machine"))?.to_owned(),
-            memory: memory(domain).ok_or(missing("memory"))?,
+            memory,
             vcpus: text(domain, "vcpu").and_then(|text| text.parse().ok()).ok_or(missing("vcpu"))?,
+            huge_pages: placement::huge_pages(domain, memory),
+            pinned_cpus: placement::pinned_cpus(domain),
             cpu: child(domain, "cpu").map(|cpu| xml[cpu.range()].to_owned()),
             disks,
             vifs,
@@ -160,31 +173,24 @@ impl Definition {
             obstacles: obstacles(domain, devices),
             host_state: host_state(domain, devices),
             limits: limits::read(domain),
+            affinity: affinity::read(domain),
         })
+    }
+
+    /// How much of its memory lies in ordinary pages.
+    pub fn ordinary_memory(&self) -> ByteSize {
+        let huge: u64 = self.huge_pages.iter().map(|pages| pages.memory.as_u64()).sum();
+        ByteSize::b(self.memory.as_u64().saturating_sub(huge))
+    }
+
+    /// Which CPU it has. None: the emulator's default.
+    pub fn guest_cpu(&self) -> Option<GuestCpu> {
+        self.cpu.as_deref().map(GuestCpu::of)
     }
 }
 
 fn elements<'a, 'd: 'a>(node: Node<'a, 'd>, name: &'static str) -> impl Iterator<Item = Node<'a, 'd>> {
     node.children().filter(move |child| child.has_tag_name(name))
-}
-
-/// libvirt writes KiB unless `unit` says otherwise; in what it prints, the unit is always there.
-fn memory(domain: Node<'_, '_>) -> Option<ByteSize> {
-    let node = child(domain, "memory")?;
-    let number: u64 = node.text()?.trim().parse().ok()?;
-    let unit = match node.attribute("unit").unwrap_or("KiB") {
-        "b" | "bytes" => 1,
-        "KB" => 1_000,
-        "k" | "KiB" => 1 << 10,
-        "MB" => 1_000_000,
-        "M" | "MiB" => 1 << 20,
-        "GB" => 1_000_000_000,
-        "G" | "GiB" => 1 << 30,
-        "TB" => 1_000_000_000_000,
-        "T" | "TiB" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(unit).map(ByteSize::b)
 }
 
 fn vif(node: Node<'_, '_>) -> Vif {

@@ -20,6 +20,7 @@
 //! </metadata>
 //! ```
 
+pub mod affinity;
 mod change;
 pub mod interfaces;
 pub mod limits;
@@ -35,6 +36,7 @@ use super::{
     volume::{MONITOR_PORT, PORTAL_PORT, secret_name, socket_address},
 };
 use crate::{
+    affinity::Membership,
     convergence::GuestLimits,
     volume::{Connection, Iscsi, Login, Rbd},
 };
@@ -66,6 +68,11 @@ impl Element {
     /// What is said of live migrations.
     pub fn limits(said: &GuestLimits) -> Self {
         Self { namespace: limits::NAMESPACE, text: (!said.is_empty()).then(|| limits::write_bare(said)) }
+    }
+
+    /// What is said of affinity groups.
+    pub fn affinity(said: &[Membership]) -> Self {
+        Self { namespace: affinity::NAMESPACE, text: (!said.is_empty()).then(|| affinity::write_bare(said)) }
     }
 }
 

@@ -85,6 +85,7 @@ mod tests {
             destination: endpoint("node-31"),
             kind: Kind::Live,
             limits: Limits::default(),
+            priority: Default::default(),
         }
     }
 

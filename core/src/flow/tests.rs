@@ -17,6 +17,7 @@ pub(crate) fn order() -> Order {
         destination: endpoint("node-31"),
         kind: Kind::Live,
         limits: Limits::default(),
+        priority: Default::default(),
     }
 }
 

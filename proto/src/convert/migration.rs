@@ -27,6 +27,7 @@ impl From<Order> for v1::Order {
                 Kind::Cold { shutdown } => Some(order::Cold { shutdown: shutdown.map(Into::into) }),
             },
             limits: Some(order.limits.into()),
+            priority: v1::Priority::from(order.priority).into(),
         }
     }
 }
@@ -36,6 +37,7 @@ impl TryFrom<v1::Order> for Order {
 
     fn try_from(order: v1::Order) -> Result<Self, Invalid> {
         Ok(Self {
+            priority: order.priority().into(),
             id: order.migration_id.parse().map_err(invalid("order.migration_id"))?,
             instance: order.instance_id.parse().map_err(invalid("order.instance_id"))?,
             instance_name: order.instance_name,

@@ -2,7 +2,6 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use bytesize::ByteSize;
 use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
 use vmferry_core::{
     agent::{Leaving, Sighting},
@@ -10,6 +9,7 @@ use vmferry_core::{
     convergence::Action,
     disk::{Sharing, Transfer},
     domain_xml::{Definition, HostCapabilities, rewrite::Relocation},
+    host::Space,
     id::{HostName, InstanceId, MigrationId},
     instance::{Instance, InstanceState},
     migration::{Kind, Order, Statistics},
@@ -40,7 +40,7 @@ impl Fake {
     pub(super) async fn step<T>(&self, what: &str, effect: impl FnOnce() -> T) -> Result<T, Fault> {
         let struck = {
             let mut facts = self.world.facts();
-            let here = facts.faults.place == Place::Step(facts.steps);
+            let here = [Place::Step(facts.steps), Place::EveryStep].contains(&facts.faults.place);
             facts.steps += 1;
             here.then(|| {
                 facts.struck = Some(format!("{}: {what}", self.name));
@@ -151,7 +151,8 @@ impl Hypervisor for Fake {
             migration: None,
             same_id: None,
             same_name: false,
-            memory_available: ByteSize::gib(4),
+            space: Space::default(),
+            cordon: None,
             capabilities: HostCapabilities { architecture: "x86_64".into(), cpu_model: "EPYC".into(), machines },
             vcpus_max: Some(64),
             cpu: None,

@@ -9,12 +9,15 @@ use vmferry_core::{
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    turns::Admission,
 };
 
 use super::{
     host::Fake,
     world::{Place, Trouble, World},
 };
+
+const COORDINATOR: &str = "vmferry://test/coordinator/flow";
 
 /// An agent as the coordinator reaches it, with calls that can be lost on the way.
 pub(crate) struct Local<'a> {
@@ -64,9 +67,20 @@ impl Agent for Local<'_> {
         self.call("end_check", self.migrations.end_check(order)).await
     }
 
+    async fn admit(&self, order: &Order, side: Side, hold: Duration) -> Result<Admission, CallError> {
+        self.call("admit", self.migrations.admit(order, side, COORDINATOR, hold)).await
+    }
+
+    async fn withdraw(&self, order: &Order) -> Result<(), CallError> {
+        let withdraw = async {
+            self.migrations.withdraw(order.id);
+            Ok(())
+        };
+        self.call("withdraw", withdraw).await
+    }
+
     async fn pre(&self, order: &Order, half: &Half) -> Result<Vec<Relocation>, CallError> {
-        let by = "vmferry://test/coordinator/flow".to_owned();
-        let pre = async { self.migrations.open(order, half.side(), by)?.pre(half).await };
+        let pre = async { self.migrations.open(order, half.side(), COORDINATOR.to_owned())?.pre(half).await };
         self.call("pre", pre).await
     }
 
@@ -88,7 +102,7 @@ impl Agent for Local<'_> {
     }
 
     async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
-        self.call("cleanup", async { self.migrations.of(order)?.cleanup(rollback.clone()).await }).await
+        self.call("cleanup", async { self.migrations.to_clean_up(order)?.cleanup(rollback.clone()).await }).await
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

@@ -11,10 +11,11 @@ use tokio::sync::Notify;
 use vmferry_core::{
     agent::Sighting,
     disk::Probe,
+    host::Capacity,
     id::{HostName, MigrationId},
 };
 
-use super::{disks, filter, network};
+use super::{disks, filter, housing, network};
 
 /// The guest's.
 const NAME: &str = "web";
@@ -35,6 +36,7 @@ pub(crate) enum Trouble {
 pub(super) enum Place {
     Nowhere,
     Step(usize),
+    EveryStep,
     Call(usize),
 }
 
@@ -88,6 +90,8 @@ pub(super) struct Facts {
     pub(super) complete: BTreeSet<MigrationId>,
     /// Whether nobody can say what the guest writes to.
     pub(super) is_unmeasurable: bool,
+    /// What the hosts give their guests.
+    pub(super) capacity: Capacity,
 }
 
 /// Everything that outlives an agent's process.
@@ -125,6 +129,7 @@ impl World {
             receiving: BTreeSet::new(),
             complete: BTreeSet::new(),
             is_unmeasurable: false,
+            capacity: housing::PLENTY,
         };
         Arc::new(Self { journals: journals.to_owned(), facts: Mutex::new(facts), death: Arc::default() })
     }
@@ -194,6 +199,17 @@ impl World {
             facts.receiving.clear();
         }
         facts.domains.retain(|_, (sighting, _)| *sighting != Sighting::Arriving);
+    }
+
+    /// From now on either host gives its guests so much.
+    pub(crate) fn give(&self, capacity: Capacity) {
+        self.facts().capacity = capacity;
+    }
+
+    /// From the next step at the edge on nothing happens any more.
+    pub(crate) fn stop(&self) {
+        let mut facts = self.facts();
+        facts.faults = Faults { place: Place::EveryStep, trouble: Trouble::DiesBefore };
     }
 
     /// From now on nobody can say what the guest writes to.

@@ -1,5 +1,5 @@
 use bytesize::ByteSize;
-use vmferry_core::{agent::CallError, migration::Endpoint, reason::Reason};
+use vmferry_core::{agent::CallError, host::Cordon, migration::Endpoint, reason::Reason};
 
 use super::*;
 
@@ -37,6 +37,30 @@ fn a_dead_host_costs_its_own_row_only() {
     NAME     ZONE  STATE                     ADDRESS          RUNNING  CPUS  MEMORY FREE            QEMU    LIBVIRT  AGENT  CERTIFICATE
     node-28  nova  up                        192.0.2.10:7443  3 of 4   64    97.0 GiB of 256.0 GiB  7.2.22  9.0.0    0.1.0  until 2027-02-20
     node-31  -     down (AGENT_UNREACHABLE)  192.0.2.10:7443  -        -     -                      -       -        -      -
+    ");
+}
+
+#[test]
+fn a_host_that_takes_no_guests_is_shown_with_the_reason() {
+    let mut cordoned = answer("node-28", Some("nova"));
+    let host = cordoned.result.as_mut().expect("it is up");
+    host.cordon = Some(Cordon {
+        reason: "a fan fails".into(),
+        by: "vmferry://cloud/coordinator/ops".into(),
+        since: "2026-11-23T14:00:00Z".parse().expect("valid"),
+    });
+    let answers = [cordoned, answer("node-31", Some("nova2"))];
+    insta::assert_snapshot!(hypervisors(&answers), @"
+    NAME     ZONE   STATE     ADDRESS          RUNNING  CPUS  MEMORY FREE            QEMU    LIBVIRT  AGENT  CERTIFICATE
+    node-28  nova   cordoned  192.0.2.10:7443  3 of 4   64    97.0 GiB of 256.0 GiB  7.2.22  9.0.0    0.1.0  until 2027-02-20
+    node-31  nova2  up        192.0.2.10:7443  3 of 4   64    97.0 GiB of 256.0 GiB  7.2.22  9.0.0    0.1.0  until 2027-02-20
+
+    node-28 is cordoned since 2026-11-23 14:00 UTC: a fan fails (says vmferry://cloud/coordinator/ops)
+    ");
+    insta::assert_snapshot!(zones(&answers), @"
+    ZONE   HOST     STATE
+    nova   node-28  cordoned
+    nova2  node-31  up
     ");
 }
 
@@ -122,7 +146,9 @@ fn a_document_has_the_reason_of_a_dead_host() {
           "qemu_version": null,
           "libvirt_version": null,
           "agent_version": null,
-          "certificate_expires": null
+          "certificate_expires": null,
+          "cordon": null,
+          "room": null
         }
       ]
     }

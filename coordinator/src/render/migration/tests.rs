@@ -106,6 +106,7 @@ fn report<'a>(order: &'a Order, result: &'a Result<Completed, Failure>) -> Repor
             (Phase::Pre, Duration::from_millis(11)),
             (Phase::Migrate, Duration::from_millis(1_950)),
         ],
+        tried: &[],
     }
 }
 
@@ -157,6 +158,7 @@ fn a_completed_migration_in_figures() {
       "warnings": [],
       "cause": null,
       "refusals": [],
+      "tried": [],
       "message": "web runs on node-31"
     }
     "#);

@@ -68,6 +68,7 @@ fn one_with_both_halves() {
       "instance_id": "ed831ace-39ef-4960-8bae-a035d292c305",
       "policy": "default",
       "bandwidth_bytes_per_second": null,
+      "priority": "normal",
       "streams": 1,
       "path": "tunnel",
       "phase": "migrate",

@@ -6,6 +6,7 @@ use super::*;
 impl v1::migration_service_server::MigrationService for Agent {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let request = request.into_inner();
+        self.world().checks += 1;
         let finding = match self.world().refuses && request.side() == v1::Side::Destination {
             false => Finding::Passed { detail: "as it should be".into() },
             true => Finding::Refused(Refusal {
@@ -45,6 +46,55 @@ impl v1::migration_service_server::MigrationService for Agent {
             path_bytes_per_second: mib(100),
             usual_bytes_per_second: None,
         }))
+    }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Result<Response<v1::AdmitResponse>, Status> {
+        if self.world().is_old && self.name == "node-28" {
+            return Err(Status::unimplemented("admit"));
+        }
+        let request = request.into_inner();
+        let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
+        let order = order(request.order);
+        if request.hold.is_some_and(|hold| hold.seconds > 0) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let mut world = self.world();
+        if world.aborted_waiters.contains(&order.id) {
+            drop(world);
+            return Err(self.error(Reason::MigrationAborted, "the migration of web was aborted while it waited"));
+        }
+        if world.full != Some(self.name) {
+            world.waiters.retain(|id, waiter| *id != order.id || waiter.waiting.host.as_str() != self.name);
+            return Ok(Response::new(Admission::Turn.into()));
+        }
+        let host = self.name.parse().expect("valid");
+        let waiting = Waiting { host, side, limit: 1, busy: vec!["db".into()], before: vec![] };
+        let waiter = Waiter {
+            requested_by: "vmferry://default/coordinator/ops".into(),
+            waited: Duration::from_secs(3),
+            waiting: waiting.clone(),
+            order,
+        };
+        world.waiters.insert(waiter.order.id, waiter);
+        Ok(Response::new(Admission::Waiting(waiting).into()))
+    }
+
+    async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {
+        let id = order(request.into_inner().order).id;
+        let mut world = self.world();
+        if world.full == Some(self.name) {
+            world.waiters.remove(&id);
+        }
+        Ok(Response::new(v1::WithdrawResponse {}))
+    }
+
+    async fn list_waiting(
+        &self,
+        _: Request<v1::ListWaitingRequest>,
+    ) -> Result<Response<v1::ListWaitingResponse>, Status> {
+        let world = self.world();
+        let here = world.waiters.values().filter(|_| world.full == Some(self.name));
+        Ok(Response::new(v1::ListWaitingResponse { waiters: here.cloned().map(Into::into).collect() }))
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
@@ -118,6 +168,13 @@ impl v1::migration_service_server::MigrationService for Agent {
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
         let id = request.into_inner().migration_id.parse().expect("valid");
+        {
+            let mut world = self.world();
+            if world.full == Some(self.name) && world.waiters.remove(&id).is_some() {
+                world.aborted_waiters.push(id);
+                return Ok(Response::new(v1::AbortResponse {}));
+            }
+        }
         self.record(id, |_| ())?;
         let mut world = self.world();
         world.aborted = !world.is_deaf;

@@ -40,6 +40,7 @@ fn half(started: &str, outcome: Option<Outcome>, pending: Vec<Undo>) -> Half {
         destination: endpoint("node-31"),
         kind: crate::migration::Kind::Live,
         limits: crate::migration::Limits::default(),
+        priority: Default::default(),
     };
     Half { order, started: started.parse().expect("valid"), outcome, pending }
 }

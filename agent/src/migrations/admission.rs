@@ -1,0 +1,115 @@
+//! Who may begin: as many as the configuration allows on each side, the others wait.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tracing::info;
+use vmferry_core::{
+    agent::CallError,
+    id::MigrationId,
+    migration::{Order, Side},
+    reason::Reason,
+    turns::{Admission, Answer, Open, Waiter, Waiting},
+};
+
+use super::Migrations;
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    migration::Migration,
+};
+
+/// How long an answer is held back at most: less than those that wait are kept for, should it get lost.
+const HOLD: Duration = Duration::from_secs(10);
+/// How often it is looked at meanwhile whether it has changed.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl<H: Hypervisor> Migrations<H> {
+    /// Whether it is the migration's turn here; if not, it waits from now on for as long as somebody asks. An answer that it has to wait
+    /// is held back for as long as `hold`, unless it changes.
+    pub async fn admit(
+        &self,
+        order: &Order,
+        side: Side,
+        requested_by: &str,
+        hold: Duration,
+    ) -> Result<Admission, CallError> {
+        self.judge_address(order, side)?;
+        let begun = Instant::now();
+        let first = self.turns.ask(side, order, requested_by, &open(&self.lock(), side));
+        let mut answer = first.clone();
+        while matches!(answer, Answer::Waits(_)) && answer == first && begun.elapsed() < hold.min(HOLD) {
+            sleep(LOOK).await;
+            answer = match self.turns.ask_again(side, order.id, &open(&self.lock(), side)) {
+                Some(answer) => answer,
+                // It was withdrawn, or this process has slept for long. Who still wants it asks again.
+                None => break,
+            };
+        }
+        match answer {
+            Answer::Turn => Ok(Admission::Turn),
+            Answer::Waits(waiting) => Ok(Admission::Waiting(waiting)),
+            Answer::Aborted => Err(self.call_error(aborted(order))),
+        }
+    }
+
+    /// It does not wait any more, and its turn is another's, unless it is open here.
+    pub fn withdraw(&self, id: MigrationId) {
+        self.turns.withdraw(id);
+    }
+
+    /// Those that wait here, the next ones first.
+    pub fn waiters(&self) -> Vec<Waiter> {
+        let halves = self.lock();
+        let of = |side| self.turns.waiters(side, &open(&halves, side));
+        [Side::Source, Side::Destination].into_iter().flat_map(of).collect()
+    }
+
+    /// Ends the migration, or its wait. `by` is the identity of who wants it.
+    pub fn abort(&self, id: MigrationId, by: &str) -> Result<(), CallError> {
+        let halves = self.lock();
+        if !halves.contains_key(&id) && self.turns.abort(id) {
+            info!(%id, by, "aborted while it waited");
+            return Ok(());
+        }
+        drop(halves);
+        self.get(id)?.abort(by).map_err(|fault| self.call_error(fault))
+    }
+
+    /// The migration of this order, to be taken back. One that was never opened here gives back its turn.
+    pub fn to_clean_up(&self, order: &Order) -> Result<Migration, CallError> {
+        self.of(order).inspect_err(|_| self.turns.withdraw(order.id))
+    }
+
+    /// Whether it may be opened now.
+    pub(super) fn may_begin(
+        &self,
+        halves: &HashMap<MigrationId, Migration>,
+        order: &Order,
+        side: Side,
+    ) -> Result<(), CallError> {
+        match self.turns.take(side, order, &open(halves, side)) {
+            Answer::Turn => Ok(()),
+            Answer::Waits(waiting) => Err(self.call_error(full(order, &waiting))),
+            Answer::Aborted => Err(self.call_error(aborted(order))),
+        }
+    }
+}
+
+/// Those that are under way here, the oldest first. One whose coordinator is gone, or that is held, may go on at any time.
+fn open(halves: &HashMap<MigrationId, Migration>, side: Side) -> Vec<Open> {
+    let mut open: Vec<_> = halves.values().filter_map(|half| half.under_way(side)).collect();
+    open.sort_by_key(|(started, open)| (*started, open.id));
+    open.into_iter().map(|(_, open)| open).collect()
+}
+
+fn aborted(order: &Order) -> Fault {
+    Fault::new(
+        Reason::MigrationAborted,
+        format!("the migration of {} was aborted while it waited", order.instance_name),
+    )
+}
+
+fn full(order: &Order, waiting: &Waiting) -> Fault {
+    let message = format!("{waiting}; let {} wait for its turn (Admit), or try again later", order.instance_name);
+    Fault::new(Reason::TooManyMigrations, message)
+}

@@ -1,0 +1,25 @@
+//! What a host has left: its capacity is a value that tests change.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tokio::time::sleep;
+use vmferry_agent::hypervisor::{Fault, Housing};
+use vmferry_core::host::{Capacity, Claims, Resident, Space};
+
+use super::{disks, host::Fake};
+
+pub(super) const PLENTY: Capacity =
+    Capacity { memory: ByteSize::gib(4), vcpus: 64, instances: None, incoming: 4, outgoing: 4 };
+
+impl Housing for Fake {
+    async fn space(&self, claims: &Claims) -> Result<Space, Fault> {
+        let id = disks::INSTANCE.parse().expect("valid");
+        let web = Resident { id, sighting: self.world.sees(self.name), memory: ByteSize::mib(256), vcpus: 1 };
+        let capacity = self.world.facts().capacity;
+        let space = Space { capacity, memory_available: ByteSize::gib(4), ..Space::default() }.after(&[web], claims);
+        // Somebody else may look meanwhile, unless the agent sees to it that nobody does.
+        sleep(Duration::from_millis(1)).await;
+        self.step("looking at what is left", || space).await
+    }
+}
