@@ -83,6 +83,10 @@ async fn every_command_says_the_same_through_a_coordinator() {
         "volumes",
         "groups",
         "doctor",
+        "check web --all-hosts",
+        "drain node-28 --dry-run",
+        "uncordon node-31",
+        "cordon node-31 --reason fan",
         "abort web",
         "instance limits set web --max-downtime 300ms",
         "instance network set web --network blue",
@@ -101,6 +105,7 @@ async fn every_command_says_the_same_through_a_coordinator() {
         assert_eq!(run(arguments.into()).await, run(format!("{through} {arguments}")).await, "{arguments}");
     }
 
+    cluster.vmferry(&format!("{through} uncordon node-31")).await.success();
     let (code, document) = cluster.json(&format!("{through} migrate web --to node-31")).await;
     assert_eq!(
         (code, document["outcome"].as_str(), document["downtime_ms"].as_u64()),
