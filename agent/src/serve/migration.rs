@@ -89,7 +89,7 @@ impl MigrationService for Service {
         let leaving = self.leaving(request.leaving)?;
         let order = self.order(request.order)?;
         let CheckReport { checks, leaving, resolved } =
-            self.migrations.check(&order, side, leaving.as_ref()).await.map_err(status)?;
+            Box::pin(self.migrations.check(&order, side, leaving.as_ref())).await.map_err(status)?;
         let checks = checks.into_iter().map(Into::into).collect();
         let resolved = resolved.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into), resolved }))

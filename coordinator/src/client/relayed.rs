@@ -84,9 +84,12 @@ impl Relay {
 /// The way to an agent: its own connection, or one that leads to a coordinator.
 pub(super) type AgentChannel = InterceptedService<Channel, Label>;
 
-/// What requests say of whom they are for, and whose wish they are.
+/// What requests say of whom they are for, and whose wish they are. Behind a pointer: it is in every call's future.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Label {
+pub(crate) struct Label(Option<Arc<Words>>);
+
+#[derive(Debug, Clone, Default)]
+struct Words {
     host: Option<MetadataValue<Ascii>>,
     on_behalf_of: Option<MetadataValue<Ascii>>,
 }
@@ -94,12 +97,13 @@ pub(crate) struct Label {
 impl Label {
     /// For the agent of this host, wherever the connection leads.
     pub(super) fn to(host: &HostName) -> Self {
-        Self { host: Some(ascii(host.as_str())), on_behalf_of: None }
+        Self(Some(Arc::new(Words { host: Some(ascii(host.as_str())), on_behalf_of: None })))
     }
 
     /// The same, as the wish of somebody else.
     pub(super) fn on_behalf_of(self, identity: &Identity) -> Self {
-        Self { on_behalf_of: Some(ascii(&identity.to_string())), ..self }
+        let words = self.0.as_deref().cloned().unwrap_or_default();
+        Self(Some(Arc::new(Words { on_behalf_of: Some(ascii(&identity.to_string())), ..words })))
     }
 }
 
@@ -109,7 +113,8 @@ fn ascii(label: &str) -> MetadataValue<Ascii> {
 
 impl Interceptor for Label {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (key, value) in [(HOST, &self.host), (ON_BEHALF_OF, &self.on_behalf_of)] {
+        let Some(words) = &self.0 else { return Ok(request) };
+        for (key, value) in [(HOST, &words.host), (ON_BEHALF_OF, &words.on_behalf_of)] {
             if let Some(value) = value {
                 request.metadata_mut().insert(key, value.clone());
             }

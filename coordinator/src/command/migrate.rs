@@ -30,14 +30,14 @@ use crate::{
 /// Moves an instance, or says what would be done.
 pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     if args.dry_run {
-        return plan(session, args).await;
+        return Box::pin(plan(session, args)).await;
     }
     if args.save.is_some() {
         return Err(Failed::usage("--save writes a plan down, and none is made: use `vmferry plan`, or add --dry-run"));
     }
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = search.next(session).await? {
+    while let Some(next) = Box::pin(search.next(session)).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
@@ -89,7 +89,7 @@ async fn report(
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = search.next(session).await? {
+    while let Some(next) = Box::pin(search.next(session)).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
