@@ -40,8 +40,9 @@ fn every_behaviour_of_nova_is_shown_by_a_test_or_has_a_reason() -> Result<()> {
 /// The names of all test functions of the workspace.
 fn tests_below(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    let mut directories: Vec<_> =
-        ["core", "proto", "transport", "agent", "coordinator", "tests"].map(|member| root.join(member)).into();
+    let mut directories: Vec<_> = ["core", "proto", "transport", "agent", "coordinator", "client", "tests"]
+        .map(|member| root.join(member))
+        .into();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
