@@ -48,7 +48,7 @@ use crate::{
     exit::{Exit, Failed},
     fleet::{Answer, Fleet},
     history::Migration,
-    inventory::{Loaded, Source},
+    inventory::Source,
     render::{Terminal, hosts::expiring, instances::Zones, unnamed},
 };
 
@@ -66,17 +66,19 @@ pub(crate) struct Session {
 impl Session {
     /// Reads the inventory and our certificate. Calls nobody but those who know the hosts: DNS and etcd, or a coordinator.
     pub(crate) async fn open(terminal: Terminal, source: &Source) -> Result<Self, Failed> {
-        let Loaded { inventory, warnings } = source.load().await?;
-        for sentence in warnings {
-            terminal.warn(&sentence);
-        }
-        let credentials = vmferry_transport::load(&inventory.tls).map_err(|error| Failed::usage(chain(&error)))?;
-        let ours = inventory.tls.certificate.display().to_string();
+        let loaded = source.load().await?;
+        let tls = &loaded.inventory.tls;
+        let credentials = vmferry_transport::load(tls).map_err(|error| Failed::usage(chain(&error)))?;
+        let ours = tls.certificate.display().to_string();
         for sentence in expiring([(ours.as_str(), credentials.not_after())], Timestamp::now()) {
             terminal.warn(&sentence);
         }
         let identity = credentials.identity().clone();
-        Ok(Self { terminal, identity, fleet: Fleet::open(inventory, credentials.fixed()).await? })
+        let fleet = Fleet::open(loaded, credentials.fixed()).await?;
+        for sentence in fleet.warnings() {
+            terminal.warn(sentence);
+        }
+        Ok(Self { terminal, fleet, identity })
     }
 
     /// Agents refuse those who are no coordinators, but an end that nobody may carry out must not even be announced.

@@ -18,7 +18,7 @@ use crate::{
     catalogue::Catalogue,
     client::{Relay, RemoteAgent},
     exit::Failed,
-    inventory::Inventory,
+    inventory::{Inventory, Loaded},
     render,
 };
 
@@ -27,6 +27,7 @@ use crate::{
 pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
+    warnings: Vec<String>,
 }
 
 /// What one host said. A dead or slow one costs its own answer only.
@@ -47,45 +48,54 @@ impl<T> Answer<T> {
 
 impl Fleet {
     /// The hosts of the inventory; or those that its coordinator knows, if it names one. That one is asked, and nobody else.
-    pub(crate) async fn open(inventory: Inventory, credentials: watch::Receiver<Credentials>) -> Result<Self, Failed> {
-        match inventory.coordinator.clone() {
-            None => Ok(Self::new(inventory, &credentials)),
-            Some(coordinator) => Self::behind(inventory, &Relay::new(credentials, coordinator)).await,
+    pub(crate) async fn open(loaded: Loaded, credentials: watch::Receiver<Credentials>) -> Result<Self, Failed> {
+        match loaded.inventory.coordinator.clone() {
+            None => Ok(Self::new(loaded, &credentials)),
+            Some(coordinator) => Self::behind(loaded, &Relay::new(credentials, coordinator)).await,
         }
     }
 
     /// The hosts of the inventory. Calls nobody yet.
-    pub(crate) fn new(inventory: Inventory, credentials: &watch::Receiver<Credentials>) -> Self {
+    pub(crate) fn new(loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
+        let Loaded { inventory, warnings } = loaded;
         let agents =
             inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
-        Self { inventory, agents }
+        Self { inventory, agents, warnings }
     }
 
     /// The hosts of a later inventory. Connections to those that are still there stay.
-    fn renewed(&self, inventory: Inventory, credentials: &watch::Receiver<Credentials>) -> Self {
+    fn renewed(&self, loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
+        let Loaded { inventory, warnings } = loaded;
         let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
         let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
             Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
             _ => RemoteAgent::new(credentials.clone(), endpoint.clone()),
         };
         let agents = inventory.hosts.iter().map(agent).collect();
-        Self { inventory, agents }
+        Self { inventory, agents, warnings }
     }
 
     /// The hosts that a coordinator knows, and its policies besides our own.
-    async fn behind(mut inventory: Inventory, relay: &Relay) -> Result<Self, Failed> {
+    async fn behind(loaded: Loaded, relay: &Relay) -> Result<Self, Failed> {
+        let Loaded { mut inventory, mut warnings } = loaded;
         let known = relay.inventory().await?;
+        warnings.extend(known.warnings);
         inventory.hosts = known.hosts;
         let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
         let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
         inventory.policies.extend(theirs);
         let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
-        Ok(Self { inventory, agents })
+        Ok(Self { inventory, agents, warnings })
     }
 
     /// Which hosts there are, and which policies.
     pub(crate) fn inventory(&self) -> &Inventory {
         &self.inventory
+    }
+
+    /// What somebody should look at where the hosts are from: a sentence each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Asks all hosts; answers come in the inventory's order.

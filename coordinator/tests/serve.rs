@@ -552,6 +552,10 @@ async fn hosts_that_come_and_go_in_etcd_are_taken_up_without_a_restart() {
     let mut hosts = HostServiceClient::new(naming(cluster.dial(&service, OPS), "node-28"));
     let status = hosts.get_host(v1::GetHostRequest {}).await.expect_err("it is gone");
     assert_eq!(reason(&status), (Code::NotFound, "HOST_NOT_FOUND".into()));
+    let listing = cluster.start(&format!("--coordinator {} hypervisors", service.address));
+    let output = listing.wait_with_output().await.expect("ran");
+    let warning = format!("warning: the coordinator 127.0.0.1 at {}: node-28 at ", service.address);
+    assert!(said(&output).contains(&warning) && said(&output).contains("no longer among"), "{}", said(&output));
 
     service.send(Signal::SIGTERM);
     let (code, said) = service.end().await;

@@ -52,6 +52,8 @@ pub(crate) struct Known {
     pub(crate) hosts: Vec<Endpoint>,
     /// Its inventory's.
     pub(crate) policies: Vec<Policy>,
+    /// Of where its hosts are from, a sentence each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A connection to a coordinator. Clones share it.
@@ -78,7 +80,9 @@ impl Relay {
             Ok(Err(status)) => return Err(error::of_coordinator(&status, &self.coordinator)),
             Err(_) => return Err(error::silent_coordinator(&self.coordinator, LOOK)),
         };
-        let read = || Ok(Known { hosts: all(answer.hosts)?, policies: all(answer.policies)? });
+        let told_by = |sentence| format!("{}: {sentence}", self.coordinator);
+        let warnings = answer.warnings.into_iter().map(told_by).collect();
+        let read = || Ok(Known { hosts: all(answer.hosts)?, policies: all(answer.policies)?, warnings });
         read().map_err(|invalid| error::nonsense_of_coordinator(&self.coordinator, &invalid))
     }
 }

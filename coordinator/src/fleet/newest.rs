@@ -22,7 +22,7 @@ impl Newest {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let first = loaded.borrow_and_update().clone();
         log(&[], &first.warnings);
-        let (sender, receiver) = watch::channel(Arc::new(Fleet::new(first.inventory.clone(), &credentials)));
+        let (sender, receiver) = watch::channel(Arc::new(Fleet::new(first.clone(), &credentials)));
         let following = async move {
             let mut last = first;
             loop {
@@ -32,9 +32,7 @@ impl Newest {
                 }
                 let next = loaded.borrow_and_update().clone();
                 log(&last.warnings, &next.warnings);
-                if last.inventory != next.inventory {
-                    sender.send_modify(|fleet| take_up(fleet, &next, &credentials));
-                }
+                sender.send_modify(|fleet| take_up(fleet, next.clone(), &credentials));
                 last = next;
             }
         };
@@ -47,13 +45,15 @@ impl Newest {
     }
 }
 
-fn take_up(fleet: &mut Arc<Fleet>, next: &Loaded, credentials: &watch::Receiver<Credentials>) {
+fn take_up(fleet: &mut Arc<Fleet>, next: Loaded, credentials: &watch::Receiver<Credentials>) {
     if let Some(coordinator) = &next.inventory.coordinator {
         warn!("the inventory now names {coordinator}, but who serves calls the hosts itself: they stay as they were");
         return;
     }
-    let renewed = fleet.renewed(next.inventory.clone(), credentials);
-    info!("the inventory has changed: {} hosts, {} before", renewed.agents.len(), fleet.agents.len());
+    let renewed = fleet.renewed(next, credentials);
+    if renewed.inventory != fleet.inventory {
+        info!("the inventory has changed: {} hosts, {} before", renewed.agents.len(), fleet.agents.len());
+    }
     *fleet = Arc::new(renewed);
 }
 

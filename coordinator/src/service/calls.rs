@@ -158,6 +158,7 @@ impl FleetService for Calls {
         Ok(Response::new(fleet::ListInventoryResponse {
             hosts: inventory.hosts.iter().cloned().map(Into::into).collect(),
             policies: inventory.policies.iter().cloned().map(Into::into).collect(),
+            warnings: fleet.warnings().to_vec(),
         }))
     }
 
