@@ -79,9 +79,14 @@ impl Cluster {
 
     /// One host more in the inventory of the coordinator, whatever is there.
     pub(crate) fn name_host(&self, name: &str, address: &str) {
+        self.say(&format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+    }
+
+    /// From now on the inventory of the coordinator says this, too.
+    pub(crate) fn say(&self, more: &str) {
         let path = self.directory().join("inventory.toml");
         let text = fs::read_to_string(&path).expect("written before");
-        fs::write(path, format!("{text}[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n")).expect("written");
+        fs::write(path, text + more).expect("written");
     }
 
     fn directory(&self) -> PathBuf {
