@@ -20,7 +20,7 @@ setup: packages rust tools python tree ## Get everything that building and testi
 
 .PHONY: build
 build: ## Build all programs
-	cargo build --workspace --bins
+	cargo build --workspace --bins --examples
 
 .PHONY: check
 check: rust tools ## What can be said without running anything: format, lints, documentation, dependencies

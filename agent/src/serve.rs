@@ -1,6 +1,5 @@
 //! The one port: TLS with client certificates, then gRPC or the tunnel, as ALPN says.
 
-mod authorize;
 mod group;
 mod host;
 mod instance;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, info, warn};
 use vmferry_proto::{
-    DESCRIPTORS,
+    DESCRIPTORS, authorize,
     v1::{
         group_service_server::GroupServiceServer, host_service_server::HostServiceServer,
         instance_service_server::InstanceServiceServer, migration_service_server::MigrationServiceServer,
@@ -25,7 +24,11 @@ use vmferry_proto::{
 };
 use vmferry_transport::{Accepted, Credentials, Protocol, accept};
 
-use crate::{hypervisor::LibvirtHost, migrations::Migrations, tunnel::Grants};
+use crate::{
+    hypervisor::{Hypervisor as _, LibvirtHost},
+    migrations::Migrations,
+    tunnel::Grants,
+};
 
 /// A client that does not finish its handshake in this time is cut off.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -71,11 +74,12 @@ impl Port {
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
         let service = group::Service::new(Arc::clone(&self.migrations));
         let groups = GroupServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
+        let name = self.migrations.host().name().clone();
         let hosts = HostServiceServer::new(host::Service::new(self.migrations, self.zone, self.credentials));
         Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .layer(authorize::layer())
+            .layer(authorize::Layer::new(name))
             .add_service(health_service)
             .add_service(reflection().build_v1().expect(well_formed))
             .add_service(reflection().build_v1alpha().expect(well_formed))

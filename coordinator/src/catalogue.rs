@@ -96,6 +96,7 @@ mod tests {
         let inventory = Inventory {
             path: "/home/ops/inventory.toml".into(),
             tls: CertificateFiles::in_directory("/".as_ref()),
+            coordinator: None,
             hosts: vec![],
             policies: own.to_vec(),
             weights: Weights::default(),

@@ -11,6 +11,7 @@ mod instance;
 mod limits;
 mod queue;
 mod report;
+mod serve;
 mod steering;
 mod target;
 mod volumes;
@@ -28,9 +29,10 @@ pub(crate) use drain::{Drain, Undrain};
 pub(crate) use groups::{Groups, GroupsCommand, SyncGroups};
 pub(crate) use guest_limits::{OwnLimits, SetOwnLimits};
 pub(crate) use instance::{Instance, Network, Policy, SetNetwork, SetPolicy, UnsetPolicy, Which, WhichVif};
-pub(crate) use limits::Limits;
+pub(crate) use limits::{DataPath, Limits};
 pub(crate) use queue::Queue;
 pub(crate) use report::Report;
+pub(crate) use serve::Serve;
 pub(crate) use steering::{ForceComplete, How, Limit, SetLimits, Which as WhichMigration};
 pub(crate) use target::Target;
 pub(crate) use volumes::{Set, Unset, Volumes, VolumesCommand};
@@ -56,6 +58,7 @@ Examples:
   vmferry groups                               who is in which security group
   vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
   vmferry doctor                               what failures have left on the hosts
+  vmferry serve                                a coordinator for programs and other people
 
 Inventory: the first of --inventory, $VMFERRY_INVENTORY,
 ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:
@@ -68,6 +71,10 @@ Inventory: the first of --inventory, $VMFERRY_INVENTORY,
   name = \"node-28\"
   address = \"192.0.2.10:7443\"
 Hosts may also be in DNS or etcd ([dns], [etcd]): docs/inventory.md
+
+or, in the place of hosts, a coordinator that serves and knows them (or --coordinator):
+  [coordinator]
+  address = \"fleet.example.org:7444\"
 
 Exit codes:
   0    done
@@ -100,6 +107,9 @@ pub(crate) struct Global {
     /// The hosts and our certificate, a TOML file
     #[arg(long, global = true, value_name = "FILE", env = "VMFERRY_INVENTORY", hide_env_values = true)]
     pub(crate) inventory: Option<PathBuf>,
+    /// Calls agents through the coordinator that serves there (`vmferry serve`), and takes the hosts from it
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "VMFERRY_COORDINATOR", hide_env_values = true)]
+    pub(crate) coordinator: Option<String>,
     /// How results are printed; json: one document, whatever happens
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -161,6 +171,8 @@ pub(crate) enum Command {
     Uncordon(Uncordon),
     /// Looks for what migrations have left on the hosts
     Doctor(Doctor),
+    /// Serves programs and other people's `vmferry`, as a coordinator that stays
+    Serve(Serve),
     #[command(subcommand)]
     Pki(pki::Command),
     /// Prints the version

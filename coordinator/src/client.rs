@@ -8,19 +8,24 @@ mod look;
 mod onlooker;
 mod patience;
 mod queue;
+mod relayed;
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{sync::watch, time::timeout};
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use vmferry_core::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
     convergence::Measured,
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
+    identity::Identity,
     migration::{Endpoint, Order, Progress, Record, Side, Statistics, Steering},
     reason::Reason,
     turns::Admission,
@@ -29,10 +34,13 @@ use vmferry_proto::{
     convert::duration,
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
-use vmferry_transport::{Credentials, Reached};
+use vmferry_transport::{Callee, Credentials, Reached};
 
+pub(crate) use error::from_status;
 pub(crate) use onlooker::Seen;
-use patience::Patience;
+use patience::{Patience, may_pass};
+use relayed::{AgentChannel, Label};
+pub(crate) use relayed::{Coordinator, Relay};
 
 /// How long connecting may take, TLS and all. Less than any call's deadline, so that its reason is seen.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -59,32 +67,67 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 /// The agent of one host. Clones share the connection, which is made when first used and again after a break.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteAgent {
-    endpoint: Endpoint,
-    channel: Channel,
+    place: Place,
+    /// What is at the other end of the connection: the agent, or the coordinator that is asked for it.
+    connection: Channel,
+    /// Whether that was reached.
     reached: Reached,
+    label: Label,
+}
+
+/// Where an agent is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    endpoint: Endpoint,
+    /// Through whom it is called.
+    through: Option<Arc<Coordinator>>,
 }
 
 impl RemoteAgent {
     /// Calls nobody yet.
     pub(crate) fn new(credentials: watch::Receiver<Credentials>, endpoint: Endpoint) -> Self {
-        let (channel, reached) =
-            vmferry_transport::channel(credentials, endpoint.host.as_str(), &endpoint.address, CONNECT);
-        Self { endpoint, channel, reached }
+        let callee = Callee::Agent(endpoint.host.to_string());
+        let (connection, reached) = vmferry_transport::channel(credentials, callee, &endpoint.address, CONNECT);
+        Self { place: Place { endpoint, through: None }, connection, reached, label: Label::default() }
     }
 
-    /// Whether it has answered to its name yet, whatever it says to a call.
+    /// The same through a coordinator.
+    pub(crate) fn through(relay: &Relay, endpoint: Endpoint) -> Self {
+        let label = Label::to(&endpoint.host);
+        let through = Some(Arc::clone(&relay.coordinator));
+        let (connection, reached) = (relay.channel.clone(), relay.reached.clone());
+        Self { place: Place { endpoint, through }, connection, reached, label }
+    }
+
+    /// The same agent, called as the wish of somebody else.
+    pub(crate) fn on_behalf_of(&self, identity: &Identity) -> Self {
+        Self { label: self.label.clone().on_behalf_of(identity), ..self.clone() }
+    }
+
+    /// Its connection, for calls that are passed on as they are.
+    pub(crate) fn connection(&self) -> Channel {
+        self.connection.clone()
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether what is at the other end of the connection has answered to its name yet, whatever it says to a call. A
+    /// coordinator that has says itself what is with the agent.
     pub(crate) fn is_reached(&self) -> bool {
         self.reached.get()
     }
 
     /// Of a call that is not waited for any longer, though its time is not over: others have answered all the while.
     pub(crate) fn overdue(&self, waited: Duration) -> CallError {
-        error::overdue(&self.endpoint, waited)
+        error::overdue(&self.place, waited)
     }
 
     /// Which host it is, and where.
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.place.endpoint
     }
 
     /// The host's halves of migrations.
@@ -118,8 +161,12 @@ impl RemoteAgent {
         Ok(())
     }
 
-    fn phases(&self) -> MigrationServiceClient<Channel> {
-        MigrationServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    fn phases(&self) -> MigrationServiceClient<AgentChannel> {
+        MigrationServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    fn channel(&self) -> AgentChannel {
+        InterceptedService::new(self.connection.clone(), self.label.clone())
     }
 
     /// One call with a deadline.
@@ -130,8 +177,8 @@ impl RemoteAgent {
     ) -> Result<T, CallError> {
         match timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(error::from_status(&status, &self.endpoint)),
-            Err(_) => Err(error::silent(&self.endpoint, limit)),
+            Ok(Err(status)) => Err(error::from_status(&status, &self.place)),
+            Err(_) => Err(error::silent(&self.place, limit)),
         }
     }
 
@@ -145,11 +192,11 @@ impl RemoteAgent {
             loop {
                 match call().await {
                     Ok(response) => return Ok(response.into_inner()),
-                    Err(status) => patience.bear(error::from_status(&status, &self.endpoint)).await?,
+                    Err(status) => patience.bear(error::from_status(&status, &self.place)).await?,
                 }
             }
         };
-        timeout(limit, repeated).await.unwrap_or_else(|_| Err(error::silent(&self.endpoint, limit)))
+        timeout(limit, repeated).await.unwrap_or_else(|_| Err(error::silent(&self.place, limit)))
     }
 
     /// One go at the job's stream. `heard` is set with each event.
@@ -160,7 +207,7 @@ impl RemoteAgent {
         progress: &(dyn Fn(Progress) + Sync),
         heard: &AtomicBool,
     ) -> Result<Statistics, CallError> {
-        let broken = |status: Status| error::from_status(&status, &self.endpoint);
+        let broken = |status: Status| error::from_status(&status, &self.place);
         let relocations = relocations.iter().cloned().map(Into::into).collect();
         let request = v1::MigrateRequest { order: Some(order.clone().into()), relocations };
         let mut events = self.phases().migrate(request).await.map_err(broken)?.into_inner();
@@ -172,7 +219,7 @@ impl RemoteAgent {
                 None => {} // An event that this version does not know.
             }
         }
-        Err(error::cut_short(&self.endpoint))
+        Err(error::cut_short(&self.place))
     }
 
     /// From wire to core; what cannot mean anything is an error of that host's agent.
@@ -180,7 +227,7 @@ impl RemoteAgent {
     where
         U: TryFrom<T, Error = vmferry_proto::convert::Invalid>,
     {
-        vmferry_proto::convert::required(value, "answer").map_err(|invalid| error::nonsense(&self.endpoint, &invalid))
+        vmferry_proto::convert::required(value, "answer").map_err(|invalid| error::nonsense(&self.place, &invalid))
     }
 }
 
@@ -199,7 +246,7 @@ fn wire(side: Side) -> i32 {
 
 impl Agent for RemoteAgent {
     fn host(&self) -> &HostName {
-        &self.endpoint.host
+        &self.place.endpoint.host
     }
 
     async fn check(&self, order: &Order, side: Side, leaving: Option<&Leaving>) -> Result<CheckReport, CallError> {
@@ -214,7 +261,7 @@ impl Agent for RemoteAgent {
         };
         let answer = match self.within(CHECK, once()).await {
             // The connection may have been an old one. More than one new try would only keep the user waiting.
-            Err(error) if error.reason == Reason::AgentUnreachable => self.within(CHECK, once()).await?,
+            Err(error) if may_pass(&error) => self.within(CHECK, once()).await?,
             answer => answer?,
         };
         Ok(CheckReport {
@@ -281,7 +328,7 @@ impl Agent for RemoteAgent {
             async move { client.start(request).await }
         };
         let answer = self.repeated(START, RESTART, start).await?;
-        duration(answer.took, "took").map_err(|invalid| error::nonsense(&self.endpoint, &invalid))
+        duration(answer.took, "took").map_err(|invalid| error::nonsense(&self.place, &invalid))
     }
 
     async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {

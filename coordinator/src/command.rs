@@ -8,7 +8,7 @@ mod convoy;
 pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod drain;
-mod drive;
+pub(crate) mod drive;
 pub(crate) mod groups;
 pub(crate) mod hypervisors;
 pub(crate) mod instance;
@@ -22,18 +22,16 @@ mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
 mod search;
+pub(crate) mod serve;
 pub(crate) mod steer;
-mod strategy;
+pub(crate) mod strategy;
 mod trip;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;
 pub(crate) mod zones;
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
-use tokio::try_join;
 use vmferry_core::{
     agent::{CallError, Pair},
     host::{Alike, Host},
@@ -48,10 +46,9 @@ use crate::{
     chain::chain,
     client::{RemoteAgent, Which},
     exit::{Exit, Failed},
-    find,
-    fleet::{Answer, Fleet, heard},
-    history::{self, Migration},
-    inventory::{Loaded, Source},
+    fleet::{Answer, Fleet},
+    history::Migration,
+    inventory::Source,
     render::{Terminal, hosts::expiring, instances::Zones, unnamed},
 };
 
@@ -67,18 +64,21 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Reads the inventory and our certificate. Calls no agent.
+    /// Reads the inventory and our certificate. Calls nobody but those who know the hosts: DNS and etcd, or a coordinator.
     pub(crate) async fn open(terminal: Terminal, source: &Source) -> Result<Self, Failed> {
-        let Loaded { inventory, warnings } = source.load().await?;
-        for sentence in warnings {
-            terminal.warn(&sentence);
-        }
-        let credentials = vmferry_transport::load(&inventory.tls).map_err(|error| Failed::usage(chain(&error)))?;
-        let ours = inventory.tls.certificate.display().to_string();
+        let loaded = source.load().await?;
+        let tls = &loaded.inventory.tls;
+        let credentials = vmferry_transport::load(tls).map_err(|error| Failed::usage(chain(&error)))?;
+        let ours = tls.certificate.display().to_string();
         for sentence in expiring([(ours.as_str(), credentials.not_after())], Timestamp::now()) {
             terminal.warn(&sentence);
         }
-        Ok(Self { terminal, identity: credentials.identity().clone(), fleet: Fleet::new(inventory, credentials) })
+        let identity = credentials.identity().clone();
+        let fleet = Fleet::open(loaded, credentials.fixed()).await?;
+        for sentence in fleet.warnings() {
+            terminal.warn(sentence);
+        }
+        Ok(Self { terminal, fleet, identity })
     }
 
     /// Agents refuse those who are no coordinators, but an end that nobody may carry out must not even be announced.
@@ -102,82 +102,53 @@ impl Session {
         answers
     }
 
-    /// The instances of all hosts, their zones, and the hosts that did not answer.
+    /// As [`Fleet::instances`].
     async fn instances(&self) -> Result<(Vec<Instance>, Zones, Vec<CallError>), Failed> {
-        let answers = self.fleet.ask(async |agent: &RemoteAgent| try_join!(agent.facts(), agent.instances())).await;
-        let (given, silent) = heard(answers)?;
-        let mut zones = HashMap::new();
-        let mut instances = Vec::new();
-        for (host, more) in given {
-            zones.insert(host.name, host.zone);
-            instances.extend(more);
-        }
-        Ok((instances, zones, silent))
+        self.fleet.instances().await
     }
 
-    /// The instance that the user means, and the hosts that did not answer.
+    /// As [`Fleet::instance`].
     async fn instance(
         &self,
         wanted: &str,
         from: Option<&HostName>,
     ) -> Result<(Instance, Zones, Vec<CallError>), Failed> {
-        if let Some(from) = from {
-            self.fleet.agent(from)?;
-        }
-        let (instances, zones, silent) = self.instances().await?;
-        Ok((find::instance(instances, &silent, wanted, from)?, zones, silent))
+        self.fleet.instance(wanted, from).await
     }
 
-    /// The migrations that the hosts know of, and the hosts that did not answer.
+    /// As [`Fleet::migrations`].
     async fn migrations(&self, which: Which) -> Result<(Vec<Migration>, Vec<CallError>), Failed> {
-        let answers = self.fleet.ask(async |agent: &RemoteAgent| agent.migrations(which).await).await;
-        let (given, silent) = heard(answers)?;
-        Ok((history::merge(given.into_iter().flatten()), silent))
+        self.fleet.migrations(which).await
     }
 
-    /// The migration that the user means, and the hosts that did not answer.
+    /// As [`Fleet::migration`].
     async fn migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
-        let (migrations, silent) = self.migrations(Which::All).await?;
-        Ok((history::find(migrations, &silent, wanted)?, silent))
+        self.fleet.migration(wanted).await
     }
 
-    /// The migration that the user means, with the story of its job; and those of its two hosts that did not answer.
+    /// As [`Fleet::whole_migration`].
     async fn whole_migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
-        let (mut migration, mut silent) = self.migration_of(wanted).await?;
-        let Order { id, source, destination, .. } = &migration.order;
-        silent.retain(|error| [&source.host, &destination.host].contains(&&error.host));
-        if migration.source.is_some() {
-            match self.fleet.agent(&source.host)?.whole_record(*id).await {
-                Ok(whole) => migration.source = Some(whole),
-                Err(error) => silent.push(error),
-            }
-        }
-        Ok((migration, silent))
+        self.fleet.whole_migration(wanted).await
     }
 
-    /// The migration that the user means, or that of the instance that the user means, and the hosts that did not answer.
+    /// As [`Fleet::migration_of`].
     async fn migration_of(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
-        let (migrations, silent) = self.migrations(Which::All).await?;
-        Ok((history::newest(migrations, &silent, wanted)?, silent))
+        self.fleet.migration_of(wanted).await
     }
 
-    /// The order of the migration that goes on and that the user means.
+    /// As [`Fleet::moving`].
     async fn moving(&self, wanted: &str) -> Result<Order, Failed> {
-        let (migrations, silent) = self.migrations(Which::Active).await?;
-        Ok(history::moving(migrations, &silent, wanted)?.order)
+        self.fleet.moving(wanted).await
     }
 
-    /// Whether neither host has anything left to do for it. `silent` did not answer.
+    /// As [`Fleet::is_settled`].
     fn is_settled(&self, migration: &Migration, silent: &[CallError]) -> bool {
-        migration.is_settled(|host| self.fleet.has(host) && silent.iter().all(|error| error.host != *host))
+        self.fleet.is_settled(migration, silent)
     }
 
-    /// Both hosts of a migration.
+    /// As [`Fleet::pair`].
     fn pair(&self, order: &Order) -> Result<Pair<RemoteAgent, RemoteAgent>, Failed> {
-        Ok(Pair {
-            source: self.fleet.agent(&order.source.host)?.clone(),
-            destination: self.fleet.agent(&order.destination.host)?.clone(),
-        })
+        self.fleet.pair(order)
     }
 
     /// Says which hosts are missing in what is shown.

@@ -70,9 +70,13 @@ impl Exit {
     pub(crate) fn of_reason(reason: Reason) -> Self {
         use Reason as R;
         match reason {
-            R::AgentUnreachable | R::AgentUntrusted | R::PermissionDenied | R::InventoryUnavailable => {
-                Self::Unreachable
-            }
+            R::AgentUnreachable
+            | R::AgentUntrusted
+            | R::CoordinatorUnreachable
+            | R::CoordinatorUntrusted
+            | R::CoordinatorStopping
+            | R::InventoryUnavailable
+            | R::PermissionDenied => Self::Unreachable,
             R::InstanceNotFound | R::InstanceAmbiguous | R::HostNotFound | R::MigrationNotFound | R::InvalidRequest => {
                 Self::Usage
             }

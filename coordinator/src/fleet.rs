@@ -1,21 +1,33 @@
 //! All hosts of the inventory at once.
 
 mod ask;
+mod look;
+mod newest;
+
+use std::collections::HashMap;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::watch;
 use vmferry_core::{
     agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason, schedule::Weights,
 };
 use vmferry_transport::Credentials;
 
-use self::ask::ask;
-use crate::{catalogue::Catalogue, client::RemoteAgent, exit::Failed, inventory::Inventory, render};
+pub(crate) use self::newest::Newest;
+use crate::{
+    catalogue::Catalogue,
+    client::{Relay, RemoteAgent},
+    exit::Failed,
+    inventory::{Inventory, Loaded},
+    render,
+};
 
 /// The agents of the inventory.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
+    warnings: Vec<String>,
 }
 
 /// What one host said. A dead or slow one costs its own answer only.
@@ -35,17 +47,69 @@ impl<T> Answer<T> {
 }
 
 impl Fleet {
-    /// Calls nobody yet.
-    pub(crate) fn new(inventory: Inventory, credentials: Credentials) -> Self {
-        let credentials = credentials.fixed();
+    /// The hosts of the inventory; or those that its coordinator knows, if it names one. That one is asked, and nobody else.
+    pub(crate) async fn open(loaded: Loaded, credentials: watch::Receiver<Credentials>) -> Result<Self, Failed> {
+        match loaded.inventory.coordinator.clone() {
+            None => Ok(Self::new(loaded, &credentials)),
+            Some(coordinator) => Self::behind(loaded, &Relay::new(credentials, coordinator)).await,
+        }
+    }
+
+    /// The hosts of the inventory. Calls nobody yet.
+    pub(crate) fn new(loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
+        let Loaded { inventory, warnings } = loaded;
         let agents =
             inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
-        Self { inventory, agents }
+        Self { inventory, agents, warnings }
+    }
+
+    /// The hosts of a later inventory. Connections to those that are still there stay.
+    fn renewed(&self, loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
+        let Loaded { inventory, warnings } = loaded;
+        let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
+        let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
+            Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
+            _ => RemoteAgent::new(credentials.clone(), endpoint.clone()),
+        };
+        let agents = inventory.hosts.iter().map(agent).collect();
+        Self { inventory, agents, warnings }
+    }
+
+    /// The hosts that a coordinator knows, and its policies besides our own.
+    async fn behind(loaded: Loaded, relay: &Relay) -> Result<Self, Failed> {
+        let Loaded { mut inventory, mut warnings } = loaded;
+        let known = relay.inventory().await?;
+        warnings.extend(known.warnings);
+        inventory.hosts = known.hosts;
+        let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
+        let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
+        inventory.policies.extend(theirs);
+        let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
+        Ok(Self { inventory, agents, warnings })
+    }
+
+    /// Which hosts there are, and which policies.
+    pub(crate) fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// What somebody should look at where the hosts are from: a sentence each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Asks all hosts; answers come in the inventory's order.
     pub(crate) async fn ask<T>(&self, call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>) -> Vec<Answer<T>> {
-        ask(self.agents.iter(), call).await
+        ask::each(self.agents.iter(), call).await
+    }
+
+    /// Asks all hosts, from any thread; answers come in the inventory's order.
+    pub(crate) async fn gather<T, F>(&self, call: impl Fn(RemoteAgent) -> F + Send) -> Vec<Answer<T>>
+    where
+        T: Send,
+        F: Future<Output = Result<T, CallError>> + Send,
+    {
+        ask::each_alone(self.agents.iter(), call).await
     }
 
     /// Asks the hosts of these names, in the inventory's order; none named: all. Fails if one is not in the inventory.
@@ -58,7 +122,7 @@ impl Fleet {
             self.agent(name)?;
         }
         let is_meant = |agent: &&RemoteAgent| names.is_empty() || names.contains(&agent.endpoint().host);
-        Ok(ask(self.agents.iter().filter(is_meant), call).await)
+        Ok(ask::each(self.agents.iter().filter(is_meant), call).await)
     }
 
     /// The policies that a migration from that host can name; none: what can be named wherever it is.
@@ -85,7 +149,7 @@ impl Fleet {
 
     /// What counts for how much when a host is chosen.
     pub(crate) fn weights(&self) -> &Weights {
-        &WEIGHTS
+        &self.inventory.weights
     }
 
     /// Whether the inventory has a host of that name.
@@ -99,11 +163,7 @@ impl Fleet {
             let known: Vec<_> = self.inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
             Failed::because(
                 Reason::HostNotFound,
-                format!(
-                    "no host {name} in the inventory {}; it has {}",
-                    self.inventory.path.display(),
-                    known.join(", ")
-                ),
+                format!("no host {name} in the inventory {}; it has {}", self.inventory.place(), known.join(", ")),
             )
         })
     }
@@ -138,5 +198,3 @@ pub(crate) fn heard<T>(answers: Vec<Answer<T>>) -> Result<(Vec<T>, Vec<CallError
         _ => Ok((given, silent)),
     }
 }
-
-static WEIGHTS: std::sync::LazyLock<Weights> = std::sync::LazyLock::new(Weights::default);

@@ -6,6 +6,10 @@
 //! certificate = "pki/cert.pem"
 //! key = "pki/key.pem"
 //!
+//! [coordinator]                  # in the place of hosts: one that serves, and knows them
+//! address = "fleet.example.org:7444"
+//! name = "fleet"                 # what its certificate is for, if not the address
+//!
 //! [[host]]
 //! name = "node-28"               # as in the agent's certificate
 //! address = "192.0.2.10:7443"    # as the other hosts reach it, too
@@ -56,6 +60,8 @@ pub(crate) use self::{
     source::{Loaded, Source},
 };
 
+use crate::client::Coordinator;
+
 /// The hosts and our credentials.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inventory {
@@ -63,6 +69,8 @@ pub(crate) struct Inventory {
     pub(crate) path: PathBuf,
     /// Our certificate, its key and the CA of the agents.
     pub(crate) tls: CertificateFiles,
+    /// Through whom agents are called, if not by ourselves; it knows the hosts.
+    pub(crate) coordinator: Option<Coordinator>,
     /// The file's in its order, then those of DNS, then those of etcd; names and addresses are unique.
     pub(crate) hosts: Vec<Endpoint>,
     /// The file's: how live migrations may come to their end.
@@ -82,6 +90,16 @@ pub(crate) struct File {
     etcd: Option<Settings>,
 }
 
+impl Inventory {
+    /// Where the hosts are from, for people.
+    pub(crate) fn place(&self) -> String {
+        match &self.coordinator {
+            Some(coordinator) => format!("of {coordinator}"),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
 /// Where an inventory may be, in the order in which it is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Places {
@@ -91,13 +109,15 @@ pub(crate) struct Places {
     pub(crate) xdg_config_home: Option<PathBuf>,
     /// `$HOME`.
     pub(crate) home: Option<PathBuf>,
+    /// `--coordinator` or `$VMFERRY_COORDINATOR`: counts before what the file says.
+    pub(crate) coordinator: Option<String>,
 }
 
 impl Places {
     /// The usual ones of the user who runs this.
-    pub(crate) fn of_user(named: Option<PathBuf>) -> Self {
+    pub(crate) fn of_user(named: Option<PathBuf>, coordinator: Option<String>) -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        Self { named, xdg_config_home: variable("XDG_CONFIG_HOME"), home: variable("HOME") }
+        Self { named, xdg_config_home: variable("XDG_CONFIG_HOME"), home: variable("HOME"), coordinator }
     }
 
     fn candidates(&self) -> Vec<PathBuf> {
@@ -120,12 +140,13 @@ impl Places {
         };
         let text = fs::read_to_string(path)
             .map_err(|error| Invalid::Unreadable { path: path.clone(), error: error.to_string() })?;
-        parse(path, &text)
+        parse(path, &text, self.coordinator.as_deref())
     }
 }
 
-/// Reads an inventory; `path` is where `text` came from. Reports all that is wrong with it at once.
-fn parse(path: &Path, text: &str) -> Result<File, Invalid> {
+/// Reads an inventory; `path` is where `text` came from. Reports all that is wrong with it at once. `coordinator` is the address
+/// of one that counts before what the text says.
+fn parse(path: &Path, text: &str, coordinator: Option<&str>) -> Result<File, Invalid> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| Invalid::Wrong {
         path: path.to_owned(),
         problems: vec![Problem::syntax(text, &error)],
@@ -133,15 +154,20 @@ fn parse(path: &Path, text: &str) -> Result<File, Invalid> {
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut reader = Reader { directory, problems: Vec::new() };
     let tls = reader.tls(&table);
-    let hosts = reader.hosts(&table);
+    let coordinator = match coordinator {
+        Some(address) => reader.given(address),
+        None => reader.coordinator(&table),
+    };
+    let hosts = if coordinator.is_some() && !table.contains_key("host") { vec![] } else { reader.hosts(&table) };
     let policies = reader.policies(&table);
     let weights = reader.weights(&table);
     let dns = table.get("dns").and_then(|dns| reader.dns(dns));
     let etcd = table.get("etcd").and_then(|etcd| reader.etcd(etcd));
-    reader.unknown("", &table, &["tls", "host", "policy", "schedule", "dns", "etcd"]);
+    reader.unknown("", &table, &["tls", "coordinator", "host", "policy", "schedule", "dns", "etcd"]);
     match (tls, reader.problems.is_empty()) {
         (Some(tls), true) => {
-            Ok(File { inventory: Inventory { path: path.to_owned(), tls, hosts, policies, weights }, dns, etcd })
+            let path = path.to_owned();
+            Ok(File { inventory: Inventory { path, tls, coordinator, hosts, policies, weights }, dns, etcd })
         }
         _ => Err(Invalid::Wrong { path: path.to_owned(), problems: reader.problems }),
     }
@@ -174,6 +200,28 @@ impl Reader {
         }
         let what = format!("names {}, which is not a file", path.display());
         self.complain(&format!("tls.{key}"), &what, "create it with `vmferry pki issue`, or correct the path")
+    }
+
+    /// The coordinator that the user named.
+    fn given(&mut self, address: &str) -> Option<Coordinator> {
+        if is_address(address) {
+            return Some(Coordinator::new(address, None));
+        }
+        let remedy = "write HOST:PORT, for example fleet.example.org:7444";
+        self.complain("--coordinator", &format!("is `{address}`, not an address with a port"), remedy)
+    }
+
+    fn coordinator(&mut self, table: &Table) -> Option<Coordinator> {
+        let coordinator = match table.get("coordinator")? {
+            Value::Table(coordinator) => coordinator,
+            _ => return self.complain("coordinator", "is not a table", "write [coordinator] with its address"),
+        };
+        self.unknown("coordinator.", coordinator, &["address", "name"]);
+        let name = match coordinator.contains_key("name") {
+            true => Some(self.text(coordinator, "coordinator.", "name", "write what its certificate is for")?),
+            false => None,
+        };
+        Some(Coordinator::new(&self.address(coordinator, "coordinator.")?, name))
     }
 
     fn hosts(&mut self, table: &Table) -> Vec<Endpoint> {

@@ -15,6 +15,7 @@ mod interrupt;
 mod inventory;
 mod pki;
 mod render;
+mod service;
 
 use std::{io, process::ExitCode};
 
@@ -28,7 +29,7 @@ use cli::{
 };
 use command::{
     Session, abort, affinity, check, cordon, doctor, drain, groups, hypervisors, instance, instances, limits, migrate,
-    migrations, policies, report, resolve, steer, vif, volumes, watch, zones,
+    migrations, policies, report, resolve, serve, steer, vif, volumes, watch, zones,
 };
 use exit::{Exit, Failed};
 use inventory::{Cache, Places, Source};
@@ -74,12 +75,15 @@ fn run(global: Global, command: Command, terminal: Terminal) -> Result<Exit, Fai
         }
         command => {
             fleet::allow_connections();
-            let source = Source::new(Places::of_user(global.inventory), Cache::of_user());
+            let source = Source::new(Places::of_user(global.inventory, global.coordinator), Cache::of_user());
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
                     |error| Failed { exit: Exit::Failed, ..Failed::usage(format!("cannot start: {error}")) },
                 )?;
             runtime.block_on(async {
+                if let Command::Serve(args) = &command {
+                    return Box::pin(serve::run(source, args)).await;
+                }
                 let session = Session::open(terminal, &source).await?;
                 Box::pin(ask(&session, command)).await
             })
@@ -143,7 +147,7 @@ async fn ask(session: &Session, command: Command) -> Result<Exit, Failed> {
         Command::Cordon(args) => cordon::close(session, &args).await,
         Command::Uncordon(args) => cordon::open(session, &args).await,
         Command::Doctor(args) => doctor::run(session, &args).await,
-        Command::Pki(_) | Command::Version => Ok(Exit::Done),
+        Command::Pki(_) | Command::Version | Command::Serve(_) => Ok(Exit::Done),
     }
 }
 

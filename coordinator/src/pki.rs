@@ -80,8 +80,8 @@ pub(crate) enum Error {
     NotAKey(PathBuf),
     #[error("`{0}` cannot be an agent's name, for it is no host name")]
     NotAHostName(String),
-    #[error("only agents have addresses: leave out --address, or issue to an agent")]
-    AddressWithoutAgent,
+    #[error("viewers are not called: leave out --address, or issue to an agent or a coordinator")]
+    AddressOfViewer,
     #[error("`{0}` is neither an IP address nor a host name")]
     NotAnAddress(String),
     #[error("cannot make the certificate")]

@@ -1,6 +1,7 @@
 //! A cluster without hypervisors: real certificates, real TLS, real gRPC, and agents that only pretend to move a guest.
 
 mod agent;
+mod service;
 
 use std::{
     fs,
@@ -27,6 +28,7 @@ use vmferry_transport::{CertificateFiles, load};
 
 pub(crate) use agent::INSTANCE;
 use agent::World;
+pub(crate) use service::{Service, naming};
 
 /// Two hosts, node-28 and node-31, and one instance, web, on the first.
 pub(crate) struct Cluster {
@@ -42,6 +44,7 @@ impl Cluster {
         cluster.pki("init");
         cluster.pki("issue coordinator ops");
         cluster.pki("issue viewer dashboard");
+        cluster.pki("issue coordinator fleet --address 127.0.0.1");
         let mut hosts = String::new();
         for name in ["node-28", "node-31"] {
             cluster.pki(&format!("issue agent {name}"));
@@ -52,7 +55,7 @@ impl Cluster {
             let credentials = load(&files).expect("issued");
             cluster.agents.push(tokio::spawn(agent::serve(name, credentials, listener, Arc::clone(&cluster.world))));
         }
-        for role in ["coordinator-ops", "viewer-dashboard"] {
+        for role in ["coordinator-ops", "viewer-dashboard", "coordinator-fleet"] {
             let files: String = [("ca", "ca"), ("certificate", "cert"), ("key", "key")]
                 .map(|(key, file)| format!("{key} = \"pki/{role}/{file}.pem\"\n"))
                 .concat();
@@ -76,9 +79,14 @@ impl Cluster {
 
     /// One host more in the inventory of the coordinator, whatever is there.
     pub(crate) fn name_host(&self, name: &str, address: &str) {
+        self.say(&format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+    }
+
+    /// From now on the inventory of the coordinator says this, too.
+    pub(crate) fn say(&self, more: &str) {
         let path = self.directory().join("inventory.toml");
         let text = fs::read_to_string(&path).expect("written before");
-        fs::write(path, format!("{text}[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n")).expect("written");
+        fs::write(path, text + more).expect("written");
     }
 
     fn directory(&self) -> PathBuf {

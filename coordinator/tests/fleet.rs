@@ -14,6 +14,19 @@ async fn a_guest_goes_to_the_host_that_suits_it_if_none_is_named() {
 }
 
 #[tokio::test]
+async fn the_inventory_says_what_counts_for_how_much() {
+    let mut cluster = Cluster::new().await;
+    cluster.add("node-32").await;
+    let chosen = async || said(cluster.vmferry("migrate web --dry-run").await.success().get_output());
+    // It is in the guest's zone, and node-31 is not.
+    let told = chosen().await;
+    assert!(told.contains("web: node-32 is chosen"), "{told}");
+    cluster.say("[schedule]\nsame_zone = -100\n");
+    let told = chosen().await;
+    assert!(told.contains("web: node-31 is chosen"), "{told}");
+}
+
+#[tokio::test]
 async fn without_a_host_that_takes_it_all_reasons_are_told_and_nothing_is_changed() {
     let cluster = Cluster::new().await;
     for (arguments, reason) in [

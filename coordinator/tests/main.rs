@@ -13,6 +13,7 @@ mod migrate;
 mod pki;
 mod queue;
 mod report;
+mod serve;
 mod tables;
 mod vifs;
 mod volumes;

@@ -71,6 +71,7 @@ fn the_help_teaches() {
       cordon          Has hosts take no guests from now on; those that they have stay
       uncordon        Has hosts take guests again
       doctor          Looks for what migrations have left on the hosts
+      serve           Serves programs and other people's `vmferry`, as a coordinator that stays
       pki             Makes the certificates that hosts and users prove themselves with
       version         Prints the version
       help            Print this message or the help of the given subcommand(s)
@@ -80,11 +81,13 @@ fn the_help_teaches() {
       -V, --version  Print version
 
     Global options:
-          --inventory <FILE>  The hosts and our certificate, a TOML file [env: VMFERRY_INVENTORY]
-      -o, --output <FORMAT>   How results are printed; json: one document, whatever happens [default:
-                              table] [possible values: table, json]
-      -v, --verbose...        Tells on stderr what is done; twice: in every detail
-          --no-color          No colours, as if NO_COLOR were set
+          --inventory <FILE>         The hosts and our certificate, a TOML file [env: VMFERRY_INVENTORY]
+          --coordinator <HOST:PORT>  Calls agents through the coordinator that serves there (`vmferry
+                                     serve`), and takes the hosts from it [env: VMFERRY_COORDINATOR]
+      -o, --output <FORMAT>          How results are printed; json: one document, whatever happens
+                                     [default: table] [possible values: table, json]
+      -v, --verbose...               Tells on stderr what is done; twice: in every detail
+          --no-color                 No colours, as if NO_COLOR were set
 
     Examples:
       vmferry hypervisors                          the hosts, and what they have left
@@ -104,6 +107,7 @@ fn the_help_teaches() {
       vmferry groups                               who is in which security group
       vmferry cordon node-28 --reason 'fan fails'  lets no guest come to node-28
       vmferry doctor                               what failures have left on the hosts
+      vmferry serve                                a coordinator for programs and other people
 
     Inventory: the first of --inventory, $VMFERRY_INVENTORY,
     ~/.config/vmferry/inventory.toml, /etc/vmferry/inventory.toml:
@@ -116,6 +120,10 @@ fn the_help_teaches() {
       name = "node-28"
       address = "192.0.2.10:7443"
     Hosts may also be in DNS or etcd ([dns], [etcd]): docs/inventory.md
+
+    or, in the place of hosts, a coordinator that serves and knows them (or --coordinator):
+      [coordinator]
+      address = "fleet.example.org:7444"
 
     Exit codes:
       0    done

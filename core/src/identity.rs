@@ -54,6 +54,24 @@ pub struct Identity {
     pub name: String,
 }
 
+/// Who wants something: somebody who calls an agent, or for whom a coordinator calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// Whose wish it is.
+    pub identity: Identity,
+    /// The coordinator that passed it on.
+    pub via: Option<Identity>,
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.via {
+            Some(via) => write!(f, "{} via {via}", self.identity),
+            None => write!(f, "{}", self.identity),
+        }
+    }
+}
+
 /// A text that is no identity of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an identity of the form vmferry://CLUSTER/(coordinator|agent|viewer)/NAME")]

@@ -171,6 +171,12 @@ reasons! {
     InventoryUnavailable = "INVENTORY_UNAVAILABLE",
     /// A certificate was not accepted, on either side.
     AgentUntrusted = "AGENT_UNTRUSTED",
+    /// The coordinator through which agents are called cannot be reached.
+    CoordinatorUnreachable = "COORDINATOR_UNREACHABLE",
+    /// A certificate was not accepted, by that coordinator or of it.
+    CoordinatorUntrusted = "COORDINATOR_UNTRUSTED",
+    /// The coordinator that was asked is being stopped.
+    CoordinatorStopping = "COORDINATOR_STOPPING",
     /// The caller's role may not do this.
     PermissionDenied = "PERMISSION_DENIED",
     /// libvirt does not answer or failed.
@@ -228,7 +234,14 @@ reasons! {
 impl Reason {
     /// Whether it says nothing about a host's state, because no answer came.
     pub fn is_silence(self) -> bool {
-        matches!(self, Self::AgentUnreachable | Self::AgentUntrusted)
+        matches!(
+            self,
+            Self::AgentUnreachable
+                | Self::AgentUntrusted
+                | Self::CoordinatorUnreachable
+                | Self::CoordinatorUntrusted
+                | Self::CoordinatorStopping
+        )
     }
 }
 

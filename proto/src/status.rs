@@ -38,8 +38,11 @@ fn code(reason: Reason) -> Code {
         Reason::InstanceNotFound | Reason::HostNotFound | Reason::MigrationNotFound => Code::NotFound,
         Reason::InvalidRequest => Code::InvalidArgument,
         Reason::PermissionDenied => Code::PermissionDenied,
-        Reason::AgentUnreachable | Reason::LibvirtFailed => Code::Unavailable,
-        Reason::AgentUntrusted => Code::Unauthenticated,
+        Reason::AgentUnreachable
+        | Reason::CoordinatorUnreachable
+        | Reason::CoordinatorStopping
+        | Reason::LibvirtFailed => Code::Unavailable,
+        Reason::AgentUntrusted | Reason::CoordinatorUntrusted => Code::Unauthenticated,
         Reason::MigrationAborted | Reason::InstanceMigrating => Code::Aborted,
         Reason::Internal | Reason::JournalFailed => Code::Internal,
         Reason::MemoryShort | Reason::TooManyMigrations => Code::ResourceExhausted,

@@ -48,6 +48,7 @@ mod boot;
 pub mod capture;
 pub mod carrier;
 pub mod console;
+pub mod coordinator;
 pub mod direct;
 pub mod dns;
 pub mod etcd;

@@ -39,7 +39,7 @@ fn every_behaviour_of_nova_is_shown_by_a_test_or_has_a_reason() -> Result<()> {
 /// The names of all test functions of the workspace.
 fn tests_below(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    let mut directories: Vec<_> = ["core", "proto", "transport", "registry", "agent", "coordinator", "tests"]
+    let mut directories: Vec<_> = ["core", "proto", "transport", "registry", "agent", "coordinator", "client", "tests"]
         .map(|member| root.join(member))
         .into();
     while let Some(directory) = directories.pop() {

@@ -28,6 +28,7 @@ mod records;
 mod refusals;
 mod rig;
 mod security;
+mod serve;
 mod shared_storage;
 mod storage_rig;
 mod streams;

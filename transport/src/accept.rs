@@ -1,4 +1,4 @@
-//! Being called: the agent's side.
+//! Being called: the side of agents and of coordinators that serve.
 
 use std::{
     io,

@@ -35,10 +35,10 @@ pub enum IdentityError {
         /// Who the certificate says its holder is.
         presented: Identity,
     },
-    /// It belongs to somebody else than the agent that was called.
+    /// It belongs to somebody else than the one who was called.
     #[error("the certificate is of {presented}, not of {expected}")]
     SomebodyElse {
-        /// The agent that was called.
+        /// Who was called.
         expected: Identity,
         /// Who answered.
         presented: Identity,
@@ -123,12 +123,18 @@ pub fn peer_identity(certificates: Option<&[CertificateDer<'_>]>, cluster: &str)
     Ok(identity)
 }
 
-/// As [`peer_identity`], and that it is the agent called `name`.
-pub(crate) fn expect_agent(certificate: &CertificateDer<'_>, cluster: &str, name: &str) -> Result<(), IdentityError> {
+/// As [`peer_identity`], and that it may answer for `name` in this role: an agent has its host's name. Several coordinators may
+/// stand behind one name, which is among those that the certificate is for.
+pub(crate) fn expect(
+    certificate: &CertificateDer<'_>,
+    cluster: &str,
+    role: Role,
+    name: &str,
+) -> Result<(), IdentityError> {
     let presented = peer_identity(Some(std::slice::from_ref(certificate)), cluster)?;
-    if presented.role == Role::Agent && presented.name == name {
+    if presented.role == role && (role != Role::Agent || presented.name == name) {
         return Ok(());
     }
-    let expected = Identity { cluster: cluster.to_owned(), role: Role::Agent, name: name.to_owned() };
+    let expected = Identity { cluster: cluster.to_owned(), role, name: name.to_owned() };
     Err(IdentityError::SomebodyElse { expected, presented })
 }

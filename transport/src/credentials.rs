@@ -18,7 +18,7 @@ use crate::{
     CertificateFiles, Error, Protocol,
     certificate::CertificateFacts,
     files::{read_certificates, read_key},
-    verify::{AgentOfCluster, ClientOfCluster},
+    verify::{ClientOfCluster, ServerOfCluster},
 };
 
 /// Who we are, and all that TLS needs to prove it and to judge others. Clones are cheap and share everything.
@@ -31,6 +31,8 @@ struct Loaded {
     server: Arc<ServerConfig>,
     grpc_client: Arc<ClientConfig>,
     tunnel_client: Arc<ClientConfig>,
+    coordinator_client: Arc<ClientConfig>,
+    names: Vec<String>,
 }
 
 impl Credentials {
@@ -55,6 +57,16 @@ impl Credentials {
             Protocol::Grpc => &self.0.grpc_client,
             Protocol::Tunnel => &self.0.tunnel_client,
         })
+    }
+
+    /// How to call a coordinator of this cluster.
+    pub fn coordinator_client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0.coordinator_client)
+    }
+
+    /// The DNS names and addresses at which peers accept us as a server. Empty: we can only call.
+    pub fn names(&self) -> &[String] {
+        &self.0.names
     }
 
     /// These credentials, as if they were watched, but for good: for programs that live shorter than a certificate.
@@ -101,15 +113,21 @@ pub fn load(files: &CertificateFiles) -> Result<Credentials, Error> {
         .map_err(|source| Error::Refused { certificate: files.certificate.clone(), ca: files.ca.clone(), source })?;
 
     let clients = Arc::new(ClientOfCluster { cluster: identity.cluster.clone(), usual: clients });
-    let agents = Arc::new(AgentOfCluster { cluster: identity.cluster.clone(), usual: servers });
+    let names = facts.names.iter().filter(|name| serves(&chain, &facts, name, servers.as_ref())).cloned().collect();
+    let servers = |role| {
+        Arc::new(ServerOfCluster { cluster: identity.cluster.clone(), role, usual: Arc::clone(&servers) as Arc<_> })
+    };
+    let (agents, coordinators) = (servers(Role::Agent), servers(Role::Coordinator));
     let no_pair = |source| Error::NoPair { certificate: files.certificate.clone(), key: files.key.clone(), source };
-    let client = |protocol: Protocol| {
+    let client = |servers: &Arc<ServerOfCluster>, protocol: Protocol| {
         let (chain, key) = (chain.clone(), key.clone_key());
-        client_config(&provider, agents.clone(), chain, key, protocol).map_err(no_pair)
+        client_config(&provider, Arc::clone(servers), chain, key, protocol).map(Arc::new).map_err(no_pair)
     };
     Ok(Credentials(Arc::new(Loaded {
-        grpc_client: Arc::new(client(Protocol::Grpc)?),
-        tunnel_client: Arc::new(client(Protocol::Tunnel)?),
+        grpc_client: client(&agents, Protocol::Grpc)?,
+        tunnel_client: client(&agents, Protocol::Tunnel)?,
+        coordinator_client: client(&coordinators, Protocol::Grpc)?,
+        names,
         server: Arc::new(server_config(&provider, clients, chain, key).map_err(no_pair)?),
         identity,
         not_after: facts.not_after,
@@ -135,7 +153,7 @@ fn server_config(
 
 fn client_config(
     provider: &Arc<CryptoProvider>,
-    agents: Arc<AgentOfCluster>,
+    servers: Arc<ServerOfCluster>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     protocol: Protocol,
@@ -144,11 +162,28 @@ fn client_config(
         .with_protocol_versions(&[&TLS13])?
         // "Dangerous" because it takes a verifier of ours; ours does all that the usual one does, and more.
         .dangerous()
-        .with_custom_certificate_verifier(agents)
+        .with_custom_certificate_verifier(servers)
         .with_client_auth_cert(chain, key)?;
     config.alpn_protocols = vec![protocol.alpn().to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Whether a peer that calls us by this name accepts our certificate, while it is valid.
+fn serves(
+    chain: &[CertificateDer<'_>],
+    facts: &CertificateFacts,
+    name: &str,
+    servers: &dyn ServerCertVerifier,
+) -> bool {
+    let Ok(name) = ServerName::try_from(name) else { return false };
+    servers.verify_server_cert(&chain[0], &chain[1..], &name, &[], valid_moment(facts)).is_ok()
+}
+
+/// A time when the certificate is valid, now if it is.
+fn valid_moment(facts: &CertificateFacts) -> UnixTime {
+    let moment = Timestamp::now().clamp(facts.not_before, facts.not_after.max(facts.not_before)).as_second();
+    UnixTime::since_unix_epoch(Duration::from_secs(moment.try_into().unwrap_or_default()))
 }
 
 /// Looks at our own certificate with a peer's eyes, at a time when it is valid.
@@ -159,8 +194,7 @@ fn would_be_accepted(
     clients: &dyn ClientCertVerifier,
     servers: &WebPkiServerVerifier,
 ) -> Result<(), rustls::Error> {
-    let moment = Timestamp::now().clamp(facts.not_before, facts.not_after.max(facts.not_before)).as_second();
-    let moment = UnixTime::since_unix_epoch(Duration::from_secs(moment.try_into().unwrap_or_default()));
+    let moment = valid_moment(facts);
     clients.verify_client_cert(&chain[0], &chain[1..], moment)?;
     if identity.role == Role::Agent {
         let name = ServerName::try_from(identity.name.as_str())

@@ -1,6 +1,6 @@
-//! Calling an agent.
+//! Calling an agent, or a coordinator.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -12,25 +12,59 @@ use tokio_rustls::{TlsConnector, client};
 
 use crate::{Credentials, Distrust, Protocol, READ_BUFFER, Stream, untrusted};
 
-/// Why an agent could not be called. What is displayed is whole, the reason and then what to do; so there is no `source()`
+/// Who is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callee {
+    /// The agent of the host with this name.
+    Agent(String),
+    /// A coordinator whose certificate is for this DNS name or address.
+    Coordinator(String),
+}
+
+impl Callee {
+    /// The name that its certificate must be for.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Agent(name) | Self::Coordinator(name) => name,
+        }
+    }
+
+    fn program(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "vmferry-agent",
+            Self::Coordinator(_) => "`vmferry serve`",
+        }
+    }
+}
+
+impl fmt::Display for Callee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(host) => write!(f, "the agent of {host}"),
+            Self::Coordinator(name) => write!(f, "the coordinator {name}"),
+        }
+    }
+}
+
+/// Why an agent or a coordinator could not be called. What is displayed is whole, the reason and then what to do; so there is no `source()`
 /// that would say it again.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// Nobody answered there.
-    #[error("cannot reach the agent of {host} at {address}: {reason}; {}", .reason.remedy())]
+    #[error("cannot reach {callee} at {address}: {reason}; {}", .reason.remedy(.callee))]
     Unreachable {
-        /// The agent's name.
-        host: String,
+        /// Who was called.
+        callee: Callee,
         /// HOST:PORT as it was dialed.
         address: String,
         /// How it failed.
         reason: Unreachable,
     },
     /// Somebody answered, and one of the two does not trust the other.
-    #[error("no trust between us and the agent of {host} at {address}: {reason}; {}", .reason.remedy(.host))]
+    #[error("no trust between us and {callee} at {address}: {reason}; {}", .reason.remedy(.callee.name()))]
     Untrusted {
-        /// The agent's name.
-        host: String,
+        /// Who was called.
+        callee: Callee,
         /// HOST:PORT as it was dialed.
         address: String,
         /// Who refused whom, and why.
@@ -38,7 +72,7 @@ pub enum DialError {
     },
 }
 
-/// How reaching an agent failed.
+/// How reaching somebody failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
     /// The address has no IP address, or no port.
@@ -54,17 +88,19 @@ pub enum Unreachable {
     #[error("no answer within {0:?}")]
     Silent(Duration),
     /// The connection was made and broke before anything was agreed.
-    #[error("the connection broke before the agent answered ({0})")]
+    #[error("the connection broke before there was an answer ({0})")]
     Broken(io::Error),
 }
 
 impl Unreachable {
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self, callee: &Callee) -> String {
         match self {
-            Self::Unresolved(_) => "check the address; it must be HOST:PORT",
-            Self::Refused => "check the port, and start vmferry-agent there if it does not run",
-            Self::Failed(_) | Self::Silent(_) => "check the address, the route and firewalls, and that the host is up",
-            Self::Broken(_) => "check that the address is the agent's, and look into the agent's log",
+            Self::Unresolved(_) => "check the address; it must be HOST:PORT".into(),
+            Self::Refused => format!("check the port, and start {} there if it does not run", callee.program()),
+            Self::Failed(_) | Self::Silent(_) => {
+                "check the address, the route and firewalls, and that the host is up".into()
+            }
+            Self::Broken(_) => format!("check that the address is that of {callee}, and look into its log"),
         }
     }
 }
@@ -80,8 +116,19 @@ pub async fn dial(
     protocol: Protocol,
     limit: Duration,
 ) -> Result<Stream, DialError> {
-    let unreachable = |reason| DialError::Unreachable { host: host.to_owned(), address: address.to_owned(), reason };
-    let distrusted = |reason| DialError::Untrusted { host: host.to_owned(), address: address.to_owned(), reason };
+    call(credentials, address, &Callee::Agent(host.to_owned()), protocol, limit).await
+}
+
+/// Connects to whom is meant, and returns once it is certain who answers, as [`dial`] does. Coordinators speak gRPC only.
+pub(crate) async fn call(
+    credentials: &Credentials,
+    address: &str,
+    callee: &Callee,
+    protocol: Protocol,
+    limit: Duration,
+) -> Result<Stream, DialError> {
+    let unreachable = |reason| DialError::Unreachable { callee: callee.clone(), address: address.to_owned(), reason };
+    let distrusted = |reason| DialError::Untrusted { callee: callee.clone(), address: address.to_owned(), reason };
     let broken = |error: io::Error| match untrusted(&error) {
         Some(distrust) => distrusted(distrust),
         None => unreachable(Unreachable::Broken(error)),
@@ -89,9 +136,12 @@ pub async fn dial(
 
     let called = async {
         let tcp = connect(address).await.map_err(unreachable)?;
-        let name = ServerName::try_from(host.to_owned())
+        let name = ServerName::try_from(callee.name().to_owned())
             .map_err(|error| unreachable(Unreachable::Unresolved(io::Error::other(error))))?;
-        let connector = TlsConnector::from(credentials.client_config(protocol));
+        let connector = TlsConnector::from(match callee {
+            Callee::Agent(_) => credentials.client_config(protocol),
+            Callee::Coordinator(_) => credentials.coordinator_client_config(),
+        });
         let mut stream = connector.connect(name, BufReader::with_capacity(READ_BUFFER, tcp)).await.map_err(broken)?;
         if Protocol::from_alpn(stream.get_ref().1.alpn_protocol()) != Some(protocol) {
             return Err(distrusted(Distrust::NoCommonProtocol));

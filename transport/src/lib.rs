@@ -2,10 +2,10 @@
 //!
 //! TLS 1.3 only, client certificates always, one port: ALPN chooses what a connection carries ([`Protocol`]). Both sides
 //! check, inside the handshake, that the other's certificate names an [`Identity`] of their own cluster; a client also
-//! checks that it is the very agent it meant.
+//! checks that it is the very agent it meant, or a coordinator.
 //!
 //! - [`load`] reads certificates into [`Credentials`]; [`watch_files`] keeps them fresh.
-//! - [`dial`] and [`channel`] reach an agent; [`accept`] is the agent's side.
+//! - [`dial`] and [`channel`] reach an agent, the latter a coordinator's service as well; [`accept`] is the server's side.
 //! - [`untrusted`] finds, in any error of a connection, that it was about trust, and whose fault it was.
 //!
 //! [`Identity`]: vmferry_core::identity::Identity
@@ -24,7 +24,7 @@ pub use accept::{AcceptError, Accepted, accept};
 pub use certificate::{CertificateFacts, IdentityError, peer_identity};
 pub use channel::{Reached, channel};
 pub use credentials::{Credentials, load};
-pub use dial::{DialError, Unreachable, dial};
+pub use dial::{Callee, DialError, Unreachable, dial};
 pub use files::{CertificateFiles, Error, read_certificates, read_private};
 pub use reload::watch_files;
 pub use trust::{Distrust, Fault, untrusted};
@@ -40,7 +40,7 @@ const READ_BUFFER: usize = 64 * 1024;
 /// What a connection carries, as chosen by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// gRPC: the agent's calls.
+    /// gRPC: the calls of agents and coordinators.
     Grpc,
     /// The raw byte stream of one migration.
     Tunnel,

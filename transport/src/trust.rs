@@ -65,7 +65,7 @@ impl Distrust {
             Self::OfPeer(fault) => (peer, fault),
             Self::OfUs(fault) => ("this side", fault),
             Self::NoCommonProtocol | Self::NotTls(_) => {
-                return "check that the address and port are those of a vmferry-agent of a version that fits".into();
+                return "check that the address and port are those of a vmferry-agent, or of `vmferry serve`, of a version that fits".into();
             }
         };
         match fault {

@@ -10,7 +10,9 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use crate::certificate::{IdentityError, expect_agent, peer_identity};
+use vmferry_core::identity::Role;
+
+use crate::certificate::{IdentityError, expect, peer_identity};
 
 /// Accepts clients whose certificate names an identity of `cluster`.
 #[derive(Debug)]
@@ -19,10 +21,11 @@ pub(crate) struct ClientOfCluster {
     pub(crate) usual: Arc<dyn ClientCertVerifier>,
 }
 
-/// Accepts the agent that was called, and no other.
+/// Accepts the agent or coordinator that was called, and no other.
 #[derive(Debug)]
-pub(crate) struct AgentOfCluster {
+pub(crate) struct ServerOfCluster {
     pub(crate) cluster: String,
+    pub(crate) role: Role,
     pub(crate) usual: Arc<dyn ServerCertVerifier>,
 }
 
@@ -70,7 +73,7 @@ impl ClientCertVerifier for ClientOfCluster {
     }
 }
 
-impl ServerCertVerifier for AgentOfCluster {
+impl ServerCertVerifier for ServerOfCluster {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -80,7 +83,7 @@ impl ServerCertVerifier for AgentOfCluster {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verified = self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        expect_agent(end_entity, &self.cluster, &server_name.to_str()).map_err(not_ours)?;
+        expect(end_entity, &self.cluster, self.role, &server_name.to_str()).map_err(not_ours)?;
         Ok(verified)
     }
 

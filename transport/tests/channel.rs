@@ -1,11 +1,12 @@
 //! gRPC over it, with the health service as the agent.
 
+use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use vmferry_core::identity::{Identity, Role};
-use vmferry_transport::{Accepted, Credentials, DialError, Distrust, Fault, accept, channel, untrusted};
+use vmferry_transport::{Accepted, Callee, Credentials, DialError, Distrust, Fault, accept, channel, untrusted};
 
 use crate::support::{Ca, LIMIT, expired, identity, listen};
 
@@ -38,7 +39,11 @@ async fn serve(credentials: Credentials) -> (std::net::SocketAddr, mpsc::Unbound
 }
 
 async fn call(credentials: Credentials, address: std::net::SocketAddr) -> Result<(), Status> {
-    let (channel, reached) = channel(credentials.fixed(), "node-1", &address.to_string(), LIMIT);
+    call_as(Callee::Agent("node-1".into()), credentials, address).await
+}
+
+async fn call_as(callee: Callee, credentials: Credentials, address: std::net::SocketAddr) -> Result<(), Status> {
+    let (channel, reached) = channel(credentials.fixed(), callee, &address.to_string(), LIMIT);
     assert!(!reached.get());
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(drop);
     assert_eq!(reached.get(), answer.is_ok());
@@ -71,6 +76,38 @@ async fn an_agent_that_is_not_there_is_found_in_the_status() {
     assert_eq!(status.code(), Code::Unavailable);
     let chain = std::iter::successors(Some(&status as &dyn std::error::Error), |error| error.source());
     let found = chain.filter_map(|error| error.downcast_ref::<DialError>()).next().expect("a dial error");
-    assert!(matches!(found, DialError::Unreachable { host, .. } if host == "node-1"));
+    assert!(matches!(found, DialError::Unreachable { callee, .. } if callee.name() == "node-1"));
     assert_eq!(untrusted(&status), None);
+}
+
+#[tokio::test]
+async fn a_coordinator_is_called_by_a_name_that_its_certificate_is_for() {
+    let ca = Ca::new();
+    let fleet = ca.issue(COORDINATOR, |params| {
+        params.subject_alt_names.push(SanType::DnsName("fleet.example.org".try_into().expect("ASCII")));
+    });
+    let fleet = fleet.load();
+    assert_eq!(fleet.names(), ["alice", "fleet.example.org"]);
+    let (address, _seen) = serve(fleet).await;
+    let called = |callee| call_as(callee, ca.credentials("vmferry://test/viewer/wall"), address);
+    for name in ["alice", "fleet.example.org"] {
+        called(Callee::Coordinator(name.into())).await.expect("it is for this name");
+    }
+    let status = called(Callee::Coordinator("elsewhere".into())).await.expect_err("not its name");
+    assert_eq!(untrusted(&status), Some(Distrust::OfPeer(Fault::WrongName)));
+    // Whoever means an agent gets no coordinator, and the other way round.
+    let status = called(Callee::Agent("alice".into())).await.expect_err("no agent");
+    assert!(matches!(untrusted(&status), Some(Distrust::OfPeer(Fault::WrongIdentity(Some(_))))), "{status:?}");
+    let (address, _) = serve(ca.credentials(AGENT)).await;
+    let status = call_as(Callee::Coordinator("node-1".into()), ca.credentials(COORDINATOR), address).await;
+    let status = status.expect_err("no coordinator");
+    assert!(matches!(untrusted(&status), Some(Distrust::OfPeer(Fault::WrongIdentity(Some(_))))), "{status:?}");
+}
+
+#[test]
+fn a_certificate_that_is_for_clients_only_serves_under_no_name() {
+    let client = Ca::new().issue(COORDINATOR, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    assert!(client.load().names().is_empty());
 }

@@ -9,7 +9,7 @@ use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
     convergence::{Measured, usual},
     id::MigrationId,
-    identity::Identity,
+    identity::Asker,
     migration::{Order, Progress, Side},
     reason::Reason,
 };
@@ -72,9 +72,9 @@ impl Service {
     }
 }
 
-/// The identity of who asks.
+/// Who asks.
 pub(super) fn asker<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Identity>().map(Identity::to_string).unwrap_or_default()
+    request.extensions().get::<Asker>().map(Asker::to_string).unwrap_or_default()
 }
 
 fn status(error: CallError) -> Status {

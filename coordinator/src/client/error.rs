@@ -1,16 +1,108 @@
 //! What a call that failed says: the agent's own answer, or what the connection tells.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use tonic::{Code, Status};
 use vmferry_core::{agent::CallError, migration::Endpoint, reason::Reason};
-use vmferry_transport::{DialError, untrusted};
+use vmferry_proto::convert::Invalid;
+use vmferry_transport::{Callee, DialError, Distrust, untrusted};
 
-use crate::chain::chain;
+use super::{Coordinator, Place};
+use crate::{chain::chain, exit::Failed};
 
 /// The agent's answer if it is one, else how the connection failed.
-pub(super) fn from_status(status: &Status, endpoint: &Endpoint) -> CallError {
-    about(vmferry_proto::status::to_call_error(status, &endpoint.host, |status| broken(status, endpoint)))
+pub(crate) fn from_status(status: &Status, place: &Place) -> CallError {
+    about(vmferry_proto::status::to_call_error(status, &place.endpoint.host, |status| broken(status, place)))
+}
+
+/// The coordinator's own answer if it is one, else how the connection to it failed.
+pub(super) fn of_coordinator(status: &Status, coordinator: &Coordinator) -> Failed {
+    let Ok(host) = coordinator.name.parse() else { return unheard(status, coordinator) };
+    let mut is_answer = true;
+    let error = vmferry_proto::status::to_call_error(status, &host, |_| {
+        is_answer = false;
+        CallError { host: host.clone(), reason: Reason::Internal, message: String::new() }
+    });
+    if is_answer { about(error).into() } else { unheard(status, coordinator) }
+}
+
+fn unheard(status: &Status, coordinator: &Coordinator) -> Failed {
+    let (reason, message) = unreached(status, coordinator);
+    Failed::because(reason, message)
+}
+
+/// It did not answer in time.
+pub(super) fn silent_coordinator(coordinator: &Coordinator, limit: Duration) -> Failed {
+    let message =
+        format!("{coordinator} did not answer within {} s; see whether it is overloaded or cut off", limit.as_secs());
+    Failed::because(Reason::CoordinatorUnreachable, message)
+}
+
+/// An answer of a coordinator that cannot mean anything.
+pub(super) fn nonsense_of_coordinator(coordinator: &Coordinator, invalid: &Invalid) -> Failed {
+    let version = env!("CARGO_PKG_VERSION");
+    let message =
+        format!("{coordinator} answered what vmferry {version} does not understand ({invalid}); compare the versions");
+    Failed::because(Reason::Internal, message)
+}
+
+/// How the connection to a coordinator failed.
+fn unreached(status: &Status, coordinator: &Coordinator) -> (Reason, String) {
+    if let Some(dial) = find::<DialError>(status) {
+        return dialed(dial);
+    }
+    if let Some(distrust) = untrusted(status) {
+        let remedy = distrust.remedy(&coordinator.name);
+        return (Reason::CoordinatorUntrusted, format!("no trust between us and {coordinator}: {distrust}; {remedy}"));
+    }
+    let said = status.message();
+    match status.code() {
+        Code::Unimplemented => (
+            Reason::Internal,
+            format!(
+                "what answers for {coordinator} is none, or of an older version ({said}); see that `vmferry serve` runs there"
+            ),
+        ),
+        code => (
+            Reason::CoordinatorUnreachable,
+            format!("lost the connection to {coordinator}: {}; see whether it was restarted", why(status, code)),
+        ),
+    }
+}
+
+fn dialed(dial: &DialError) -> (Reason, String) {
+    let reason = match dial {
+        DialError::Unreachable { callee: Callee::Agent(_), .. } => Reason::AgentUnreachable,
+        DialError::Untrusted { callee: Callee::Agent(_), .. } => Reason::AgentUntrusted,
+        DialError::Unreachable { callee: Callee::Coordinator(_), .. } => Reason::CoordinatorUnreachable,
+        DialError::Untrusted { callee: Callee::Coordinator(_), .. } => Reason::CoordinatorUntrusted,
+    };
+    (reason, dial.to_string())
+}
+
+/// What a status says that came from nobody of ours.
+fn why(status: &Status, code: Code) -> String {
+    match status.source() {
+        Some(source) => chain(source),
+        None if status.message().is_empty() => code.to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+impl fmt::Display for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the coordinator {} at {}", self.name, self.address)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { host, address } = &self.endpoint;
+        match &self.through {
+            Some(coordinator) => write!(f, "the agent of {host} at {address}, through {coordinator},"),
+            None => write!(f, "the agent of {host} at {address}"),
+        }
+    }
 }
 
 /// The same error with its host in the sentence, which an agent may think is known, and a remedy.
@@ -27,36 +119,31 @@ fn about(mut error: CallError) -> CallError {
 }
 
 /// Nothing came in time.
-pub(super) fn silent(endpoint: &Endpoint, limit: Duration) -> CallError {
-    let Endpoint { host, address } = endpoint;
-    let message = format!(
-        "the agent of {host} at {address} did not answer within {} s; see whether the host is overloaded or cut off",
-        limit.as_secs()
-    );
-    CallError { host: host.clone(), reason: Reason::AgentUnreachable, message }
+pub(super) fn silent(place: &Place, limit: Duration) -> CallError {
+    let message =
+        format!("{place} did not answer within {} s; see whether the host is overloaded or cut off", limit.as_secs());
+    CallError { host: place.endpoint.host.clone(), reason: Reason::AgentUnreachable, message }
 }
 
 /// No connection came about, and nobody else was waited for.
-pub(super) fn overdue(endpoint: &Endpoint, waited: Duration) -> CallError {
-    let Endpoint { host, address } = endpoint;
+pub(super) fn overdue(place: &Place, waited: Duration) -> CallError {
     let message = format!(
-        "cannot reach the agent of {host} at {address}: no answer within {:.1} s, when others had answered; \
+        "cannot reach {place}: no answer within {:.1} s, when others had answered; \
          check the address, the route and firewalls, and that the host is up",
         waited.as_secs_f64()
     );
-    CallError { host: host.clone(), reason: Reason::AgentUnreachable, message }
+    CallError { host: place.endpoint.host.clone(), reason: Reason::AgentUnreachable, message }
 }
 
 /// The stream of a job ended without its end.
-pub(super) fn cut_short(endpoint: &Endpoint) -> CallError {
-    let Endpoint { host, address } = endpoint;
-    let message = format!("the agent of {host} at {address} stopped telling of the job; see whether it was restarted");
-    CallError { host: host.clone(), reason: Reason::AgentUnreachable, message }
+pub(super) fn cut_short(place: &Place) -> CallError {
+    let message = format!("{place} stopped telling of the job; see whether it was restarted");
+    CallError { host: place.endpoint.host.clone(), reason: Reason::AgentUnreachable, message }
 }
 
 /// An answer that cannot mean anything.
-pub(super) fn nonsense(endpoint: &Endpoint, invalid: &vmferry_proto::convert::Invalid) -> CallError {
-    let host = &endpoint.host;
+pub(super) fn nonsense(place: &Place, invalid: &Invalid) -> CallError {
+    let host = &place.endpoint.host;
     let message = format!(
         "the agent of {host} answered what vmferry {} does not understand ({invalid}); \
          compare the versions with `vmferry hypervisors`",
@@ -65,46 +152,40 @@ pub(super) fn nonsense(endpoint: &Endpoint, invalid: &vmferry_proto::convert::In
     CallError { host: host.clone(), reason: Reason::Internal, message }
 }
 
-fn broken(status: &Status, endpoint: &Endpoint) -> CallError {
-    let Endpoint { host, address } = endpoint;
-    let (reason, message) = if let Some(dial) = find::<DialError>(status) {
-        let reason = match dial {
-            DialError::Unreachable { .. } => Reason::AgentUnreachable,
-            DialError::Untrusted { .. } => Reason::AgentUntrusted,
-        };
-        (reason, dial.to_string())
-    } else if let Some(distrust) = untrusted(status) {
-        let remedy = distrust.remedy(host.as_str());
-        (
-            Reason::AgentUntrusted,
-            format!("no trust between us and the agent of {host} at {address}: {distrust}; {remedy}"),
-        )
-    } else {
-        let said = status.message();
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                (Reason::PermissionDenied, format!("the agent of {host} refuses us: {said}"))
-            }
-            Code::Unimplemented => (
-                Reason::Internal,
-                format!(
-                    "what answers for {host} at {address} does not know this call ({said}); compare the versions with `vmferry hypervisors`"
-                ),
-            ),
-            Code::OutOfRange => (Reason::Internal, format!("the answer of {host} is too long: {said}")),
-            // Whatever else comes without our details says nothing about the host.
-            code => {
-                let why = match status.source() {
-                    Some(source) => chain(source),
-                    None if said.is_empty() => code.to_string(),
-                    None => said.to_owned(),
-                };
-                let what = format!("lost the connection to the agent of {host} at {address}: {why}");
-                (Reason::AgentUnreachable, format!("{what}; see whether it was restarted"))
-            }
+fn broken(status: &Status, place: &Place) -> CallError {
+    let host = &place.endpoint.host;
+    let said = status.message();
+    let (reason, message) = match (status.code(), untrusted(status)) {
+        (Code::PermissionDenied | Code::Unauthenticated, None) => {
+            (Reason::PermissionDenied, format!("the agent of {host} refuses us: {said}"))
         }
+        (Code::Unimplemented, None) => (
+            Reason::Internal,
+            format!(
+                "what answers for {place} does not know this call ({said}); compare the versions with `vmferry hypervisors`"
+            ),
+        ),
+        (Code::OutOfRange, None) => (Reason::Internal, format!("the answer of {host} is too long: {said}")),
+        (code, distrust) => match &place.through {
+            // What a coordinator says of an agent has our details.
+            Some(coordinator) => unreached(status, coordinator),
+            None => unreached_agent(status, place, code, distrust),
+        },
     };
     CallError { host: host.clone(), reason, message }
+}
+
+fn unreached_agent(status: &Status, place: &Place, code: Code, distrust: Option<Distrust>) -> (Reason, String) {
+    if let Some(dial) = find::<DialError>(status) {
+        return dialed(dial);
+    }
+    if let Some(distrust) = distrust {
+        let remedy = distrust.remedy(place.endpoint.host.as_str());
+        return (Reason::AgentUntrusted, format!("no trust between us and {place}: {distrust}; {remedy}"));
+    }
+    // Whatever else comes without our details says nothing about the host.
+    let what = format!("lost the connection to {place}: {}", why(status, code));
+    (Reason::AgentUnreachable, format!("{what}; see whether it was restarted"))
 }
 
 /// The first `E` in the error or below it.
@@ -125,17 +206,24 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use vmferry_proto::status::from_call_error;
-    use vmferry_transport::{Distrust, Fault, Unreachable};
+    use vmferry_transport::{Fault, Unreachable};
 
     use super::*;
 
-    fn endpoint() -> Endpoint {
-        Endpoint { host: "node-31".parse().expect("valid"), address: "192.0.2.11:7443".into() }
+    fn place() -> Place {
+        let endpoint = Endpoint { host: "node-31".parse().expect("valid"), address: "192.0.2.11:7443".into() };
+        Place { endpoint, through: None }
+    }
+
+    fn through() -> Place {
+        Place { through: Some(Arc::new(Coordinator::new("fleet.example.org:7444", None))), ..place() }
     }
 
     fn of(dial: DialError) -> CallError {
-        from_status(&Status::from_error(Box::new(dial)), &endpoint())
+        from_status(&Status::from_error(Box::new(dial)), &place())
     }
 
     #[test]
@@ -145,14 +233,14 @@ mod tests {
             reason: Reason::PermissionDenied,
             message: "a viewer may not call Pre on node-31.".into(),
         };
-        assert_eq!(from_status(&from_call_error(&refusal), &endpoint()), refusal);
+        assert_eq!(from_status(&from_call_error(&refusal), &place()), refusal);
     }
 
     #[test]
     fn an_answer_always_names_its_host_and_that_of_libvirt_a_remedy() {
         let said = |reason, message: &str| {
-            let error = CallError { host: endpoint().host, reason, message: message.into() };
-            from_status(&from_call_error(&error), &endpoint()).message
+            let error = CallError { host: place().endpoint.host, reason, message: message.into() };
+            from_status(&from_call_error(&error), &place()).message
         };
         assert_eq!(
             said(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system"),
@@ -167,7 +255,7 @@ mod tests {
     #[test]
     fn an_agent_that_is_down_is_unreachable() {
         let error = of(DialError::Unreachable {
-            host: "node-31".into(),
+            callee: Callee::Agent("node-31".into()),
             address: "192.0.2.11:7443".into(),
             reason: Unreachable::Refused,
         });
@@ -180,7 +268,7 @@ mod tests {
     #[test]
     fn a_wrong_ca_is_distrust() {
         let error = of(DialError::Untrusted {
-            host: "node-31".into(),
+            callee: Callee::Agent("node-31".into()),
             address: "192.0.2.11:7443".into(),
             reason: Distrust::OfUs(Fault::UnknownIssuer),
         });
@@ -197,15 +285,39 @@ mod tests {
             Status::unavailable("keep-alive timed out"),
             Status::internal("stream closed"),
         ] {
-            let error = from_status(&status, &endpoint());
+            let error = from_status(&status, &place());
             assert!(error.is_silence(), "{error:?}");
             assert!(error.message.contains("node-31") && error.message.contains("192.0.2.11:7443"), "{error}");
         }
     }
 
     #[test]
+    fn a_coordinator_that_is_down_is_told_from_an_agent_behind_it_that_is() {
+        let dial = DialError::Unreachable {
+            callee: Callee::Coordinator("fleet.example.org".into()),
+            address: "fleet.example.org:7444".into(),
+            reason: Unreachable::Refused,
+        };
+        let down = from_status(&Status::from_error(Box::new(dial)), &through());
+        assert_eq!(down.reason, Reason::CoordinatorUnreachable);
+        for part in ["the coordinator fleet.example.org at", "start `vmferry serve` there"] {
+            assert!(down.message.contains(part), "{down}");
+        }
+        let lost = from_status(&Status::unavailable("keep-alive timed out"), &through());
+        assert_eq!(lost.reason, Reason::CoordinatorUnreachable);
+        assert!(lost.is_silence() && lost.message.contains("lost the connection to the coordinator"), "{lost}");
+
+        let behind = CallError {
+            host: place().endpoint.host,
+            reason: Reason::AgentUnreachable,
+            message: "cannot reach the agent of node-31 at 192.0.2.11:7443".into(),
+        };
+        assert_eq!(from_status(&from_call_error(&behind), &through()), behind);
+    }
+
+    #[test]
     fn another_server_is_not_silence() {
-        assert!(!from_status(&Status::unimplemented(""), &endpoint()).is_silence());
-        assert_eq!(from_status(&Status::permission_denied("no"), &endpoint()).reason, Reason::PermissionDenied);
+        assert!(!from_status(&Status::unimplemented(""), &place()).is_silence());
+        assert_eq!(from_status(&Status::permission_denied("no"), &place()).reason, Reason::PermissionDenied);
     }
 }

@@ -42,14 +42,14 @@ impl RemoteAgent {
 
     /// Facts of the host.
     pub(crate) async fn facts(&self) -> Result<Host, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
         self.read(answer.host)
     }
 
     /// Has the host take no guests from now on, for this reason.
     pub(crate) async fn cordon(&self, reason: &str) -> Result<Cordon, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let request = v1::CordonRequest { reason: reason.to_owned() };
         let answer = self.within(LOOK, client.cordon(request)).await?;
         self.read(answer.cordon)
@@ -57,14 +57,14 @@ impl RemoteAgent {
 
     /// Has the host take guests again. What kept them out.
     pub(crate) async fn uncordon(&self) -> Result<Option<Cordon>, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.uncordon(v1::UncordonRequest {})).await?;
         answer.was.map(|was| self.read(Some(was))).transpose()
     }
 
     /// How live migrations from the host may come to their end. An agent of before has none of its own.
     pub(crate) async fn policies(&self) -> Result<Vec<HostPolicy>, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let call = async {
             match client.list_policies(v1::ListPoliciesRequest {}).await {
                 Err(status) if status.code() == Code::Unimplemented => {
@@ -79,7 +79,7 @@ impl RemoteAgent {
 
     /// The host's domains.
     pub(crate) async fn instances(&self) -> Result<Vec<Instance>, CallError> {
-        let mut client = InstanceServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut client = InstanceServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
         let answer = self.within(LOOK, client.list_instances(v1::ListInstancesRequest {})).await?;
         answer.instances.into_iter().map(|instance| self.read(Some(instance))).collect()
     }
@@ -87,7 +87,7 @@ impl RemoteAgent {
     /// Says of a disk what it is as a volume. The instance as it is then.
     pub(crate) async fn set_volume_label(&self, id: InstanceId, label: VolumeLabel) -> Result<Instance, CallError> {
         let request = v1::SetVolumeLabelRequest { instance_id: id.to_string(), label: Some(label.into()) };
-        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.set_volume_label(request)).await?;
         self.read(answer.instance)
     }
@@ -96,7 +96,7 @@ impl RemoteAgent {
     pub(crate) async fn unset_volume_label(&self, id: InstanceId, target: Option<&str>) -> Result<Instance, CallError> {
         let which = target.map_or(Which::All(true), |target| Which::Target(target.to_owned()));
         let request = v1::UnsetVolumeLabelRequest { instance_id: id.to_string(), which: Some(which) };
-        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.unset_volume_label(request)).await?;
         self.read(answer.instance)
     }
@@ -109,7 +109,7 @@ impl RemoteAgent {
     ) -> Result<Instance, CallError> {
         let what = label.map_or(What::UnsetAll(true), |label| What::Label(label.into()));
         let request = v1::SetVifLabelRequest { instance_id: id.to_string(), what: Some(what) };
-        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(FILTERING, client.set_vif_label(request)).await?;
         self.read(answer.instance)
     }
@@ -117,7 +117,7 @@ impl RemoteAgent {
     /// Says what an instance's live migrations may cost it; with nothing in it: as their policies have it. The instance as it is then.
     pub(crate) async fn set_guest_limits(&self, id: InstanceId, limits: GuestLimits) -> Result<Instance, CallError> {
         let request = v1::SetGuestLimitsRequest { instance_id: id.to_string(), limits: Some(limits.into()) };
-        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.set_guest_limits(request)).await?;
         self.read(answer.instance)
     }
@@ -130,33 +130,33 @@ impl RemoteAgent {
             AffinityChange::LeaveAll => set_affinity_request::What::LeaveAll(true),
         };
         let request = v1::SetAffinityRequest { instance_id: id.to_string(), what: Some(what) };
-        let mut client = InstanceServiceClient::new(self.channel.clone());
+        let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.set_affinity(request)).await?;
         self.read(answer.instance)
     }
 
     /// What migrations have left on the host.
     pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CallError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
         answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
     }
 
     /// Which of the host's guests are in security groups, and what it remembers of other hosts'.
     pub(crate) async fn groups(&self) -> Result<GroupReport, CallError> {
-        let mut client = GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut client = GroupServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
         let answer = self.within(LOOK, client.get_groups(v1::GetGroupsRequest {})).await?;
         let report: GroupReport = self.read(Some(answer))?;
-        if report.host == self.endpoint.host {
+        if report.host == self.place.endpoint.host {
             return Ok(report);
         }
         // Nobody speaks for another's guests.
-        Err(error::nonsense(&self.endpoint, &Invalid { field: "own.host" }))
+        Err(error::nonsense(&self.place, &Invalid { field: "own.host" }))
     }
 
     /// Tells the host which guests of others are in security groups: all that there is to know of exactly these hosts.
     pub(crate) async fn tell_groups(&self, hosts: Told) -> Result<(), CallError> {
-        let mut client = GroupServiceClient::new(self.channel.clone());
+        let mut client = GroupServiceClient::new(self.channel());
         self.within(FILTERING, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
     }
 }

@@ -50,7 +50,7 @@ impl RemoteAgent {
         token: &mut u64,
         seen: &mut impl FnMut(Seen) -> Result<(), Failed>,
     ) -> Result<Result<(), Failed>, CallError> {
-        let broken = |status: Status| error::from_status(&status, &self.endpoint);
+        let broken = |status: Status| error::from_status(&status, &self.place);
         let request = v1::WatchMigrationRequest { migration_id: id.to_string(), after: *token };
         let mut responses = self.phases().watch_migration(request).await.map_err(broken)?.into_inner();
         let mut has_ended = false;
@@ -63,6 +63,6 @@ impl RemoteAgent {
                 return Ok(Err(failed));
             }
         }
-        if has_ended { Ok(Ok(())) } else { Err(error::cut_short(&self.endpoint)) }
+        if has_ended { Ok(Ok(())) } else { Err(error::cut_short(&self.place)) }
     }
 }

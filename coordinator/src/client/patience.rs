@@ -27,7 +27,7 @@ impl Patience {
     /// Waits a little if another try may help, else returns the error. Answers are final, and so is distrust.
     pub(super) async fn bear(&mut self, error: CallError) -> Result<(), CallError> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if error.reason != Reason::AgentUnreachable || since.elapsed() >= self.lasts {
+        if !may_pass(&error) || since.elapsed() >= self.lasts {
             return Err(error);
         }
         let pause = self.pauses.next().unwrap_or(self.lasts);
@@ -35,6 +35,11 @@ impl Patience {
         sleep(pause.min(self.lasts)).await;
         Ok(())
     }
+}
+
+/// Whether nobody answered, and somebody may soon.
+pub(super) fn may_pass(error: &CallError) -> bool {
+    matches!(error.reason, Reason::AgentUnreachable | Reason::CoordinatorUnreachable | Reason::CoordinatorStopping)
 }
 
 #[cfg(test)]
@@ -60,7 +65,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_final() {
-        for reason in [Reason::MemoryShort, Reason::PermissionDenied, Reason::AgentUntrusted] {
+        for reason in [Reason::MemoryShort, Reason::AgentUntrusted, Reason::CoordinatorUntrusted] {
             let mut patience = Patience::new(Duration::from_secs(15));
             assert_eq!(patience.bear(error(reason)).await, Err(error(reason)));
         }

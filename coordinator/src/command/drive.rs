@@ -84,7 +84,7 @@ fn left(order: &Order, live: &Live) -> Failed {
 
 /// Asks the source to end the job until it did or it is too late. Before the job begins there is nothing to end, and
 /// the flow ends itself; but it may just begin.
-pub(super) async fn insist(source: &RemoteAgent, id: MigrationId) -> Result<(), CallError> {
+pub(crate) async fn insist(source: &RemoteAgent, id: MigrationId) -> Result<(), CallError> {
     loop {
         match source.abort(id).await {
             Err(error) if matches!(error.reason, Reason::TooLateToAbort | Reason::PermissionDenied) => {

@@ -11,6 +11,7 @@ use super::Session;
 use crate::{
     cli::{self, SetOwnLimits, Which},
     exit::{Exit, Failed},
+    fleet::Fleet,
     render::{
         instances::{show as show_instance, show_document},
         limits,
@@ -56,11 +57,11 @@ async fn change(session: &Session, Which { instance, from }: &Which, limits: Gue
 
 /// How a live migration of this guest comes to its end: as is asked for, or else as the guest's own limits say. What goes beyond them
 /// because it was asked for is left for the source to refuse.
-pub(super) async fn policy(session: &Session, args: &cli::Limits, guest: &Instance) -> Result<Policy, Failed> {
+pub(crate) async fn policy(fleet: &Fleet, args: &cli::Limits, guest: &Instance) -> Result<Policy, Failed> {
     let own = guest.limits.policy.as_deref().filter(|_| args.policy.is_none());
     // What is left open is chosen when it is known how much the guest writes.
     let name = args.policy.as_deref().or(own).filter(|name| *name != AUTO).unwrap_or(DEFAULT);
-    let named = session.fleet.policy(name, &guest.host).await.map_err(|failed| match own {
+    let named = fleet.policy(name, &guest.host).await.map_err(|failed| match own {
         // Nobody has typed it.
         Some(_) if failed.exit == Exit::Usage => {
             let message =
@@ -87,7 +88,7 @@ pub(super) fn may_follow(guest: &Instance, args: &cli::Limits) -> bool {
 }
 
 /// Refuses what makes no sense with any policy.
-pub(super) fn judge(args: &cli::Limits) -> Result<(), Failed> {
+pub(crate) fn judge(args: &cli::Limits) -> Result<(), Failed> {
     // One that stops the guest may do so at once.
     let widest = named("must-finish").unwrap_or_default();
     asked(widest, args).map(drop).map_err(no_sense)

@@ -1,7 +1,7 @@
 //! `vmferry migrate` and `vmferry plan`
 
 use vmferry_core::{
-    agent::{Agent, Pair},
+    agent::{Agent, CallError, Pair},
     convergence::{Forecast, Job, load},
     disk::copied_by_the_job,
     flow::{self, Completed, Failure, Planned},
@@ -37,7 +37,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     }
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = search.next(session).await? {
+    while let Some(next) = Box::pin(search.next(session)).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
@@ -89,7 +89,7 @@ async fn report(
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = search.next(session).await? {
+    while let Some(next) = Box::pin(search.next(session)).await? {
         tell_choice(session, &search, &next);
         let order = search.trip.order(&next.endpoint);
         let hosts = session.pair(&order)?;
@@ -169,22 +169,25 @@ async fn foresee(
     order: &Order,
     plan: &flow::Plan,
 ) -> Option<Foreseen> {
-    match hosts.source.measure(order).await {
-        Ok(measured) => {
-            let Limits { policy, bandwidth, .. } = &order.limits;
-            let (disks, sizes) = copied_by_the_job(&plan.resolved);
-            let job = Job { disks, load: load(measured.memory, sizes) };
-            Some((measured, Forecast::of(&measured, job, policy, *bandwidth)))
-        }
-        Err(error) => {
-            session.terminal.warn(&format!("there is no forecast: {}", unnamed(&error)));
-            None
-        }
-    }
+    let foreseen = forecast(hosts, order, plan).await;
+    foreseen.inspect_err(|error| session.terminal.warn(&format!("there is no forecast: {}", unnamed(error)))).ok()
+}
+
+/// What is measured now, and what follows from it.
+pub(crate) async fn forecast(
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    order: &Order,
+    plan: &flow::Plan,
+) -> Result<Foreseen, CallError> {
+    let measured = hosts.source.measure(order).await?;
+    let Limits { policy, bandwidth, .. } = &order.limits;
+    let (disks, sizes) = copied_by_the_job(&plan.resolved);
+    let job = Job { disks, load: load(measured.memory, sizes) };
+    Ok((measured, Forecast::of(&measured, job, policy, *bandwidth)))
 }
 
 /// The flow has them unless the job's answer was lost; then the source's record has.
-async fn statistics(
+pub(crate) async fn statistics(
     hosts: &Pair<RemoteAgent, RemoteAgent>,
     order: &Order,
     result: &Result<flow::Completed, Failure>,

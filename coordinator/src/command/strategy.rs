@@ -15,6 +15,7 @@ use crate::{
     cli,
     client::RemoteAgent,
     exit::{Exit, Failed},
+    fleet::Fleet,
     render::{forecast, live::Live},
 };
 
@@ -26,23 +27,40 @@ pub(super) async fn settle(
     order: Order,
     guest: &Instance,
 ) -> Result<Order, Failed> {
-    if args.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
-        return Ok(order);
-    }
     let live = Live::quiet(session.terminal);
-    let checked = Box::pin(flow::check(hosts, &order, &live)).await;
+    let settled = choose_policy(&session.fleet, hosts, args, order, guest, &live).await;
     live.leave();
+    let (order, is_chosen) = settled?;
+    if is_chosen {
+        session.terminal.note(&format!("policy {}: chosen by what was measured", order.limits.policy.name()));
+    }
+    Ok(order)
+}
+
+/// The same, and whether it was.
+pub(crate) async fn choose_policy(
+    fleet: &Fleet,
+    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    args: &cli::Limits,
+    order: Order,
+    guest: &Instance,
+    watch: &impl flow::Watch,
+) -> Result<(Order, bool), Failed> {
+    if args.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
+        return Ok((order, false));
+    }
+    let checked = Box::pin(flow::check(hosts, &order, watch)).await;
     // What is refused, or cannot be asked, is told by the migration itself.
-    let Ok(checked) = checked else { return Ok(order) };
+    let Ok(checked) = checked else { return Ok((order, false)) };
     if checked.is_refused() {
-        return Ok(order);
+        return Ok((order, false));
     }
     let measured = hosts.source.measure(&order).await?;
     let (disks, sizes) = copied_by_the_job(&checked.resolved);
     let job = Job { disks, load: load(measured.memory, sizes) };
     let mut policies = Vec::new();
     for name in candidates() {
-        let named = session.fleet.policy(name, &guest.host).await?;
+        let named = fleet.policy(name, &guest.host).await?;
         // Nobody's guest depends on two hosts who has not said that it may.
         if named.may_postcopy() && !limits::may_follow(guest, args) {
             continue;
@@ -51,10 +69,7 @@ pub(super) async fn settle(
         policies.push(fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?);
     }
     match choose(&measured, job, policies, order.limits.bandwidth) {
-        Ok(Strategy { policy, .. }) => {
-            session.terminal.note(&format!("policy {}: chosen by what was measured", policy.name()));
-            Ok(Order { limits: Limits { policy, ..order.limits }, ..order })
-        }
+        Ok(Strategy { policy, .. }) => Ok((Order { limits: Limits { policy, ..order.limits }, ..order }, true)),
         Err(foreseen) => {
             let why = foreseen.map(|foreseen| forecast::forecast(&order, &measured, &foreseen)).unwrap_or_default();
             let message = format!(

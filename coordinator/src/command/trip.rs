@@ -53,7 +53,7 @@ impl Trip {
         kind: Kind,
     ) -> Result<Self, Failed> {
         let policy = match kind {
-            Kind::Live => limits::policy(session, asked, &guest).await?,
+            Kind::Live => limits::policy(&session.fleet, asked, &guest).await?,
             Kind::Cold { .. } => Policy::default(),
         };
         let source = session.fleet.agent(&guest.host)?.endpoint().clone();

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 use vmferry_core::agent::CallError;
 
@@ -24,29 +24,37 @@ const QUIET: Duration = Duration::from_millis(400);
 /// Asks them all; answers come in the same order. An agent that has not even answered to its name is given up before its time once
 /// most others have answered and no more come: then it is not the network or ourselves that are slow. One that has is waited for, as
 /// what it says may be why it is slow.
-pub(super) async fn ask<'a, T>(
+pub(super) async fn each<'a, T>(
     agents: impl Iterator<Item = &'a RemoteAgent>,
     call: impl AsyncFn(&RemoteAgent) -> Result<T, CallError>,
 ) -> Vec<Answer<T>> {
     let agents: Vec<_> = agents.collect();
     let pace = &Pace::new(agents.len());
     let call = &call;
-    let mut answers: Vec<_> = stream::iter(agents.into_iter().enumerate())
-        .map(|(number, agent)| async move {
-            let began = Instant::now();
-            let result = tokio::select! {
-                biased;
-                result = call(agent) => {
-                    pace.answered();
-                    result
-                }
-                () = pace.is_over(began, || agent.is_reached()) => Err(agent.overdue(began.elapsed())),
-            };
-            (number, Answer { endpoint: agent.endpoint().clone(), result })
-        })
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
+    let asked = stream::iter(agents.into_iter().enumerate())
+        .map(|(number, agent)| async move { (number, pace.keep(agent, call(agent)).await) });
+    in_order(asked.buffer_unordered(CONCURRENCY)).await
+}
+
+/// The same where the calls may go on in any thread: each has its agent for itself.
+pub(super) async fn each_alone<'a, T, F>(
+    agents: impl Iterator<Item = &'a RemoteAgent>,
+    call: impl Fn(RemoteAgent) -> F,
+) -> Vec<Answer<T>>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    let agents: Vec<_> = agents.cloned().collect();
+    let pace = &Pace::new(agents.len());
+    let asked = stream::iter(agents.into_iter().enumerate()).map(|(number, agent)| {
+        let called = call(agent.clone());
+        async move { (number, pace.keep(&agent, called).await) }
+    });
+    in_order(asked.buffer_unordered(CONCURRENCY)).await
+}
+
+async fn in_order<T>(answers: impl Stream<Item = (usize, Answer<T>)>) -> Vec<Answer<T>> {
+    let mut answers: Vec<_> = answers.collect().await;
     answers.sort_by_key(|(number, _)| *number);
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
@@ -66,6 +74,20 @@ struct Heard {
 impl Pace {
     fn new(asked: usize) -> Self {
         Self { asked, heard: Mutex::new(Heard { answers: 0, last: Instant::now() }) }
+    }
+
+    /// What one says, unless it is given up before.
+    async fn keep<T>(&self, agent: &RemoteAgent, call: impl Future<Output = Result<T, CallError>>) -> Answer<T> {
+        let began = Instant::now();
+        let result = tokio::select! {
+            biased;
+            result = call => {
+                self.answered();
+                result
+            }
+            () = self.is_over(began, || agent.is_reached()) => Err(agent.overdue(began.elapsed())),
+        };
+        Answer { endpoint: agent.endpoint().clone(), result }
     }
 
     /// One has: with its data, or with an error of its own.

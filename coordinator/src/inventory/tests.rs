@@ -13,7 +13,7 @@ const TLS: &str = "[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/cert.pem\"\nk
 
 fn problems(text: &str) -> Vec<String> {
     let directory = directory();
-    match parse(&directory.path().join("inventory.toml"), text) {
+    match parse(&directory.path().join("inventory.toml"), text, None) {
         Err(Invalid::Wrong { problems, .. }) => problems
             .iter()
             .map(|problem| problem.to_string().replace(&directory.path().display().to_string(), "DIR"))
@@ -30,7 +30,7 @@ fn reads_hosts_in_order_and_paths_relative_to_itself() {
         "{TLS}[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n\
          [[host]]\nname = \"node-27\"\naddress = \"[2001:db8::27]:7443\"\n"
     );
-    let inventory = parse(&path, &text).expect("valid").inventory;
+    let inventory = parse(&path, &text, None).expect("valid").inventory;
     assert_eq!(inventory.tls.key, directory.path().join("pki/key.pem"));
     let names: Vec<_> = inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
     assert_eq!(names, ["node-28", "node-27"]);
@@ -68,7 +68,7 @@ fn reports_everything_at_once_with_key_and_remedy() {
     host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
     host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
-    colour is unknown; remove it; known here: tls, host, policy, schedule, dns, etcd
+    colour is unknown; remove it; known here: tls, coordinator, host, policy, schedule, dns, etcd
     "#);
 }
 
@@ -88,7 +88,7 @@ fn hosts_may_be_elsewhere() {
         "{TLS}[dns]\nsrv = \"_vmferry._tcp.example.org.\"\nservers = [\"127.0.0.1:5353\", \"::1\", \"192.0.2.53\"]\n\
          names = \"full\"\n[etcd]\nendpoints = [\"https://etcd-1.example.org:2379\"]\ntls = {{ ca = \"pki/ca.pem\" }}\n"
     );
-    let File { inventory, dns, etcd } = parse(&path, &text).expect("valid");
+    let File { inventory, dns, etcd } = parse(&path, &text, None).expect("valid");
     assert!(inventory.hosts.is_empty());
     let dns = dns.expect("given");
     let place = "DNS at _vmferry._tcp.example.org (127.0.0.1:5353, [::1]:53, 192.0.2.53:53, by whole names)";
@@ -139,6 +139,7 @@ fn a_named_file_is_the_only_one_looked_at() {
         named: Some("/x/inventory.toml".into()),
         xdg_config_home: Some("/c".into()),
         home: Some("/home/ops".into()),
+        coordinator: None,
     };
     assert_eq!(places.candidates(), [PathBuf::from("/x/inventory.toml")]);
     let places = Places { named: None, ..places };
@@ -159,7 +160,7 @@ fn says_how_much_each_weigher_counts_and_complains_of_what_is_none() {
     let hosts = "[[host]]\nname = \"node-28\"\naddress = \"192.0.2.10:7443\"\n";
     let read = |schedule: &str| {
         let text = format!("{TLS}{hosts}{schedule}");
-        parse(&directory.path().join("inventory.toml"), &text).expect("valid").inventory.weights
+        parse(&directory.path().join("inventory.toml"), &text, None).expect("valid").inventory.weights
     };
     assert_eq!(read(""), Weights::default());
     let expected = Weights { memory: -2.0, instances: 0.5, ..Weights::default() };
@@ -172,4 +173,27 @@ fn says_how_much_each_weigher_counts_and_complains_of_what_is_none() {
     schedule.vcpus is `"many"`: invalid type: string "many", expected f64; write a number, for example 2.0 or -1
     "#
     );
+}
+
+#[test]
+fn a_coordinator_stands_in_the_place_of_hosts() {
+    let directory = directory();
+    let path = directory.path().join("inventory.toml");
+    let read = |text: &str, given| parse(&path, &format!("{TLS}{text}"), given).map(|file| file.inventory);
+    let named = read("[coordinator]\naddress = \"fleet.example.org:7444\"\nname = \"fleet\"\n", None).expect("valid");
+    assert_eq!(named.coordinator, Some(Coordinator::new("fleet.example.org:7444", Some("fleet".into()))));
+    assert!(named.hosts.is_empty());
+    // What the user says counts, and needs no hosts either.
+    let given = read("", Some("192.0.2.1:7444")).expect("valid");
+    assert_eq!(given.coordinator, Some(Coordinator::new("192.0.2.1:7444", None)));
+    for (text, given) in [
+        ("[coordinator]\nname = \"fleet\"\n", None),
+        ("[coordinator]\naddress = \"fleet\"\n", None),
+        ("[coordinator]\naddress = \"fleet:7444\"\nport = 1\n", None),
+        ("coordinator = \"fleet:7444\"\n", None),
+        ("", Some("fleet")),
+        ("", None),
+    ] {
+        assert!(read(text, given).is_err(), "{text} {given:?}");
+    }
 }

@@ -30,7 +30,8 @@ pub(crate) struct Order {
     name: String,
     #[command(flatten)]
     place: Place,
-    /// A further name or IP address of an agent, for other TLS clients; VMFerry itself goes by NAME. May be repeated
+    /// Of a coordinator: a name or IP address at which clients call its service (`vmferry serve`); of an agent: a further one, for
+    /// other TLS clients, as VMFerry itself goes by NAME. May be repeated
     #[arg(long, value_name = "IP|DNS")]
     address: Vec<String>,
     /// For how long it is valid; never longer than the CA is
@@ -96,27 +97,29 @@ fn params(identity: &Identity, names: &[String]) -> Result<CertificateParams, Er
         params.distinguished_name.push(DnType::CommonName, &identity.name);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = match identity.role {
-        // Agents call each other: the source drives when the coordinator is gone, and opens the tunnels.
-        Role::Agent => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-        Role::Coordinator | Role::Viewer => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    // Agents call each other: the source drives when the coordinator is gone, and opens the tunnels. A coordinator that
+    // serves calls agents.
+    params.extended_key_usages = match names {
+        [] => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        _ => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// The DNS names and addresses that the certificate is for: an agent's name, then the others, each once.
+/// The DNS names and addresses that the certificate is for: the name of an agent, or of a coordinator that serves, then the
+/// others, each once. None: it is for a client.
 fn names(order: &Order) -> Result<Vec<String>, Error> {
-    if order.role != Role::Agent {
-        return match order.address.is_empty() {
-            true => Ok(Vec::new()),
-            false => Err(Error::AddressWithoutAgent),
-        };
+    match (order.role, order.address.is_empty()) {
+        (Role::Viewer, false) => return Err(Error::AddressOfViewer),
+        (Role::Viewer | Role::Coordinator, true) => return Ok(Vec::new()),
+        (Role::Agent, _) | (Role::Coordinator, false) => {}
     }
-    if ServerName::try_from(order.name.as_str()).is_err() {
-        return Err(Error::NotAHostName(order.name.clone()));
-    }
-    let mut names = vec![order.name.clone()];
+    let mut names = match ServerName::try_from(order.name.as_str()) {
+        Ok(_) => vec![order.name.clone()],
+        Err(_) if order.role == Role::Coordinator => vec![],
+        Err(_) => return Err(Error::NotAHostName(order.name.clone())),
+    };
     for address in &order.address {
         if ServerName::try_from(address.as_str()).is_err() {
             return Err(Error::NotAnAddress(address.clone()));
@@ -141,6 +144,10 @@ fn text(identity: &Identity, directory: &Path, names: &[String], not_after: Time
                ssh root@{name} install -d -m 700 /etc/vmferry/pki\n  \
                scp -p {directory}/*.pem root@{name}:/etc/vmferry/pki/"
         ),
+        Role::Coordinator if !names.is_empty() => {
+            "copy this directory to where `vmferry serve` runs, and name its files under [tls] in the inventory there"
+                .into()
+        }
         Role::Coordinator | Role::Viewer => {
             format!("copy this directory to where {name} runs vmferry, and name its files under [tls] in the inventory")
         }

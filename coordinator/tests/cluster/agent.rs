@@ -28,6 +28,7 @@ use vmferry_core::{
     },
     host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
     id::MigrationId,
+    identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
@@ -36,7 +37,7 @@ use vmferry_core::{
     turns::{Admission, Waiter, Waiting},
     volume::Attachment,
 };
-use vmferry_proto::{convert::wire_duration, status::from_call_error, v1};
+use vmferry_proto::{authorize, convert::wire_duration, status::from_call_error, v1};
 use vmferry_transport::{Credentials, accept};
 
 pub(crate) const INSTANCE: &str = "ed831ace-39ef-4960-8bae-a035d292c305";
@@ -138,6 +139,7 @@ pub(super) async fn serve(
         }
     });
     let server = Server::builder()
+        .layer(authorize::Layer::new(name.parse().expect("valid")))
         .add_service(v1::group_service_server::GroupServiceServer::new(agent.clone()))
         .add_service(v1::host_service_server::HostServiceServer::new(agent.clone()))
         .add_service(v1::instance_service_server::InstanceServiceServer::new(agent.clone()))
@@ -205,7 +207,7 @@ impl Agent {
     }
 
     fn has_guest(&self) -> bool {
-        (self.name == "node-31") == self.world().on_destination
+        self.name == if self.world().on_destination { "node-31" } else { "node-28" }
     }
 
     fn error(&self, reason: Reason, message: &str) -> Status {

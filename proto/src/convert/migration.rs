@@ -360,17 +360,22 @@ impl TryFrom<v1::Migration> for Record {
     }
 }
 
+impl From<Phase> for v1::Phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Check => Self::Check,
+            Phase::Pre => Self::Pre,
+            Phase::Migrate => Self::Migrate,
+            Phase::Post => Self::Post,
+            Phase::Cleanup => Self::Cleanup,
+        }
+    }
+}
+
 impl From<PhaseSpan> for v1::PhaseSpan {
     fn from(span: PhaseSpan) -> Self {
-        let phase = match span.phase {
-            Phase::Check => v1::Phase::Check,
-            Phase::Pre => v1::Phase::Pre,
-            Phase::Migrate => v1::Phase::Migrate,
-            Phase::Post => v1::Phase::Post,
-            Phase::Cleanup => v1::Phase::Cleanup,
-        };
         Self {
-            phase: phase.into(),
+            phase: v1::Phase::from(span.phase).into(),
             started: Some(wire_timestamp(span.started)),
             duration: span.duration.map(wire_duration),
         }

@@ -98,12 +98,13 @@ impl v1::migration_service_server::MigrationService for Agent {
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
+        let requested_by = request.extensions().get::<Asker>().map(Asker::to_string).unwrap_or_default();
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
         let record = Record {
             side,
-            requested_by: "vmferry://default/coordinator/ops".into(),
+            requested_by,
             started: Timestamp::now(),
             ended: None,
             phases: vec![],

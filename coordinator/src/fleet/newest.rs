@@ -1,0 +1,65 @@
+//! The hosts of a program that stays: they come and go meanwhile.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+use vmferry_transport::Credentials;
+
+use super::Fleet;
+use crate::inventory::Loaded;
+
+/// The hosts that there are now. Clones are of the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Newest(watch::Receiver<Arc<Fleet>>);
+
+impl Newest {
+    /// Those that are loaded, and a task that takes up what is loaded later and logs what is to be looked at. It ends with the
+    /// loading, or when nobody has the hosts any more. Certificates are as `credentials` say, whichever files an inventory names.
+    pub(crate) fn follow(
+        mut loaded: watch::Receiver<Loaded>,
+        credentials: watch::Receiver<Credentials>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let first = loaded.borrow_and_update().clone();
+        log(&[], &first.warnings);
+        let (sender, receiver) = watch::channel(Arc::new(Fleet::new(first.clone(), &credentials)));
+        let following = async move {
+            let mut last = first;
+            loop {
+                tokio::select! {
+                    changed = loaded.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+                let next = loaded.borrow_and_update().clone();
+                log(&last.warnings, &next.warnings);
+                sender.send_modify(|fleet| take_up(fleet, next.clone(), &credentials));
+                last = next;
+            }
+        };
+        (Self(receiver), following)
+    }
+
+    /// As they are now; whoever has them keeps them.
+    pub(crate) fn get(&self) -> Arc<Fleet> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+fn take_up(fleet: &mut Arc<Fleet>, next: Loaded, credentials: &watch::Receiver<Credentials>) {
+    if let Some(coordinator) = &next.inventory.coordinator {
+        warn!("the inventory now names {coordinator}, but who serves calls the hosts itself: they stay as they were");
+        return;
+    }
+    let renewed = fleet.renewed(next, credentials);
+    if renewed.inventory != fleet.inventory {
+        info!("the inventory has changed: {} hosts, {} before", renewed.agents.len(), fleet.agents.len());
+    }
+    *fleet = Arc::new(renewed);
+}
+
+/// Says what was not said before.
+fn log(before: &[String], now: &[String]) {
+    for sentence in now.iter().filter(|sentence| !before.contains(sentence)) {
+        warn!("{sentence}");
+    }
+}

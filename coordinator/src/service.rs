@@ -1,0 +1,20 @@
+//! The coordinator as a service: one port (mTLS) with calls for programs (`vmferry.coordinator.v1`), and with the calls of all
+//! agents (`vmferry.agent.v1`), which are passed on.
+//!
+//! ```text
+//!   port ──▶ authorize ──┬─▶ calls ──▶ wish ──▶ drives ──▶ flow ──▶ both hosts' agents
+//!                        └─▶ relay ─────────────────────────────▶ one host's agent
+//! ```
+//!
+//! Nothing is kept but which migrations this process drives right now: the hosts know all else, so that any number of them may
+//! stand side by side, and each may end at any time.
+
+mod calls;
+mod drives;
+mod port;
+mod relay;
+mod wire;
+mod wish;
+
+pub(crate) use drives::Drives;
+pub(crate) use port::Port;

@@ -1,0 +1,336 @@
+//! `vmferry.coordinator.v1`: one function per call.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, async_trait};
+use uuid::Uuid;
+use vmferry_core::{
+    flow,
+    id::{HostName, MigrationId},
+    identity::{Asker, Identity},
+    migration::{Cause, Kind, Outcome, Steering},
+    reason::Reason,
+};
+use vmferry_proto::{
+    convert::{Invalid, required},
+    fleet::{
+        self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Checked, migrate_response::Event,
+    },
+    status::from_call_error,
+    v1,
+};
+
+use super::{
+    drives::{Drives, Seen, Unheard, stopping},
+    wire,
+    wish::{Settled, chosen_id, not_understood, settle},
+};
+use crate::{
+    client::{RemoteAgent, Seen as SeenOnSource, Which},
+    command::migrate,
+    exit::Failed,
+    find,
+    fleet::Newest,
+    render::unnamed,
+};
+
+/// How far a stream of samples may be behind, in messages.
+const BEHIND: usize = 1024;
+
+/// What answers.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) fleet: Newest,
+    pub(super) drives: Arc<Drives>,
+    /// This coordinator's name.
+    pub(super) name: HostName,
+    /// From then on nothing is begun.
+    pub(super) stop: CancellationToken,
+    /// From then on nothing is told any more.
+    pub(super) end: CancellationToken,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Whose wish it is.
+fn asker<T>(request: &Request<T>) -> Result<Identity, Failed> {
+    let asker = request.extensions().get::<Asker>().map(|asker| asker.identity.clone());
+    asker.ok_or_else(|| Failed::because(Reason::PermissionDenied, "a caller without identity may call nothing"))
+}
+
+impl Calls {
+    fn status(&self, failed: Failed) -> Status {
+        wire::status(failed, &self.name)
+    }
+
+    async fn plan(&self, asker: &Identity, wish: Option<fleet::Wish>) -> Result<fleet::PlanResponse, Failed> {
+        let wish = wish.ok_or_else(|| not_understood(Invalid { field: "wish" }))?;
+        let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(asker);
+        let id = MigrationId(Uuid::now_v7());
+        let settled = Box::pin(settle(&self.fleet.get(), as_asker, id, &wish, &Unheard)).await?;
+        let Settled { order, hosts, mut warnings } = settled;
+        let plan = Box::pin(flow::check(&hosts, &order, &Unheard)).await?;
+        let is_measured = order.kind == Kind::Live && !plan.is_refused();
+        let forecast = match is_measured {
+            true => migrate::forecast(&hosts, &order, &plan).await.map(Some),
+            false => Ok(None),
+        };
+        let forecast = forecast.unwrap_or_else(|error| {
+            warnings.push(format!("there is no forecast: {}", unnamed(&error)));
+            None
+        });
+        Ok(fleet::PlanResponse {
+            order: Some(order.into()),
+            checks: plan.checks.into_iter().map(Into::into).collect(),
+            disks: plan.resolved.into_iter().map(Into::into).collect(),
+            forecast: forecast.map(wire::forecast),
+            warnings,
+        })
+    }
+
+    async fn abort(&self, asker: Identity, wanted: &str) -> Result<fleet::Ended, Failed> {
+        let (migration, silent) = self.fleet.get().migration_of(wanted).await?;
+        let ended = if self.fleet.get().is_settled(&migration, &silent) {
+            wire::past_end(&migration)
+        } else {
+            let drive = self.drives.resolve(migration.order.clone(), asker.clone());
+            // Whoever asked for it: it ends though they go away.
+            let (drives, order) = (Arc::clone(&self.drives), migration.order.clone());
+            let aborted = tokio::spawn(async move { drives.abort(&drive, &order, &asker).await });
+            tokio::select! {
+                ended = aborted => ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))??,
+                () = self.end.cancelled() => return Err(stopping(&self.name, migration.order.id).into()),
+            }
+        };
+        let is_over =
+            [Outcome::Completed, Outcome::CompletedWithWarnings].map(v1::Outcome::from).contains(&ended.outcome());
+        if is_over {
+            let message = format!("too late to abort: {}; to bring it back, migrate it back", ended.message);
+            return Err(Failed::because(Reason::TooLateToAbort, message));
+        }
+        Ok(ended)
+    }
+
+    async fn steer(&self, asker: &Identity, request: fleet::SteerMigrationRequest) -> Result<(), Failed> {
+        let steering: Steering = required(request.steering, "steering").map_err(not_understood)?;
+        let steering = steering.judged().map_err(|invalid| Failed::usage(invalid.to_string()))?;
+        let order = self.fleet.get().moving(&request.migration).await?;
+        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+        Ok(source.steer(order.id, steering).await?)
+    }
+}
+
+/// What is new since `told`.
+fn news(told: &mut Seen, seen: &Seen) -> Vec<Event> {
+    let mut events = Vec::new();
+    if told.order.is_none() {
+        events.extend(seen.order.clone().map(|order| Event::Order(order.into())));
+    }
+    for phase in &seen.phases[told.phases.len()..] {
+        events.push(Event::Phase(v1::Phase::from(*phase).into()));
+    }
+    if told.checks.is_none()
+        && let Some(checks) = &seen.checks
+    {
+        events.push(Event::Checked(Checked { checks: checks.iter().cloned().map(Into::into).collect() }));
+    }
+    if let Some((count, progress)) = seen.progress
+        && told.progress.is_none_or(|(before, _)| before < count)
+    {
+        events.push(Event::Progress(progress.into()));
+    }
+    *told = seen.clone();
+    events
+}
+
+#[async_trait]
+impl FleetService for Calls {
+    async fn list_inventory(
+        &self,
+        _: Request<fleet::ListInventoryRequest>,
+    ) -> Result<Response<fleet::ListInventoryResponse>, Status> {
+        let fleet = self.fleet.get();
+        let inventory = fleet.inventory();
+        Ok(Response::new(fleet::ListInventoryResponse {
+            hosts: inventory.hosts.iter().cloned().map(Into::into).collect(),
+            policies: inventory.policies.iter().cloned().map(Into::into).collect(),
+            warnings: fleet.warnings().to_vec(),
+        }))
+    }
+
+    async fn list_hosts(
+        &self,
+        _: Request<fleet::ListHostsRequest>,
+    ) -> Result<Response<fleet::ListHostsResponse>, Status> {
+        let answers = self.fleet.get().gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
+        let hosts = answers.into_iter().map(|answer| fleet::FleetHost {
+            endpoint: Some(answer.endpoint.into()),
+            state: Some(match answer.result {
+                Ok(host) => State::Up(host.into()),
+                Err(error) => State::Unreachable(Cause::from(error).into()),
+            }),
+        });
+        Ok(Response::new(fleet::ListHostsResponse { hosts: hosts.collect() }))
+    }
+
+    async fn list_instances(
+        &self,
+        _: Request<fleet::ListInstancesRequest>,
+    ) -> Result<Response<fleet::ListInstancesResponse>, Status> {
+        let (instances, _, silent) = self.fleet.get().instances().await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(fleet::ListInstancesResponse {
+            instances: find::guests(instances).into_iter().map(Into::into).collect(),
+            unreachable: wire::unreachable(silent),
+        }))
+    }
+
+    async fn get_instance(
+        &self,
+        request: Request<fleet::GetInstanceRequest>,
+    ) -> Result<Response<fleet::GetInstanceResponse>, Status> {
+        let request = request.into_inner();
+        let host = match request.host.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|_| self.status(not_understood(Invalid { field: "host" })))?),
+        };
+        let found = self.fleet.get().instance(&request.instance, host.as_ref()).await;
+        let (instance, _, silent) = found.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(fleet::GetInstanceResponse {
+            instance: Some(instance.into()),
+            unreachable: wire::unreachable(silent),
+        }))
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<fleet::ListMigrationsRequest>,
+    ) -> Result<Response<fleet::ListMigrationsResponse>, Status> {
+        let active_only = request.into_inner().active_only;
+        // Of one that has ended on one host only, both halves are told.
+        let known = self.fleet.get().migrations(Which::All).await;
+        let (mut migrations, silent) = known.map_err(|failed| self.status(failed))?;
+        migrations.retain(|migration| !active_only || migration.is_open());
+        Ok(Response::new(fleet::ListMigrationsResponse {
+            migrations: migrations.into_iter().map(wire::migration).collect(),
+            unreachable: wire::unreachable(silent),
+        }))
+    }
+
+    async fn get_migration(
+        &self,
+        request: Request<fleet::GetMigrationRequest>,
+    ) -> Result<Response<fleet::GetMigrationResponse>, Status> {
+        let found = self.fleet.get().whole_migration(&request.into_inner().migration).await;
+        let (migration, silent) = found.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(fleet::GetMigrationResponse {
+            migration: Some(wire::migration(migration)),
+            unreachable: wire::unreachable(silent),
+        }))
+    }
+
+    async fn plan(&self, request: Request<fleet::PlanRequest>) -> Result<Response<fleet::PlanResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let planned = Box::pin(Self::plan(self, &asker, request.into_inner().wish)).await;
+        planned.map(Response::new).map_err(|failed| self.status(failed))
+    }
+
+    type MigrateStream = Responses<fleet::MigrateResponse>;
+
+    async fn migrate(&self, request: Request<fleet::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let fleet::MigrateRequest { migration_id, wish } = request.into_inner();
+        let id = chosen_id(&migration_id).map_err(|failed| self.status(failed))?;
+        let wish = wish.ok_or_else(|| self.status(not_understood(Invalid { field: "wish" })))?;
+        if self.stop.is_cancelled() {
+            return Err(from_call_error(&stopping(&self.name, id)));
+        }
+        let drive = self.drives.migrate(id, wish, asker).map_err(|failed| self.status(failed))?;
+        let (sender, events) = mpsc::channel(16);
+        let (mut seen, name, end) = (drive.watch(), self.name.clone(), self.end.clone());
+        tokio::spawn(async move {
+            let mut told = Seen::default();
+            let event = |event| fleet::MigrateResponse { event: Some(event) };
+            loop {
+                let now = seen.borrow_and_update().clone();
+                for news in news(&mut told, &now) {
+                    // Who went away needs to be told nothing; the migration goes on.
+                    if sender.send(Ok(event(news))).await.is_err() {
+                        return;
+                    }
+                }
+                if let Some(ended) = now.end {
+                    let last = ended.map(|ended| event(Event::Ended(ended)));
+                    _ = sender.send(last.map_err(|failed| wire::status(failed, &name))).await;
+                    return;
+                }
+                tokio::select! {
+                    changed = seen.changed() => if changed.is_err() { return },
+                    () = end.cancelled() => {
+                        _ = sender.send(Err(from_call_error(&stopping(&name, id)))).await;
+                        return;
+                    }
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(events).boxed()))
+    }
+
+    type WatchMigrationStream = Responses<fleet::WatchMigrationResponse>;
+
+    async fn watch_migration(
+        &self,
+        request: Request<fleet::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        let fleet::WatchMigrationRequest { migration, after } = request.into_inner();
+        let (migration, _) = self.fleet.get().migration_of(&migration).await.map_err(|failed| self.status(failed))?;
+        let order = migration.order;
+        let source = self.fleet.get().agent(&order.source.host).map_err(|failed| self.status(failed))?.clone();
+        let (sender, responses) = mpsc::channel(BEHIND);
+        let (name, stop) = (self.name.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let seen = |seen: SeenOnSource| {
+                let response = fleet::WatchMigrationResponse {
+                    migration: Some(seen.record.into()),
+                    progress: seen.progress.map(Into::into),
+                    token: seen.token,
+                };
+                let slow = "who watches is too slow; watch again, with the last token";
+                sender.try_send(Ok(response)).map_err(|_| Failed::because(Reason::Internal, slow))
+            };
+            let watched = tokio::select! {
+                watched = source.watch(order.id, after, seen) => watched,
+                // It can be watched at another coordinator, from where this one was.
+                () = stop.cancelled() => Err(stopping(&name, order.id).into()),
+                () = sender.closed() => return,
+            };
+            if let Err(failed) = watched {
+                _ = sender.send(Err(wire::status(failed, &name))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(responses).boxed()))
+    }
+
+    async fn abort_migration(
+        &self,
+        request: Request<fleet::AbortMigrationRequest>,
+    ) -> Result<Response<fleet::AbortMigrationResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let aborted = self.abort(asker, &request.into_inner().migration).await;
+        let ended = Some(aborted.map_err(|failed| self.status(failed))?);
+        Ok(Response::new(fleet::AbortMigrationResponse { ended }))
+    }
+
+    async fn steer_migration(
+        &self,
+        request: Request<fleet::SteerMigrationRequest>,
+    ) -> Result<Response<fleet::SteerMigrationResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        self.steer(&asker, request.into_inner()).await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(fleet::SteerMigrationResponse {}))
+    }
+}

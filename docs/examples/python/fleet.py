@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Lists a fleet and moves an instance by a coordinator (`vmferry serve`), over mTLS, with nothing but stock grpcio.
+
+    python3 -m venv venv && venv/bin/pip install -r docs/examples/python/requirements.txt
+    mkdir gen
+    venv/bin/python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen \
+        proto/vmferry/agent/v1/*.proto proto/vmferry/coordinator/v1/*.proto
+    PYTHONPATH=gen venv/bin/python docs/examples/python/fleet.py --pki DIRECTORY \
+        --coordinator fleet.example.org:7444 --instance web --destination node-31
+
+The coordinator does what is to be done with care; killed and started again with the same --id, this takes up where it was.
+"""
+
+import argparse
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from vmferry.agent.v1 import instance_pb2, migration_pb2
+from vmferry.coordinator.v1 import fleet_pb2, fleet_pb2_grpc
+
+# Of these another try may be answered, by this coordinator or another.
+PASSING = ("COORDINATOR_UNREACHABLE", "COORDINATOR_STOPPING")
+# How long nobody may answer, in seconds.
+PATIENCE = 60
+
+
+def connect(address, pki):
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=(pki / "ca.pem").read_bytes(),
+        private_key=(pki / "key.pem").read_bytes(),
+        certificate_chain=(pki / "cert.pem").read_bytes(),
+    )
+    return fleet_pb2_grpc.FleetServiceStub(grpc.secure_channel(address, credentials))
+
+
+def show(fleet):
+    for host in fleet.ListHosts(fleet_pb2.ListHostsRequest()).hosts:
+        if host.WhichOneof("state") == "up":
+            print(f"{host.up.name} in zone {host.up.zone}, {host.up.memory_available_bytes >> 20} MiB available")
+        else:
+            print(f"{host.endpoint.host}: {host.unreachable.message}")
+    for instance in fleet.ListInstances(fleet_pb2.ListInstancesRequest()).instances:
+        state = instance_pb2.InstanceState.Name(instance.state).removeprefix("INSTANCE_STATE_")
+        print(f"  {instance.name}  {state}  on {instance.host}")
+
+
+def move(fleet, wish, migration_id):
+    """Moves it, and asks again with the same id as long as nobody answers: a repeat joins what goes on."""
+    request = fleet_pb2.MigrateRequest(migration_id=migration_id, wish=wish)
+    heard = time.monotonic()
+    while True:
+        try:
+            for response in fleet.Migrate(request):
+                heard = time.monotonic()
+                event = response.WhichOneof("event")
+                if event == "phase":
+                    print("  " + migration_pb2.Phase.Name(response.phase).removeprefix("PHASE_").lower())
+                elif event == "progress":
+                    print(f"  {response.progress.percent} %")
+                elif event == "ended":
+                    return response.ended
+        except grpc.RpcError as error:
+            reason, message = explain(error)
+            if reason not in PASSING or time.monotonic() - heard > PATIENCE:
+                raise SystemExit(f"{reason}: {message}") from error
+            print(f"  {message}; asking again", file=sys.stderr)
+        time.sleep(1)
+
+
+def explain(error):
+    """The stable reason and the sentence of a failed call."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
+            return info.reason, status.message
+    return "COORDINATOR_UNREACHABLE", error.details()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pki", type=Path, required=True, help="directory with ca.pem, cert.pem, key.pem of a coordinator")
+    parser.add_argument("--coordinator", required=True, metavar="HOST:PORT")
+    parser.add_argument("--instance", help="move this one")
+    parser.add_argument("--destination", help="to this host")
+    parser.add_argument("--id", default=str(uuid.uuid4()), help="of the migration, to join one that goes on")
+    arguments = parser.parse_args()
+    fleet = connect(arguments.coordinator, arguments.pki)
+    show(fleet)
+    if not arguments.instance:
+        return 0
+    wish = fleet_pb2.Wish(instance=arguments.instance, destination=arguments.destination)
+    for check in fleet.Plan(fleet_pb2.PlanRequest(wish=wish)).checks:
+        if check.WhichOneof("finding") == "refused":
+            print(f"  {check.refused.reason}: {check.refused.message}; {check.refused.remedy}", file=sys.stderr)
+    ended = move(fleet, wish, arguments.id)
+    outcome = migration_pb2.Outcome.Name(ended.outcome).removeprefix("OUTCOME_").lower()
+    print(f"{outcome}: {ended.message}")
+    return 0 if outcome.startswith("completed") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
