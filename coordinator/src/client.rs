@@ -70,6 +70,8 @@ pub(crate) struct RemoteAgent {
     place: Place,
     /// What is at the other end of the connection: the agent, or the coordinator that is asked for it.
     connection: Channel,
+    /// Another one for calls that are passed on: those who do not read what they are answered hold up nobody else's.
+    relayed: Channel,
     /// Whether that was reached.
     reached: Reached,
     label: Label,
@@ -87,8 +89,9 @@ impl RemoteAgent {
     /// Calls nobody yet.
     pub(crate) fn new(credentials: watch::Receiver<Credentials>, endpoint: Endpoint) -> Self {
         let callee = Callee::Agent(endpoint.host.to_string());
+        let (relayed, _) = vmferry_transport::channel(credentials.clone(), callee.clone(), &endpoint.address, CONNECT);
         let (connection, reached) = vmferry_transport::channel(credentials, callee, &endpoint.address, CONNECT);
-        Self { place: Place { endpoint, through: None }, connection, reached, label: Label::default() }
+        Self { place: Place { endpoint, through: None }, connection, relayed, reached, label: Label::default() }
     }
 
     /// The same through a coordinator.
@@ -96,7 +99,7 @@ impl RemoteAgent {
         let label = Label::to(&endpoint.host);
         let through = Some(Arc::clone(&relay.coordinator));
         let (connection, reached) = (relay.channel.clone(), relay.reached.clone());
-        Self { place: Place { endpoint, through }, connection, reached, label }
+        Self { place: Place { endpoint, through }, relayed: connection.clone(), connection, reached, label }
     }
 
     /// The same agent, called as the wish of somebody else.
@@ -104,9 +107,9 @@ impl RemoteAgent {
         Self { label: self.label.clone().on_behalf_of(identity), ..self.clone() }
     }
 
-    /// Its connection, for calls that are passed on as they are.
-    pub(crate) fn connection(&self) -> Channel {
-        self.connection.clone()
+    /// The connection for calls that are passed on as they are.
+    pub(crate) fn relayed(&self) -> Channel {
+        self.relayed.clone()
     }
 
     /// Where it is.

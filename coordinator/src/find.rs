@@ -1,10 +1,10 @@
 //! Which instance is meant by what the user typed. Answers of all hosts in, one instance or a reason out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use vmferry_core::{
     agent::CallError,
-    id::HostName,
+    id::{HostName, InstanceId},
     instance::{Instance, InstanceState},
     reason::Reason,
 };
@@ -17,11 +17,15 @@ const SHORTEST_PREFIX: usize = 4;
 /// One row per guest: while a migration moves a guest, both hosts have a domain of it, and only the one that runs counts.
 pub(crate) fn guests(mut instances: Vec<Instance>) -> Vec<Instance> {
     let runs = |instance: &Instance| matches!(instance.state, InstanceState::Active | InstanceState::Migrating);
-    let all = instances.clone();
+    let mut places = HashMap::<InstanceId, Vec<(HostName, bool, bool)>>::new();
+    for instance in &instances {
+        let place = (instance.host.clone(), runs(instance), instance.migration.is_some());
+        places.entry(instance.id).or_default().push(place);
+    }
     instances.retain(|instance| {
-        let others = || all.iter().filter(|other| other.id == instance.id && other.host != instance.host);
-        let moving = instance.migration.is_some() || others().any(|other| other.migration.is_some());
-        runs(instance) || !moving || !others().any(runs)
+        let others = || places[&instance.id].iter().filter(|(host, ..)| *host != instance.host);
+        let moving = instance.migration.is_some() || others().any(|(.., moving)| *moving);
+        runs(instance) || !moving || !others().any(|(_, runs, _)| *runs)
     });
     instances
 }

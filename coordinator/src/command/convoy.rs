@@ -65,6 +65,18 @@ struct Afoot {
     lane: Lane,
 }
 
+/// What the hosts have.
+struct Facts {
+    hosts: Vec<Answer<Host>>,
+    /// Whose claims are in it for certain: theirs were made before the hosts were asked.
+    claimed: Vec<InstanceId>,
+}
+
+fn facts<'a>(session: &'a Session, afoot: &HashMap<InstanceId, Afoot>) -> LocalBoxFuture<'a, Facts> {
+    let claimed = afoot.iter().filter(|(_, run)| run.lane.is_ready()).map(|(id, _)| *id).collect();
+    Box::pin(async move { Facts { hosts: session.hosts().await, claimed } })
+}
+
 /// A move that is over.
 struct Over {
     instance: InstanceId,
@@ -115,23 +127,12 @@ impl<'a> Convoy<'a> {
         // Nobody waits for these: what is known of a guest when its turn comes, counts.
         let mut looks = FuturesUnordered::new();
         let mut unseen: Vec<_> = self.waiting.iter().map(|guest| guest.leaving.instance.id).collect();
-        let mut others: FuturesUnordered<_> =
-            std::mem::take(&mut self.strays).into_iter().map(|stray| await_end(self.session, stray)).collect();
-        let mut stopping = false;
+        let mut others = FuturesUnordered::new();
+        // While the hosts are asked what they have, those that move go on.
+        let mut asked: Option<LocalBoxFuture<'a, Facts>> = None;
+        let (mut is_due, mut stopping) = (true, false);
         loop {
-            // What they have now: counted before they are asked, so that no claim is taken for one of those that came later.
-            let claimed: Vec<_> = afoot.iter().filter(|(_, run)| run.lane.is_ready()).map(|(id, _)| *id).collect();
-            let hosts = self.session.hosts().await;
-            for (guest, destination) in self.decide(&hosts, &afoot, &claimed, board) {
-                match self.begin(guest, &destination, board).await {
-                    Ok((run, flow)) => {
-                        moves.push(flow);
-                        afoot.insert(run.order.instance, run);
-                    }
-                    Err(ended) => self.end(ended, board),
-                }
-            }
-            self.share_bandwidth(&afoot).await;
+            others.extend(self.strays.drain(..).map(|stray| await_end(self.session, stray)));
             // One at a time: a look takes a little of the way that those have who move.
             while let Some(instance) = looks.is_empty().then(|| unseen.pop()).flatten() {
                 if self.waiting.iter().any(|guest| guest.leaving.instance.id == instance) {
@@ -142,23 +143,51 @@ impl<'a> Convoy<'a> {
             if afoot.is_empty() && self.waiting.is_empty() && others.is_empty() {
                 break;
             }
+            if is_due && asked.is_none() && !self.waiting.is_empty() {
+                is_due = false;
+                asked = Some(facts(self.session, &afoot));
+            }
+            let answered = async {
+                match asked.as_mut() {
+                    Some(asked) => asked.await,
+                    None => std::future::pending().await,
+                }
+            };
             select! {
                 Some(over) = moves.next() => {
-                    let run = afoot.remove(&over.instance);
-                    if let Some(stray) = run.and_then(|run| self.over(run, over, board)) {
-                        others.push(await_end(self.session, stray));
+                    is_due = true;
+                    if let Some(run) = afoot.remove(&over.instance) {
+                        self.over(run, over, stopping, board);
                     }
+                    self.share_bandwidth(&afoot).await;
+                }
+                facts = answered => {
+                    asked = None;
+                    for (guest, destination) in self.decide(&facts, &afoot, board) {
+                        match self.begin(guest, &destination, board).await {
+                            Ok((run, flow)) => {
+                                moves.push(flow);
+                                afoot.insert(run.order.instance, run);
+                            }
+                            Err(ended) => self.end(ended, board),
+                        }
+                    }
+                    self.share_bandwidth(&afoot).await;
                 }
                 Some(look) = looks.next() => self.foreseen(look),
-                Some(found) = others.next() => self.found(found, stopping, board).await,
-                () = sleep(LOOK) => {}
+                Some(found) = others.next() => {
+                    is_due = true;
+                    self.found(found, stopping, board).await;
+                }
+                () = sleep(LOOK) => is_due = true,
                 () = interrupts.next() => {
                     if stopping {
                         board.leave();
-                        return Err(left(&afoot));
+                        return Err(left(&afoot, others.len()));
                     }
                     stopping = true;
-                    self.stop(afoot.len(), board);
+                    asked = None;
+                    self.stop(&afoot, board);
                 }
             }
         }
@@ -169,9 +198,8 @@ impl<'a> Convoy<'a> {
     /// Who starts now, and where to. Those that nobody takes are given up.
     fn decide(
         &mut self,
-        hosts: &[Answer<Host>],
+        Facts { hosts, claimed }: &Facts,
         afoot: &HashMap<InstanceId, Afoot>,
-        claimed: &[InstanceId],
         board: &Board,
     ) -> Vec<(Guest, HostName)> {
         let running: Vec<_> = afoot
@@ -235,24 +263,25 @@ impl<'a> Convoy<'a> {
         Ok((Afoot { guest, order, lane }, flow))
     }
 
-    /// A move is over: it arrived, it failed, or another host is looked for. Returns a guest that somebody else moves.
-    fn over(&mut self, run: Afoot, Over { took, result, .. }: Over, board: &Board) -> Option<Stray> {
+    /// A move is over: it arrived, it failed, or another host is looked for.
+    fn over(&mut self, run: Afoot, Over { took, result, .. }: Over, stopping: bool, board: &Board) {
         let Afoot { mut guest, order, lane } = run;
         lane.end();
         if let Err(failure) = &result {
+            if stopping && is_untouched(&order, failure) {
+                return self.end(Ended::not_begun(&guest.leaving.instance), board);
+            }
             if let Some(verdict) = refusal_of_destination(&order, failure) {
                 board.refused(&order, &verdict);
                 guest.wish.exclude.push(order.destination.host);
-                self.waiting.push(guest);
-                return None;
+                return self.waiting.push(guest);
             }
             if is_another(failure) {
                 board.say(&format!("{} is being moved by somebody else: waiting for its end", order.instance_name));
-                return Some(Stray::new(&guest.leaving.instance, guest.wish));
+                return self.strays.push(Stray::new(&guest.leaving.instance, guest.wish));
             }
         }
         self.end(Ended::of(&order, &result, took), board);
-        None
     }
 
     /// Nobody else moves a guest any more: it has gone, or its turn is to come.
@@ -273,12 +302,14 @@ impl<'a> Convoy<'a> {
         self.ended.push(ended);
     }
 
-    fn stop(&mut self, afoot: usize, board: &Board) {
+    fn stop(&mut self, afoot: &HashMap<InstanceId, Afoot>, board: &Board) {
+        afoot.values().for_each(|run| run.lane.stop());
         for guest in self.waiting.drain(..) {
             self.ended.push(Ended::not_begun(&guest.leaving.instance));
         }
         board.say(&format!(
-            "no further move is begun; {afoot} that run go on to their end: press Ctrl-C again to leave them to their agents"
+            "no further move is begun; {} that run go on to their end: press Ctrl-C again to leave them to their agents",
+            afoot.len()
         ));
     }
 
@@ -297,6 +328,12 @@ impl<'a> Convoy<'a> {
     }
 }
 
+/// Whether nothing was changed, or all of it was taken back, as the destination did not take it.
+fn is_untouched(order: &Order, failure: &Failure) -> bool {
+    let is_ended = matches!(failure, Failure::NotStarted(error) if error.reason == Reason::MigrationAborted);
+    is_ended || refusal_of_destination(order, failure).is_some()
+}
+
 /// Whether the guest is refused because somebody else moves it.
 fn is_another(failure: &Failure) -> bool {
     let is_one = |reason: Reason| reason == Reason::InstanceMigrating;
@@ -311,11 +348,11 @@ fn is_another(failure: &Failure) -> bool {
     }
 }
 
-fn left(afoot: &HashMap<InstanceId, Afoot>) -> Failed {
+fn left(afoot: &HashMap<InstanceId, Afoot>, others: usize) -> Failed {
     let names: Vec<_> = afoot.values().map(|run| run.order.instance_name.as_str()).collect();
     let message = format!(
-        "interrupted: {} that run go on without a coordinator ({}); vmferry migrations shows them, the same command again waits for \
-         them and goes on with the rest",
+        "interrupted: {} that run go on without a coordinator ({}), besides {others} that somebody else has begun; vmferry migrations \
+         shows them",
         names.len(),
         names.join(", ")
     );

@@ -8,6 +8,7 @@ use vmferry_core::{
     id::{HostName, InstanceId},
     instance::{Instance, InstanceState},
     migration::{Kind, Outcome, Record, Side},
+    reason::Reason,
     schedule::Wish,
 };
 
@@ -20,7 +21,7 @@ use crate::{
     client::Which,
     exit::{Exit, Failed},
     find::guests,
-    render::{board::Board, convoy},
+    render::{self, board::Board, convoy},
 };
 
 /// Moves all guests away from a host, or says what would be done.
@@ -42,8 +43,8 @@ pub(crate) async fn drain(session: &Session, args: &cli::Drain) -> Result<Exit, 
     }
     // Before the guests are: whoever has begun to leave may be gone when these are listed.
     let leaving = agent.migrations(Which::Active).await?;
-    let leaving = leaving.into_iter().filter(|half| half.side == Side::Source && !args.dry_run);
-    let leaving: Vec<_> = leaving.map(|half| Stray::of(&half.order, wish.clone())).collect();
+    let leaving = leaving.into_iter().filter(|_| !args.dry_run);
+    let leaving: Vec<_> = leaving.map(|half| Stray::of(&half.order, &args.host, wish.clone())).collect();
     let here = agent.instances().await?;
     let (off, here): (Vec<_>, Vec<_>) = here.into_iter().partition(|guest| guest.state == InstanceState::Shutoff);
     let mut off = off;
@@ -120,7 +121,15 @@ fn exit(moves: usize, blocked: usize) -> Exit {
 async fn away(session: &Session, host: &HostName, cordon: &Cordon) -> Result<Vec<Instance>, Failed> {
     let records = session.fleet.agent(host)?.migrations(Which::All).await?;
     let left = gone(&records, cordon.since);
-    let (instances, ..) = session.instances().await?;
+    let (instances, _, silent) = session.instances().await?;
+    if !silent.is_empty() {
+        let message = format!(
+            "guests that have left {host} may be on hosts that do not answer, so it stays cordoned:{}\nwithout --return it is opened, and \
+             nobody brought home",
+            render::list(&silent)
+        );
+        return Err(Failed::because(Reason::AgentUnreachable, message));
+    }
     let runs = |guest: &Instance| guest.host != *host && guest.state != InstanceState::Shutoff;
     Ok(guests(instances).into_iter().filter(|guest| left.contains_key(&guest.id) && runs(guest)).collect())
 }

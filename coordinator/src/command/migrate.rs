@@ -4,7 +4,7 @@ use vmferry_core::{
     agent::{Agent, CallError, Pair},
     convergence::{Forecast, Job, load},
     disk::copied_by_the_job,
-    flow::{self, Completed, Failure, Planned},
+    flow::{self, Completed, Failure, Planned, Watch as _},
     migration::{Kind, Limits, Order, Statistics},
 };
 
@@ -48,6 +48,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
         let result = drive::abortable(flow, &hosts, &order, &live).await?;
         live.finish(&result);
         if next.candidate.is_some()
+            && !live.is_cancelled()
             && let Err(failure) = &result
             && let Some(verdict) = refusal_of_destination(&order, failure)
         {

@@ -8,6 +8,7 @@ use vmferry_core::{
     host::Host,
     id::HostName,
     migration::{Endpoint, Order},
+    reason::Reason,
     schedule::{Candidate, Wish},
 };
 
@@ -127,7 +128,10 @@ pub(super) fn refusal_of_destination(order: &Order, failure: &Failure) -> Option
             let (theirs, others): (Vec<_>, Vec<_>) = plan.checks.iter().cloned().partition(|check| there(&check.host));
             others.iter().all(|check: &Check| check.refusal().is_none()).then_some(Verdict::Asked(theirs))
         }
-        Failure::NotStarted(error) if there(&error.host) => Some(Verdict::Failed(error.clone())),
+        // Whoever has ended it while it waited there, does not want it to go elsewhere.
+        Failure::NotStarted(error) if there(&error.host) && error.reason != Reason::MigrationAborted => {
+            Some(Verdict::Failed(error.clone()))
+        }
         Failure::RolledBack { cause, leftovers }
             if there(&cause.host) && leftovers.is_empty() && Exit::of_reason(cause.reason) == Exit::Refused =>
         {

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use backon::{ConstantBuilder, Retryable as _};
 use domain::{
     base::{
         Name, Rtype,
         iana::Rcode,
         name::{FromStrError, ToName},
     },
-    rdata::Srv,
+    rdata::{AllRecordData, Srv},
     resolv::{
         StubResolver,
         stub::conf::{ResolvConf, ServerConf, Transport},
@@ -22,11 +23,16 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::timeout;
 use vmferry_core::{id::HostName, migration::Endpoint};
 
-/// How long everything together may take.
+/// How long a question may take, however often it is asked.
 const LIMIT: Duration = Duration::from_secs(4);
+/// After that it is asked again.
+const LATE: Duration = Duration::from_millis(500);
+
+/// What refuses is given a little time.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many targets are resolved at the same time.
-const CONCURRENCY: usize = 64;
+const CONCURRENCY: usize = 32;
 
 /// `[dns]` of an inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,14 +81,9 @@ impl Dns {
     ///
     /// DNS does not answer, or has no such records.
     pub(crate) async fn hosts(&self) -> Result<(Vec<Endpoint>, Vec<String>), String> {
-        let late = |_| format!("does not answer (nothing came within {} s)", LIMIT.as_secs());
-        timeout(LIMIT, self.ask()).await.map_err(late)?
-    }
-
-    async fn ask(&self) -> Result<(Vec<Endpoint>, Vec<String>), String> {
         let silent = |error: std::io::Error| format!("does not answer ({error})");
         let resolver = StubResolver::from_conf(self.configuration());
-        let answer = resolver.query((&self.srv, Rtype::SRV)).await.map_err(silent)?;
+        let answer = in_time(|| async { resolver.query((&self.srv, Rtype::SRV)).await.map_err(silent) }).await?;
         match answer.header().rcode() {
             Rcode::NOERROR => {}
             Rcode::NXDOMAIN => return Err("has no such name; correct `dns.srv`, or create the records".into()),
@@ -108,7 +109,7 @@ impl Dns {
         let names: Vec<_> = targets.iter().map(|target| target.name.clone()).collect();
         let addresses: BTreeMap<_, _> = stream::iter(names)
             .map(|name| async {
-                let address = resolve(&resolver, &name).await?;
+                let address = in_time(|| resolve(&resolver, &name)).await?;
                 Ok::<_, String>((name, address))
             })
             .buffer_unordered(CONCURRENCY)
@@ -124,6 +125,7 @@ impl Dns {
         let servers: Vec<_> = if self.servers.is_empty() { configured.collect() } else { self.servers.clone() };
         let with = |transport| servers.iter().map(move |server| ServerConf::new(*server, transport));
         configuration.servers = with(Transport::UdpTcp).chain(with(Transport::Tcp)).collect();
+        configuration.options.timeout = LATE;
         configuration.finalize();
         configuration
     }
@@ -149,13 +151,33 @@ impl Dns {
     }
 }
 
-/// `None`: it has none, which is DNS's answer.
+/// Each question by itself, and again if nothing came: of a large fleet there are many, a server that is slow with all of them answers,
+/// and a datagram is lost now and then.
+async fn in_time<T, F: Future<Output = Result<T, String>>>(question: impl FnMut() -> F) -> Result<T, String> {
+    let late = |_| format!("does not answer (nothing came within {} s)", LIMIT.as_secs());
+    let again = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
+    timeout(LIMIT, question.retry(again)).await.map_err(late)?
+}
+
+/// `None`: it has none, which is DNS's answer. IPv4 where there are both: a host that has it can be reached by it, which of IPv6 is not so
+/// certain.
 async fn resolve(resolver: &StubResolver, name: &str) -> Result<Option<IpAddr>, String> {
+    let Ok(target) = read_name(name) else { return Ok(None) };
     let silent = |error: std::io::Error| format!("does not answer ({name}: {error})");
-    let Ok(name) = read_name(name) else { return Ok(None) };
-    let found = resolver.lookup_host(&name).await.map_err(silent)?;
-    // IPv4 where there are both: a host that has it can be reached by it, which of IPv6 is not so certain.
-    Ok(found.iter().find(IpAddr::is_ipv4).or_else(|| found.iter().next()))
+    let nonsense = |error: domain::base::wire::ParseError| format!("answers what is no DNS ({name}: {error})");
+    // Each by itself: where one of two answers was lost, the other does not tell.
+    for kind in [Rtype::A, Rtype::AAAA] {
+        let answer = resolver.query((&target, kind)).await.map_err(silent)?;
+        let records = answer.answer().map_err(nonsense)?.limit_to_in::<AllRecordData<_, _>>();
+        for record in records {
+            match record.map_err(nonsense)?.data() {
+                AllRecordData::A(address) => return Ok(Some(address.addr().into())),
+                AllRecordData::Aaaa(address) => return Ok(Some(address.addr().into())),
+                _ => {} // What leads to it: another name.
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// A name of DNS, with or without a dot at its end.

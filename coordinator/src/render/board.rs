@@ -161,6 +161,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     phase: Option<Phase>,
+    /// It shall not begin any more.
+    stopped: bool,
     percent: u8,
     told: Option<Instant>,
     /// What it may send per second, as it was told last.
@@ -183,6 +185,11 @@ impl Lane {
     /// It has been told.
     pub(crate) fn has_share(&self, share: ByteSize) {
         self.state().share = Some(share);
+    }
+
+    /// It shall not begin any more, if it has not.
+    pub(crate) fn stop(&self) {
+        self.state().stopped = true;
     }
 
     /// It is over.
@@ -225,8 +232,9 @@ impl Watch for Lane {
         }
     }
 
-    /// A drain that is ended begins no further move; it ends none.
+    /// A drain that is ended begins no further move; it ends none for which anything was changed.
     fn is_cancelled(&self) -> bool {
-        false
+        let state = self.state();
+        state.stopped && state.phase.is_none_or(|phase| phase < Phase::Pre)
     }
 }

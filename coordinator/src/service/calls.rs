@@ -26,6 +26,7 @@ use vmferry_proto::{
 
 use super::{
     drives::{Drives, Seen, Unheard, stopping},
+    relay::whose_own,
     wire,
     wish::{Settled, chosen_id, not_understood, settle},
 };
@@ -58,8 +59,9 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Whose wish it is.
 fn asker<T>(request: &Request<T>) -> Result<Identity, Failed> {
-    let asker = request.extensions().get::<Asker>().map(|asker| asker.identity.clone());
-    asker.ok_or_else(|| Failed::because(Reason::PermissionDenied, "a caller without identity may call nothing"))
+    let asker = request.extensions().get::<Asker>().cloned();
+    let asker = asker.ok_or_else(|| "a caller without identity may call nothing".to_owned()).and_then(whose_own);
+    asker.map(|asker| asker.identity).map_err(|message| Failed::because(Reason::PermissionDenied, message))
 }
 
 impl Calls {

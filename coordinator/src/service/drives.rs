@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
@@ -36,9 +38,9 @@ use crate::{
     history::{self, Migration},
 };
 
-/// How long a migration that another coordinator has begun may stay before its job without a change, until it is taken for left
-/// behind, and taken back; and how often it is looked at meanwhile.
-const PREPARING: Duration = Duration::from_secs(30);
+/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
+/// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
+const PREPARING: Duration = Duration::from_secs(130);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The migrations that are driven here.
@@ -151,7 +153,14 @@ impl Drives {
         let drives = Arc::clone(self);
         let span = info_span!("migration", id = %drive.id, by = %drive.asker);
         let driven = async move {
-            let end = flow.await;
+            // Whoever waits for it must hear of its end, whatever that is.
+            let end = AssertUnwindSafe(flow).catch_unwind().await.unwrap_or_else(|_| {
+                let message = format!(
+                    "a fault in the coordinator ended its work on migration {}; ask again with its id",
+                    drive.id
+                );
+                Err(Failed::because(Reason::Internal, message))
+            });
             match &end {
                 Ok(ended) => info!("{}", ended.message),
                 Err(failed) => info!("not begun: {failed}"),
@@ -204,8 +213,10 @@ impl Drives {
         let waiting = async {
             while !drive.is_cancelled() {
                 match source.whole_record(drive.id).await {
-                    Ok(half) if half.outcome.is_none() && half.phase() < Phase::Migrate => sleep(LOOK).await,
-                    _ => return,
+                    Ok(half) if half.outcome.is_some() || half.phase() >= Phase::Migrate => return,
+                    Err(error) if !error.is_silence() => return,
+                    // An agent may just be restarted.
+                    Ok(_) | Err(_) => sleep(LOOK).await,
                 }
             }
         };

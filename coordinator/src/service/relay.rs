@@ -95,6 +95,7 @@ impl<S> Relay<S> {
         let asker = asker.filter(|asker| asker.identity.role != Role::Agent).ok_or_else(|| {
             refusal(Reason::PermissionDenied, "agents call each other, and not through a coordinator".to_owned())
         })?;
+        let asker = whose_own(asker).map_err(|message| refusal(Reason::PermissionDenied, message))?;
         let mut named = request.headers().get_all(HOST).iter();
         let named = match (named.next(), named.next()) {
             (Some(name), None) => name.to_str().ok().and_then(|name| name.parse().ok()),
@@ -114,6 +115,17 @@ impl<S> Relay<S> {
     }
 }
 
+/// A coordinator passes on the wishes of those who call it, and of nobody on whose behalf they say that they call: agents would be told
+/// only whose wish it is said to be.
+pub(super) fn whose_own(asker: Asker) -> Result<Asker, String> {
+    match &asker.via {
+        None => Ok(asker),
+        Some(via) => {
+            Err(format!("{via} calls on behalf of {}, which only agents take from coordinators", asker.identity))
+        }
+    }
+}
+
 async fn pass_on(agent: RemoteAgent, asker: Asker, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(HOST);
@@ -127,7 +139,7 @@ async fn pass_on(agent: RemoteAgent, asker: Asker, request: Request<Body>) -> Re
     *passed.uri_mut() = parts.uri.path_and_query().cloned().map(Into::into).unwrap_or_default();
 
     let place = agent.place().clone();
-    match send(agent.connection(), passed).await {
+    match send(agent.relayed(), passed).await {
         Ok(response) => response.map(|inner| Body::new(Passed { inner, place, is_over: false })),
         Err(status) => refusal_of(&from_status(&status, &place)),
     }

@@ -15,12 +15,13 @@ use crate::{
     client::Which,
     command::Session,
     exit::Failed,
-    history::Migration,
+    history::{self, Migration},
     render::{convoy::Ended, live::Live},
 };
 
-/// How long both hosts may take to get ready while somebody drives them: longer than a phase may take. Who takes longer is not driven any more.
-const DRIVEN: Duration = Duration::from_secs(70);
+/// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives: both hosts may take a phase's
+/// time to get ready.
+const DRIVEN: Duration = Duration::from_secs(130);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A guest that leaves its host with a migration that is not ours.
@@ -28,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(in crate::command) struct Stray {
     instance: InstanceId,
     name: String,
-    /// Where it was.
+    /// The host that it shall leave, or shall have left.
     source: HostName,
     /// Where it may go if it does not get there.
     wish: Wish,
@@ -45,10 +46,10 @@ impl Stray {
         self.instance == guest.id
     }
 
-    /// What this order moves.
-    pub(in crate::command) fn of(order: &Order, wish: Wish) -> Self {
-        let Order { instance, instance_name, source, .. } = order;
-        Self { instance: *instance, name: instance_name.clone(), source: source.host.clone(), wish }
+    /// What this order moves, away from this host or to it.
+    pub(in crate::command) fn of(order: &Order, host: &HostName, wish: Wish) -> Self {
+        let Order { instance, instance_name, .. } = order;
+        Self { instance: *instance, name: instance_name.clone(), source: host.clone(), wish }
     }
 }
 
@@ -63,23 +64,32 @@ pub(super) enum Found {
 /// Waits until the migration of a guest has ended that somebody else has begun; ends it if nobody drives it any more.
 pub(super) async fn await_end(session: &Session, stray: Stray) -> Found {
     let begun = Instant::now();
+    // Which migration is seen, and since when.
+    let mut seen = (None, Instant::now());
     loop {
-        let (migrations, silent) = match session.migrations(Which::Active).await {
-            Ok(found) => found,
+        let halves = match session.fleet.agent(&stray.source) {
+            Ok(agent) => agent.migrations(Which::Active).await,
             Err(failed) => return lost(&stray, failed),
         };
-        let migration = migrations.into_iter().find(|migration| migration.order.instance == stray.instance);
-        let Some(migration) = migration else {
-            // Of a host that says nothing it is not known.
-            if !silent.iter().any(|error| error.host == stray.source) {
-                return found(session, stray, begun.elapsed()).await;
+        let id = match halves {
+            Ok(halves) => {
+                let migrations =
+                    history::merge(halves.into_iter().filter(|half| half.order.instance == stray.instance));
+                let Some(migration) = migrations.first() else {
+                    return found(session, stray, begun.elapsed()).await;
+                };
+                // Before the job runs, whoever joins would take it back: the one who drives it may just be about to begin it.
+                let is_left = seen.0 == Some(migration.order.id) && seen.1.elapsed() > DRIVEN;
+                if migration.phase() >= Phase::Migrate || is_left {
+                    return Box::pin(resolve(session, stray, migration, begun)).await;
+                }
+                Some(migration.order.id)
             }
-            sleep(LOOK).await;
-            continue;
+            Err(error) if seen.0.is_none() && seen.1.elapsed() > DRIVEN => return lost(&stray, error.into()),
+            Err(_) => None,
         };
-        // Before the job runs, whoever joins would take it back: the one who drives it may just be about to begin it.
-        if migration.phase() >= Phase::Migrate || begun.elapsed() > DRIVEN {
-            return Box::pin(resolve(session, stray, &migration, begun)).await;
+        if seen.0 != id {
+            seen = (id, Instant::now());
         }
         sleep(LOOK).await;
     }
@@ -96,6 +106,8 @@ async fn resolve(session: &Session, stray: Stray, migration: &Migration, begun: 
     match &result {
         // It is back where it was, or whoever drives it has got there first.
         Err(Failure::RolledBack { .. } | Failure::NotStarted(_)) => found(session, stray, begun.elapsed()).await,
+        // It has come here.
+        Ok(_) if order.source.host != stray.source => found(session, stray, begun.elapsed()).await,
         result => Found::Ended(Box::new(Ended::of(order, result, begun.elapsed()))),
     }
 }
