@@ -8,13 +8,12 @@ mod migration;
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    net::TcpListener,
+    sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tracing::{debug, info, warn};
 use vmferry_proto::{
     DESCRIPTORS, authorize,
     v1::{
@@ -22,20 +21,13 @@ use vmferry_proto::{
         instance_service_server::InstanceServiceServer, migration_service_server::MigrationServiceServer,
     },
 };
-use vmferry_transport::{Accepted, Credentials, Protocol, accept};
+use vmferry_transport::{Accepted, Credentials, Protocol, listen};
 
 use crate::{
     hypervisor::{Hypervisor as _, LibvirtHost},
     migrations::Migrations,
     tunnel::Grants,
 };
-
-/// A client that does not finish its handshake in this time is cut off.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Connections that may be in their handshake at once; later ones wait their turn. Idle ones cost little and must keep
-/// nobody out, so there may be many: but far fewer than the agent may have open files.
-const HANDSHAKES: usize = 8192;
 
 /// Definitions of large guests are below 1 MiB, and so is what is told of groups unless tens of thousands of guests are in some;
 /// nothing else is larger than a few KiB.
@@ -58,7 +50,17 @@ impl Port {
     /// Serves until `stop`, and then until the calls that run have been answered.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
         let (grpc, incoming) = mpsc::channel(64);
-        tokio::spawn(accept_all(listener, self.credentials.clone(), Arc::clone(&self.grants), grpc, stop.clone()));
+        let grants = Arc::clone(&self.grants);
+        tokio::spawn(listen(listener, self.credentials.clone(), stop.clone(), move |accepted: Accepted| {
+            let (grants, grpc) = (Arc::clone(&grants), grpc.clone());
+            async move {
+                match accepted.protocol {
+                    Protocol::Tunnel => grants.serve(accepted.stream, accepted.identity).await,
+                    // Nobody receives any more: the agent is stopping.
+                    Protocol::Grpc => _ = grpc.send(Ok::<_, io::Error>(accepted)).await,
+                }
+            }
+        }));
 
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<MigrationServiceServer<migration::Service>>().await;
@@ -89,53 +91,5 @@ impl Port {
             .add_service(migrations)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
             .await
-    }
-}
-
-async fn accept_all(
-    listener: TcpListener,
-    credentials: watch::Receiver<Credentials>,
-    grants: Arc<Grants>,
-    grpc: mpsc::Sender<io::Result<Accepted>>,
-    stop: CancellationToken,
-) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
-            Err(error) => {
-                // Out of file descriptors, mostly: a pause lets some be closed.
-                warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let credentials = credentials.borrow().clone();
-        let (grants, grpc, handshakes) = (Arc::clone(&grants), grpc.clone(), Arc::clone(&handshakes));
-        tokio::spawn(async move {
-            let Ok(turn) = handshakes.acquire().await else { return };
-            let accepted = shake_hands(&credentials, tcp).await;
-            drop(turn);
-            let Some(accepted) = accepted else { return };
-            match accepted.protocol {
-                Protocol::Tunnel => grants.serve(accepted.stream, accepted.identity).await,
-                // Nobody receives any more: the agent is stopping.
-                Protocol::Grpc => _ = grpc.send(Ok(accepted)).await,
-            }
-        });
-    }
-    info!("no longer accepting connections");
-}
-
-async fn shake_hands(credentials: &Credentials, tcp: TcpStream) -> Option<Accepted> {
-    match accept(credentials, tcp, HANDSHAKE_LIMIT).await {
-        Ok(accepted) => {
-            debug!(peer = %accepted.peer, identity = %accepted.identity, protocol = ?accepted.protocol, "connected");
-            Some(accepted)
-        }
-        Err(error) => {
-            warn!("connection refused: {error}");
-            None
-        }
     }
 }

@@ -25,7 +25,7 @@ mod search;
 pub(crate) mod serve;
 pub(crate) mod steer;
 pub(crate) mod strategy;
-mod trip;
+pub(crate) mod trip;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;

@@ -5,7 +5,8 @@
 //! checks that it is the very agent it meant, or a coordinator.
 //!
 //! - [`load`] reads certificates into [`Credentials`]; [`watch_files`] keeps them fresh.
-//! - [`dial`] and [`channel`] reach an agent, the latter a coordinator's service as well; [`accept`] is the server's side.
+//! - [`dial`] and [`channel`] reach an agent, the latter a coordinator's service as well; [`accept`] is the server's side,
+//!   and [`listen`] has many served at once.
 //! - [`untrusted`] finds, in any error of a connection, that it was about trust, and whose fault it was.
 //!
 //! [`Identity`]: vmferry_core::identity::Identity
@@ -16,6 +17,7 @@ mod channel;
 mod credentials;
 mod dial;
 mod files;
+mod listen;
 mod reload;
 mod trust;
 mod verify;
@@ -26,6 +28,7 @@ pub use channel::{Reached, channel};
 pub use credentials::{Credentials, load};
 pub use dial::{Callee, DialError, Unreachable, dial};
 pub use files::{CertificateFiles, Error, read_certificates, read_private};
+pub use listen::listen;
 pub use reload::watch_files;
 pub use trust::{Distrust, Fault, untrusted};
 

@@ -1,7 +1,6 @@
 use clap::Args;
-use vmferry_core::id::HostName;
 
-use super::{Cold, Limits, Target};
+use super::{Cold, Limits, Target, Which};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,12 +16,9 @@ Exit codes: 0, some host could take it; 3, none could.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// Name, UUID, or the beginning of one of them
-    #[arg(value_name = "INSTANCE")]
-    pub(crate) instance: String,
-    /// The host it runs on, if several have one of that name
-    #[arg(long, value_name = "HOST")]
-    pub(crate) from: Option<HostName>,
+    /// Whose.
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Asks every host that answers, not only those that could take it by what they have
     #[arg(long)]
     pub(crate) all_hosts: bool,

@@ -13,7 +13,7 @@ use super::{
     trip::{Told, Trip},
 };
 use crate::{
-    cli,
+    cli::{self, Which},
     client::RemoteAgent,
     exit::{Exit, Failed},
     fleet::Answer,
@@ -24,13 +24,14 @@ use crate::{
 pub(crate) async fn run(session: &Session, args: &cli::Check) -> Result<Exit, Failed> {
     limits::judge(&args.limits)?;
     choose::judge(session, &args.target)?;
-    let (guest, _, silent) = session.instance(&args.instance, args.from.as_ref()).await?;
+    let Which { instance, from } = &args.which;
+    let (guest, _, silent) = session.instance(instance, from.as_ref()).await?;
     for error in &silent {
-        session.terminal.warn(&format!("could not ask whether there is another {}: {error}", args.instance));
+        session.terminal.warn(&format!("could not ask whether there is another {instance}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
     let wish = choose::wish(&args.target, kind);
-    let trip = Trip::new(session, guest, &args.limits, kind).await?;
+    let trip = Trip::new(&session.fleet, guest, &args.limits, kind).await?;
     let inquiry = trip.inquiry(session)?;
     let told = trip.ask_source(session, &inquiry).await?;
     let hosts = session.hosts().await;

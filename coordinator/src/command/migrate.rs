@@ -3,7 +3,7 @@
 use vmferry_core::{
     agent::{Agent, CallError, Pair},
     convergence::{Forecast, Job, load},
-    disk::copied_by_the_job,
+    disk::{Resolved, copied_by_the_job},
     flow::{self, Completed, Failure, Planned, Watch as _},
     migration::{Kind, Limits, Order, Statistics},
 };
@@ -22,7 +22,7 @@ use crate::{
         checks::{self, Foreseen, plan_document},
         live::Live,
         migration::{Report, sentence},
-        survey::{chosen, turned_away},
+        survey::{Verdict, chosen, turned_away},
         unnamed,
     },
 };
@@ -37,23 +37,18 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     }
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = Box::pin(search.next(session)).await? {
-        tell_choice(session, &search, &next);
-        let order = search.trip.order(&next.endpoint);
-        let hosts = session.pair(&order)?;
-        let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
+    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &mut search)).await? {
         let live =
             Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
         let result = drive::abortable(flow, &hosts, &order, &live).await?;
         live.finish(&result);
-        if next.candidate.is_some()
+        if is_chosen
             && !live.is_cancelled()
             && let Err(failure) = &result
             && let Some(verdict) = refusal_of_destination(&order, failure)
         {
-            session.terminal.note(&turned_away(&order.destination.host, &verdict));
-            search.turned_away(order.destination.host, verdict);
+            turn_away(session, &mut search, order, verdict);
             continue;
         }
         return report(session, &hosts, &order, &result, &live, &search).await;
@@ -90,11 +85,7 @@ async fn report(
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(next) = Box::pin(search.next(session)).await? {
-        tell_choice(session, &search, &next);
-        let order = search.trip.order(&next.endpoint);
-        let hosts = session.pair(&order)?;
-        let order = Box::pin(strategy::settle(session, &hosts, &args.limits, order, &search.trip.guest)).await?;
+    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &mut search)).await? {
         let live = Live::quiet(session.terminal).insisting(planned.clone());
         let checked = Box::pin(flow::check(&hosts, &order, &live)).await;
         live.leave();
@@ -103,9 +94,8 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
             Ok(plan) => refusal_of_destination(&order, &Failure::Refused(Box::new(plan.clone()))),
             Err(error) => refusal_of_destination(&order, &Failure::NotStarted(error.clone())),
         };
-        if let Some(verdict) = verdict.filter(|_| next.candidate.is_some()) {
-            session.terminal.note(&turned_away(&order.destination.host, &verdict));
-            search.turned_away(order.destination.host, verdict);
+        if let Some(verdict) = verdict.filter(|_| is_chosen) {
+            turn_away(session, &mut search, order, verdict);
             continue;
         }
         let checked = checked.map_err(|error| Failed {
@@ -137,14 +127,34 @@ async fn search(session: &Session, args: &cli::Migrate, planned: Option<&Planned
         session.terminal.warn(&format!("could not ask whether there is another {wanted}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
-    let trip = Trip::new(session, guest, &args.limits, kind).await?.with_priority(args.queue.priority.into());
+    let trip = Trip::new(&session.fleet, guest, &args.limits, kind).await?.with_priority(args.queue.priority.into());
     Ok(Search::new(trip, &args.target, args.retries))
 }
 
-fn tell_choice(session: &Session, search: &Search, Next { endpoint, candidate, others }: &Next) {
-    if let Some(candidate) = candidate {
-        session.terminal.note(&chosen(&search.trip.guest.name, &endpoint.host, candidate, *others));
+/// A host that is tried.
+struct Try {
+    order: Order,
+    hosts: Pair<RemoteAgent, RemoteAgent>,
+    /// Whether the user has left it open: then others may be tried as well.
+    is_chosen: bool,
+}
+
+/// The next host to try; `None`: there is none left.
+async fn next(session: &Session, args: &cli::Migrate, search: &mut Search) -> Result<Option<Try>, Failed> {
+    let Some(Next { endpoint, candidate, others }) = search.next(session).await? else { return Ok(None) };
+    let guest = &search.trip.guest;
+    if let Some(candidate) = &candidate {
+        session.terminal.note(&chosen(&guest.name, &endpoint.host, candidate, others));
     }
+    let order = search.trip.order(&endpoint);
+    let hosts = session.pair(&order)?;
+    let order = strategy::settle(session, &hosts, &args.limits, order, guest).await?;
+    Ok(Some(Try { order, hosts, is_chosen: candidate.is_some() }))
+}
+
+fn turn_away(session: &Session, search: &mut Search, order: Order, verdict: Verdict) {
+    session.terminal.note(&turned_away(&order.destination.host, &verdict));
+    search.turned_away(order.destination.host, verdict);
 }
 
 async fn show(
@@ -170,19 +180,19 @@ async fn foresee(
     order: &Order,
     plan: &flow::Plan,
 ) -> Option<Foreseen> {
-    let foreseen = forecast(hosts, order, plan).await;
+    let foreseen = forecast(&hosts.source, order, &plan.resolved).await;
     foreseen.inspect_err(|error| session.terminal.warn(&format!("there is no forecast: {}", unnamed(error)))).ok()
 }
 
-/// What is measured now, and what follows from it.
+/// What is measured now, and what follows from it for a guest whose disks get there so.
 pub(crate) async fn forecast(
-    hosts: &Pair<RemoteAgent, RemoteAgent>,
+    source: &RemoteAgent,
     order: &Order,
-    plan: &flow::Plan,
+    resolved: &[Resolved],
 ) -> Result<Foreseen, CallError> {
-    let measured = hosts.source.measure(order).await?;
+    let measured = source.measure(order).await?;
     let Limits { policy, bandwidth, .. } = &order.limits;
-    let (disks, sizes) = copied_by_the_job(&plan.resolved);
+    let (disks, sizes) = copied_by_the_job(resolved);
     let job = Job { disks, load: load(measured.memory, sizes) };
     Ok((measured, Forecast::of(&measured, job, policy, *bandwidth)))
 }

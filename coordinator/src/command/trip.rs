@@ -12,13 +12,13 @@ use vmferry_core::{
 };
 
 use super::{Session, limits};
-use crate::{cli, exit::Failed};
+use crate::{cli, exit::Failed, fleet::Fleet};
 
 /// A guest that shall move.
 #[derive(Debug, Clone)]
-pub(super) struct Trip {
+pub(crate) struct Trip {
     /// It, as it is.
-    pub(super) guest: Instance,
+    pub(crate) guest: Instance,
     /// Whether it runs meanwhile.
     pub(super) kind: Kind,
     /// What that may cost.
@@ -46,23 +46,18 @@ impl Told {
 
 impl Trip {
     /// What makes no sense is told before anybody is asked.
-    pub(super) async fn new(
-        session: &Session,
-        guest: Instance,
-        asked: &cli::Limits,
-        kind: Kind,
-    ) -> Result<Self, Failed> {
+    pub(crate) async fn new(fleet: &Fleet, guest: Instance, asked: &cli::Limits, kind: Kind) -> Result<Self, Failed> {
         let policy = match kind {
-            Kind::Live => limits::policy(&session.fleet, asked, &guest).await?,
+            Kind::Live => limits::policy(fleet, asked, &guest).await?,
             Kind::Cold { .. } => Policy::default(),
         };
-        let source = session.fleet.agent(&guest.host)?.endpoint().clone();
+        let source = fleet.agent(&guest.host)?.endpoint().clone();
         let limits = Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into() };
         Ok(Self { guest, kind, limits, priority: Priority::default(), source })
     }
 
     /// The same, before others or after them.
-    pub(super) fn with_priority(self, priority: Priority) -> Self {
+    pub(crate) fn with_priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
     }
 
@@ -73,7 +68,7 @@ impl Trip {
     }
 
     /// The order for a move to that host, with an id of its own.
-    pub(super) fn order(&self, destination: &Endpoint) -> Order {
+    pub(crate) fn order(&self, destination: &Endpoint) -> Order {
         Order {
             id: MigrationId(Uuid::now_v7()),
             instance: self.guest.id,

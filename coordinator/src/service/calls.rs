@@ -78,7 +78,7 @@ impl Calls {
         let plan = Box::pin(flow::check(&hosts, &order, &Unheard)).await?;
         let is_measured = order.kind == Kind::Live && !plan.is_refused();
         let forecast = match is_measured {
-            true => migrate::forecast(&hosts, &order, &plan).await.map(Some),
+            true => migrate::forecast(&hosts.source, &order, &plan.resolved).await.map(Some),
             false => Ok(None),
         };
         let forecast = forecast.unwrap_or_else(|error| {

@@ -4,24 +4,18 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tracing::{debug, info, warn};
+use tracing::warn;
 use vmferry_core::id::HostName;
 use vmferry_proto::{DESCRIPTORS, authorize, fleet::fleet_service_server::FleetServiceServer};
-use vmferry_transport::{Accepted, Credentials, Protocol, accept};
+use vmferry_transport::{Accepted, Credentials, Protocol, listen};
 
 use super::{calls::Calls, drives::Drives, relay};
 use crate::fleet::Newest;
-
-/// A client that does not finish its handshake in this time is cut off.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Connections that may be in their handshake at once; later ones wait their turn.
-const HANDSHAKES: usize = 8192;
 
 /// What the port serves.
 #[derive(Debug)]
@@ -45,7 +39,19 @@ impl Port {
     pub(crate) async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let Self { credentials, fleet, drives, name, stop, end } = self;
         let (grpc, incoming) = mpsc::channel(64);
-        tokio::spawn(accept_all(listener, credentials, grpc, stop.clone()));
+        tokio::spawn(listen(listener, credentials, stop.clone(), move |accepted: Accepted| {
+            let grpc = grpc.clone();
+            async move {
+                let Accepted { peer, identity, protocol, .. } = &accepted;
+                match protocol {
+                    Protocol::Tunnel => {
+                        warn!("connection refused: {identity} at {peer} wants a tunnel, which agents have");
+                    }
+                    // Nobody receives any more: we are stopping.
+                    Protocol::Grpc => _ = grpc.send(Ok::<_, io::Error>(accepted)).await,
+                }
+            }
+        }));
 
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<FleetServiceServer<Calls>>().await;
@@ -69,43 +75,4 @@ impl Port {
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
             .await
     }
-}
-
-async fn accept_all(
-    listener: TcpListener,
-    credentials: watch::Receiver<Credentials>,
-    grpc: mpsc::Sender<io::Result<Accepted>>,
-    stop: CancellationToken,
-) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
-            Err(error) => {
-                // Out of file descriptors, mostly: a pause lets some be closed.
-                warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let credentials = credentials.borrow().clone();
-        let (grpc, handshakes) = (grpc.clone(), Arc::clone(&handshakes));
-        tokio::spawn(async move {
-            let Ok(turn) = handshakes.acquire().await else { return };
-            let accepted = accept(&credentials, tcp, HANDSHAKE_LIMIT).await;
-            drop(turn);
-            match accepted {
-                Ok(Accepted { protocol: Protocol::Tunnel, peer, identity, .. }) => {
-                    warn!("connection refused: {identity} at {peer} wants a tunnel, which agents have");
-                }
-                Ok(accepted) => {
-                    debug!(peer = %accepted.peer, identity = %accepted.identity, "connected");
-                    // Nobody receives any more: we are stopping.
-                    _ = grpc.send(Ok(accepted)).await;
-                }
-                Err(error) => warn!("connection refused: {error}"),
-            }
-        });
-    }
-    info!("no longer accepting connections");
 }

@@ -3,7 +3,6 @@
 use uuid::Uuid;
 use vmferry_core::{
     agent::Pair,
-    convergence::Policy,
     flow::Watch,
     id::{HostName, MigrationId},
     instance::InstanceState,
@@ -19,7 +18,7 @@ use vmferry_proto::{
 use crate::{
     cli,
     client::RemoteAgent,
-    command::{limits, strategy},
+    command::{limits, strategy, trip::Trip},
     exit::Failed,
     fleet::Fleet,
 };
@@ -59,23 +58,11 @@ pub(super) async fn settle(
         Some(shutdown) => Kind::Cold { shutdown: (guest.state != InstanceState::Shutoff).then_some(shutdown) },
         None => Kind::Live,
     };
-    let policy = match kind {
-        Kind::Live => limits::policy(fleet, &limits, &guest).await?,
-        Kind::Cold { .. } => Policy::default(),
-    };
-    let order = Order {
-        id,
-        instance: guest.id,
-        instance_name: guest.name.clone(),
-        source: fleet.agent(&guest.host)?.endpoint().clone(),
-        destination,
-        kind,
-        limits: Limits { policy, bandwidth: limits.bandwidth, streams: limits.streams, path: limits.path.into() },
-        priority: wish.priority().into(),
-    };
+    let trip = Trip::new(fleet, guest, &limits, kind).await?.with_priority(wish.priority().into());
+    let order = Order { id, ..trip.order(&destination) };
     let Pair { source, destination } = fleet.pair(&order)?;
     let hosts = Pair { source: agent(&source), destination: agent(&destination) };
-    let (order, _) = Box::pin(strategy::choose_policy(fleet, &hosts, &limits, order, &guest, watch)).await?;
+    let (order, _) = Box::pin(strategy::choose_policy(fleet, &hosts, &limits, order, &trip.guest, watch)).await?;
     Ok(Settled { order, hosts, warnings })
 }
 

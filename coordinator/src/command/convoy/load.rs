@@ -6,7 +6,6 @@ use bytesize::ByteSize;
 use futures::{StreamExt, stream};
 use vmferry_core::{
     compatibility::Check,
-    convergence::{Forecast, Job, load},
     drain::{Blocked, Guest},
     id::InstanceId,
     instance::Instance,
@@ -16,7 +15,12 @@ use vmferry_core::{
 };
 
 use super::{Convoy, Session, Stray};
-use crate::{cli, command::trip::Trip, exit::Failed, render::convoy::Ended};
+use crate::{
+    cli,
+    command::{migrate, trip::Trip},
+    exit::Failed,
+    render::convoy::Ended,
+};
 
 /// How many guests are looked at at the same time: a look at what one writes takes a second, and a little of the way.
 const LOOKS: usize = 4;
@@ -83,7 +87,7 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
         Unready::Blocked(Blocked { instance, name, source, objections })
     };
     let untold = |failed: Failed| blocked(vec![objection(&guest, &failed)]);
-    let trip = Trip::new(session, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
+    let trip = Trip::new(&session.fleet, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
     let inquiry = trip.inquiry(session).map_err(untold)?;
     let told = Box::pin(trip.ask_source(session, &inquiry)).await;
     session.end_inquiry(&inquiry).await;
@@ -102,10 +106,9 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
 pub(super) async fn foresee(session: &Session, trip: Trip) -> Look {
     let measure = async {
         let inquiry = trip.inquiry(session).ok()?;
-        let measured = session.fleet.agent(&inquiry.source.host).ok()?.measure(&inquiry).await.ok()?;
+        let source = session.fleet.agent(&inquiry.source.host).ok()?;
         // How its disks get there depends on where that is: those that are copied are not counted.
-        let job = Job { disks: ByteSize::default(), load: load(measured.memory, []) };
-        let forecast = Forecast::of(&measured, job, &inquiry.limits.policy, inquiry.limits.bandwidth);
+        let (measured, forecast) = migrate::forecast(source, &inquiry, &[]).await.ok()?;
         Some((forecast.likely.total, measured.dirty_rate))
     };
     Look { instance: trip.guest.id, found: measure.await }
