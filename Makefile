@@ -49,7 +49,7 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
-	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench ways --bench volumes --bench networks --bench fleet
+	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench handover --bench ways --bench volumes --bench networks --bench fleet
 	cargo bench -p vmferry-agent --bench firewall
 	cargo bench -p vmferry-core --bench schedule
 

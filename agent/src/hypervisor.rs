@@ -5,6 +5,7 @@
 
 mod files;
 mod filter;
+mod handover;
 mod host;
 mod housing;
 mod measure;
@@ -26,6 +27,7 @@ use vmferry_core::{
 
 pub use self::{
     filter::Filtering,
+    handover::{HandingOver, OnRelease},
     host::LibvirtHost,
     housing::Housing,
     measure::Measuring,
@@ -59,10 +61,10 @@ impl From<Refusal> for Fault {
 }
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
-/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, what forecasts go by [`Measuring`]'s, what room is left [`Housing`]'s.
+/// own filters [`Filtering`]'s, guests that are off [`Power`]'s, strict hand-overs [`HandingOver`]'s, what forecasts go by [`Measuring`]'s, what room is left [`Housing`]'s.
 ///
 /// Steps are idempotent: done twice they change nothing more, and taking back what is not there succeeds.
-pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring + Housing {
+pub trait Hypervisor: Storage + Networking + Filtering + Power + HandingOver + Measuring + Housing {
     /// The host's name.
     fn name(&self) -> &HostName;
 
@@ -89,8 +91,9 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + Measuring + Hou
     /// Either: closes the migration's sockets and removes its directory.
     fn remove_sockets(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Destination: lets the source, and nobody else, open tunnel streams of this migration.
-    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault>;
+    /// Destination: lets the source, and nobody else, open tunnel streams of this migration. `release` is called when it says that it has
+    /// released the guest.
+    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault>;
 
     /// Destination: lets nobody in any more, and cuts the streams that are open.
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;

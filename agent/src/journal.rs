@@ -72,6 +72,12 @@ pub enum Entry {
     Switching,
     /// It was not.
     Stayed,
+    /// The guest can never run on the source again: its destination is about to be told that it may there.
+    Released,
+    /// The destination has said that it does.
+    Answered,
+    /// To the destination: the source has taken its half back, and keeps the guest.
+    Kept,
     /// The job finished.
     Measured(Statistics),
     /// How the job was foreseen to go.
@@ -121,6 +127,12 @@ pub struct State {
     pub autostart: bool,
     /// Whether the guest was switched to postcopy, or may have been; the source has it.
     pub switched: bool,
+    /// Whether the guest can never run here again, so that its destination may let it run; the source has it.
+    pub released: bool,
+    /// Whether the destination has said, after that, that the guest runs; the source has it.
+    pub answered: bool,
+    /// Whether the source has taken its half back; the destination has it.
+    pub kept: bool,
 }
 
 impl State {
@@ -150,6 +162,9 @@ impl State {
             filters: Vec::new(),
             autostart: false,
             switched: false,
+            released: false,
+            answered: false,
+            kept: false,
         })
     }
 
@@ -172,6 +187,9 @@ impl State {
             Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Switching => self.switched = true,
             Entry::Stayed => self.switched = false,
+            Entry::Released => self.released = true,
+            Entry::Answered => self.answered = true,
+            Entry::Kept => self.kept = true,
             Entry::Measured(statistics) => record.statistics = Some(statistics),
             Entry::Foreseen(foreseen) => Arc::make_mut(&mut self.story).foreseen = Some(foreseen),
             Entry::Event(event) => Arc::make_mut(&mut self.story).events.push(event),

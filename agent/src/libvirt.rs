@@ -1,9 +1,10 @@
 //! The thin edge to libvirt: questions and single steps, in our words. What to do is decided elsewhere.
 //!
-//! `connection` keeps connections open and asks on threads that may block; `domain`, `host`, `job`, `nwfilter`, `power`,
-//! `secret` and `volume` say what is asked;
+//! `connection` keeps connections open and asks on threads that may block; `arrival`, `domain`, `host`, `job`, `nwfilter`, `power`,
+//! `secret` and `volume` say what is asked; `process` watches a guest's QEMU without asking libvirt;
 //! `event` runs libvirt's event loop; `ffi` has the C calls that `virt` lacks or gets wrong, and all the `unsafe`.
 
+mod arrival;
 mod connection;
 mod domain;
 mod event;
@@ -13,6 +14,7 @@ mod job;
 mod load;
 mod nwfilter;
 mod power;
+mod process;
 mod reading;
 mod secret;
 mod statistics;
@@ -30,9 +32,10 @@ pub use self::{
     host::HostReading,
     job::{
         Control, Definitions, Helm, JobError, JobOrder, Lifeline, OnDeed, OnProgress, OnSwitch, Standing,
-        SteeringError, Switch, Way,
+        SteeringError, Stopped, Switch, Way,
     },
     power::DefinitionOrder,
+    process::QemuProcess,
     reading::DomainReading,
     secret::{Ensured, Released, SecretError, SecretReading},
     volume::{ChangeError, LabelChange},

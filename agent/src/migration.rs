@@ -17,6 +17,7 @@ mod chronicle;
 mod handle;
 mod job;
 mod recovery;
+mod release;
 mod samples;
 
 use std::{
@@ -32,10 +33,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vmferry_core::{
-    agent::{CallError, Half, Sighting},
+    agent::{CallError, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Cause, Kind, Outcome, Phase, Side, Statistics},
+    migration::{Kind, Outcome, Phase, Side, Statistics},
     reason::Reason,
 };
 
@@ -51,6 +52,9 @@ use crate::{
 /// How often that is tried again which was decided and could not be done: a post, a cleanup, leftovers.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// How often a destination is told that it may let the guest run, until it answers.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
 type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
 enum Command {
@@ -58,11 +62,8 @@ enum Command {
     Migrate(Vec<Relocation>, Reply<Statistics>),
     Start(Reply<Duration>),
     Post(Reply<Vec<String>>),
-    Cleanup(Cause, Released, Reply<Vec<String>>),
+    Cleanup(Rollback, Reply<Vec<String>>),
 }
-
-/// Whether the destination of a cold migration has taken its half back.
-type Released = bool;
 
 enum Origin {
     New,
@@ -78,6 +79,8 @@ struct Task<H> {
     helm: Helm,
     cancel: CancellationToken,
     chronicle: Chronicle,
+    /// How it tells itself something. Only who else holds this keeps it alive.
+    itself: mpsc::WeakSender<Command>,
 }
 
 impl<H: Hypervisor> Task<H> {
@@ -88,6 +91,10 @@ impl<H: Hypervisor> Task<H> {
         loop {
             let command = tokio::select! {
                 command = commands.recv() => command,
+                () = sleep(TELL_AGAIN), if self.is_unheard() => {
+                    self.tell_again().await;
+                    continue;
+                }
                 () = sleep(AGAIN), if self.has_leftovers() || self.unfinished().is_some() => {
                     self.unwind_again().await;
                     self.finish().await;
@@ -100,9 +107,7 @@ impl<H: Hypervisor> Task<H> {
                 Some(Command::Migrate(relocations, reply)) => _ = reply.send(self.migrate(&relocations).await),
                 Some(Command::Start(reply)) => _ = reply.send(self.start_guest().await),
                 Some(Command::Post(reply)) => _ = reply.send(self.post().await),
-                Some(Command::Cleanup(cause, released, reply)) => {
-                    _ = reply.send(self.cleanup(cause, released).await);
-                }
+                Some(Command::Cleanup(rollback, reply)) => _ = reply.send(self.cleanup(rollback).await),
                 None => return,
             }
         }
@@ -119,13 +124,14 @@ impl<H: Hypervisor> Task<H> {
         if let (Half::Source { resolved }, Kind::Live) = (half, order.kind) {
             self.chronicle.measure(&self.host, &order, resolved);
         }
+        let release = self.on_release();
         let mut steps = Steps::new(&mut self.journal);
         let ready = match half {
             Half::Source { resolved } => {
                 phase::pre::source(&*self.host, &order, resolved, &mut steps).await.map(|()| Vec::new())
             }
             Half::Destination { leaving, resolved } => {
-                phase::pre::destination(&*self.host, &self.gate, &order, leaving, resolved, &mut steps).await
+                phase::pre::destination(&*self.host, &self.gate, &order, leaving, resolved, release, &mut steps).await
             }
         };
         match ready {
@@ -197,7 +203,7 @@ impl<H: Hypervisor> Task<H> {
 
     /// A guest that is off must not wait for its coordinator: nobody has been told that it moved, so nobody else starts it.
     async fn bring_up_again(&mut self, error: &CallError) {
-        if let Err(error) = self.cleanup(error.clone().into(), false).await {
+        if let Err(error) = self.cleanup(self.own_rollback(error.clone().into())).await {
             warn!("{}: {error}", self.journal.state().order().instance_name);
         }
     }
@@ -208,13 +214,19 @@ impl<H: Hypervisor> Task<H> {
             return Ok(took);
         }
         self.refuse_if_over()?;
-        let may_run_here = state.side() == Side::Destination && state.order().kind.shutdown().is_some();
-        if !may_run_here || !state.has_done(Phase::Pre) {
-            return Err(self.out_of_order("only the destination of a guest that was shut down starts it, after pre"));
+        let is_to_be_let_run = state.order().kind.shutdown().is_some() || state.order().is_strict();
+        if state.side() != Side::Destination || !is_to_be_let_run || !state.has_done(Phase::Pre) {
+            let why =
+                "only the destination starts a guest, after pre, and only one that was shut down or arrives paused";
+            return Err(self.out_of_order(why));
         }
         let order = state.order().clone();
         let begun = self.begin(Phase::Migrate)?;
-        match phase::cold::destination(&*self.host, &order).await {
+        let started = match order.kind {
+            Kind::Live => phase::handover::destination(&*self.host, &order).await,
+            Kind::Cold { .. } => phase::cold::destination(&*self.host, &order).await,
+        };
+        match started {
             Ok(()) => {
                 self.done(begun)?;
                 Ok(begun.elapsed())
@@ -237,7 +249,7 @@ impl<H: Hypervisor> Task<H> {
             None => {}
         }
         let (order, side) = (state.order().clone(), state.side());
-        let judged = phase::post::judge(&*self.host, &order, side).await;
+        let judged = phase::post::judge(&*self.host, state).await;
         let mut warnings = judged.map_err(|fault| self.call_error(fault))?;
         let begun = self.begin(Phase::Post)?;
         let mut steps = Steps::new(&mut self.journal);
@@ -253,20 +265,30 @@ impl<H: Hypervisor> Task<H> {
         Ok(warnings)
     }
 
-    async fn cleanup(&mut self, cause: Cause, released: Released) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&mut self, Rollback { cause, released, kept, .. }: Rollback) -> Result<Vec<String>, CallError> {
         let state = self.journal.state();
+        let is_news = kept && !state.kept && state.side() == Side::Destination;
         match state.outcome() {
-            Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack) => return Ok(self.unwind_again().await),
+            Some(Outcome::FailedRolledBack | Outcome::AbortedRolledBack) => {
+                if is_news && self.has_leftovers() {
+                    self.append(Entry::Kept)?;
+                }
+                return Ok(self.unwind_again().await);
+            }
             Some(_) => return Err(self.out_of_order("it was completed")),
             None => {}
         }
-        let judged = phase::cleanup::judge(&*self.host, state, released).await.map_err(|fault| self.call_error(fault));
+        let judged = phase::cleanup::judge(&*self.host, state, released, kept).await;
+        let judged = judged.map_err(|fault| self.call_error(fault));
         if let Err(error) = &judged
             && error.reason == Reason::PhaseOutOfOrder
         {
             return judged.map(|()| Vec::new());
         }
         self.append(Entry::Failed(cause))?;
+        if is_news {
+            self.append(Entry::Kept)?;
+        }
         let begun = self.begin(Phase::Cleanup)?;
         // Decided, and perhaps not to be done now: it will be tried again, from here.
         judged?;

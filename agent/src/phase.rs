@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod cold;
+pub mod handover;
 pub mod migrate;
 pub mod post;
 pub mod pre;
@@ -128,7 +129,7 @@ impl<'a> Steps<'a> {
                 leftovers.push(format!("{}: could not {undo}: it must have its name first", host.name()));
                 continue;
             }
-            let undone = match take_back(host, &order, &undo).await {
+            let undone = match take_back(host, self.journal.state(), &order, &undo).await {
                 Ok(()) => self.keep(&undo),
                 Err(fault) => Err(fault),
             };
@@ -140,13 +141,13 @@ impl<'a> Steps<'a> {
     }
 }
 
-async fn take_back(host: &impl Hypervisor, order: &Order, undo: &Undo) -> Result<(), Fault> {
+async fn take_back(host: &impl Hypervisor, state: &State, order: &Order, undo: &Undo) -> Result<(), Fault> {
     match undo {
         Undo::RemoveSockets => host.remove_sockets(order.id).await,
         Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id),
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseClaim(_) => Ok(()),
-        Undo::DestroyIncoming { instance } => destroy_incoming(host, order, *instance).await,
+        Undo::DestroyIncoming { instance } => destroy_incoming(host, state, order, *instance).await,
         Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
         Undo::DisconnectVolume { connection } => {
             is_gone(host, order).await?;
@@ -201,13 +202,26 @@ async fn is_gone(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
 
 /// libvirt destroys an incoming guest itself when the tunnel is cut, unless it has just begun to run. Only what is still
 /// arriving a while later is ours to destroy.
-async fn destroy_incoming(host: &impl Hypervisor, order: &Order, instance: InstanceId) -> Result<(), Fault> {
+///
+/// One that has arrived and waits for its release is destroyed if its source keeps the guest, and only then.
+async fn destroy_incoming(
+    host: &impl Hypervisor,
+    state: &State,
+    order: &Order,
+    instance: InstanceId,
+) -> Result<(), Fault> {
     let begun = Instant::now();
     while begun.elapsed() < LIBVIRT_LIMIT {
         match host.sighting(instance).await? {
             Sighting::Arriving => sleep(LOOK_AGAIN).await,
             Sighting::Running | Sighting::Incomplete => {
                 let message = format!("{} runs on {} by now", order.instance_name, host.name());
+                return Err(Fault::new(Reason::PhaseOutOfOrder, message));
+            }
+            Sighting::Paused if order.is_strict() && state.kept => return host.destroy_arrived(instance).await,
+            Sighting::Paused if order.is_strict() => {
+                let (name, from) = (&order.instance_name, &order.source.host);
+                let message = format!("{name} waits here, paused, and {from} has not said that it keeps it");
                 return Err(Fault::new(Reason::PhaseOutOfOrder, message));
             }
             Sighting::Absent | Sighting::Shutoff | Sighting::Paused | Sighting::Departing => return Ok(()),

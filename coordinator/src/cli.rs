@@ -213,7 +213,7 @@ pub(crate) struct Migrate {
         long,
         value_name = "FILE",
         conflicts_with_all = ["instance", "from", "to", "zone", "exclude", "retries", "cold", "policy", "max_downtime", "deadline",
-            "postcopy", "bandwidth", "streams", "path"]
+            "postcopy", "bandwidth", "streams", "path", "handover"]
     )]
     pub(crate) plan: Option<PathBuf>,
     /// Of a plan: writes it to a file, for `migrate --plan`

@@ -349,6 +349,7 @@ impl Agent for RemoteAgent {
             side: wire(rollback.side),
             cause: Some(rollback.cause.clone().into()),
             destination_released: rollback.released,
+            source_keeps: rollback.kept,
         };
         let cleanup = || {
             let (mut client, request) = (self.phases(), request.clone());

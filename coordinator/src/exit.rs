@@ -100,6 +100,7 @@ impl Exit {
             | R::DiskDiffers
             | R::ProbeFailed
             | R::StreamsUnsupported
+            | R::HandoverUnsupported
             | R::DirectPathMissing
             | R::MigrationTlsMissing
             | R::PlanDiffers
@@ -155,6 +156,7 @@ impl Exit {
             | R::HandoverFailed
             | R::ShutdownIgnored
             | R::StartFailed
+            | R::ResumeUnanswered
             | R::TooLateToAbort
             | R::NothingToSteer
             | R::CoordinatorLost

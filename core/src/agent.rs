@@ -63,8 +63,8 @@ pub trait Agent: Sync {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> impl Future<Output = Result<Statistics, CallError>> + Send;
 
-    /// Destination of a cold migration only: starts the guest, all of which is there now. Once asked, only this host can say
-    /// whether it ever ran here. Returns how long it took.
+    /// Destination of a cold migration or of a strict hand-over only: lets the guest run, all of which is there now and of which the source
+    /// has no copy any more that could. Once asked, only this host can say whether it ever ran here. Returns how long it took.
     fn start(&self, order: &Order) -> impl Future<Output = Result<Duration, CallError>> + Send;
 
     /// The guest runs on the destination: makes that final. Returns warnings.
@@ -141,6 +141,9 @@ pub struct Rollback {
     /// Source of a cold migration: the destination has given up its copy of the guest, which has never run and never will.
     /// Where that may have been started, the source must not start its own before.
     pub released: bool,
+    /// Destination of a strict hand-over: the source has taken its half back, so that the guest runs there and will never be released.
+    /// Without it a copy that has arrived is not destroyed: it may be the only one.
+    pub kept: bool,
 }
 
 /// The instance as it leaves the source.

@@ -21,7 +21,7 @@ pub use self::{
     postcopy::Postcopy,
     power::until_it_stops,
     room::room,
-    way::within_way,
+    way::{HANDOVER, handover_unknown, within_way},
 };
 
 use serde::{Deserialize, Serialize};

@@ -13,13 +13,15 @@
 //! In admit it waits until both hosts have a place for it (`flow/admit.rs`). What was checked before that is checked again.
 //!
 //! Of a cold migration the guest is shut down in migrate, and started on the destination at its end: from then on only the
-//! destination can say whether it ever ran there, so that one is asked before the source may start it again (`flow/cold.rs`).
+//! destination can say whether it ever ran there, so that one is asked before the source may start it again (`flow/permission.rs`).
+//! With a strict hand-over it is the same: the guest arrives paused, and the source's agent tells the destination's that it may run; what
+//! of that is lost is told here.
 //!
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
 //! on with [`resolve`] wherever the first one stopped.
 
 mod admit;
-mod cold;
+mod permission;
 mod planned;
 mod runner;
 mod standing;
@@ -28,9 +30,10 @@ use std::time::Duration;
 
 use crate::{
     agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Rollback},
-    compatibility::Check,
+    compatibility::{Check, HANDOVER, handover_unknown},
     disk::Resolved,
     domain_xml::rewrite::Relocation,
+    id::HostName,
     migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
     turns::Waiting,
@@ -231,6 +234,7 @@ async fn ask_both<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Resu
         plan.checks.extend(checks);
         plan.resolved = resolved;
     }
+    plan.checks.extend(not_strict(order, &plan.checks));
     Ok(plan)
 }
 
@@ -283,6 +287,11 @@ async fn settle<S: Agent, D: Agent>(
             Runner::Unknown { reason, message } => {
                 return Err(Failure::Held { reason, message, cause: error.into() });
             }
+            // The source has told the destination, who has not heard it.
+            Runner::Released => match hosts.destination.start(order).await {
+                Ok(_) => None,
+                Err(unheard) => return Err(permission::unheard(order, error.into(), &unheard)),
+            },
         },
     };
     // Point of no return: the guest runs on the destination. Only forward.
@@ -322,8 +331,8 @@ async fn post<S: Agent, D: Agent>(
     Ok(Completed { statistics, warnings })
 }
 
-/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if a cold migration
-/// turns out to be.
+/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if a cold migration, or one with a
+/// strict hand-over, turns out to be.
 async fn cleanup<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
@@ -331,22 +340,29 @@ async fn cleanup<S: Agent, D: Agent>(
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
     watch.phase(Phase::Cleanup);
-    let rollback = |side| Rollback { side, cause: cause.clone(), released: false };
-    let source = hosts.source.cleanup(order, &rollback(Side::Source)).await;
+    let rollback = |side, kept| Rollback { side, cause: cause.clone(), released: false, kept };
+    let source = hosts.source.cleanup(order, &rollback(Side::Source, false)).await;
     let is_too_late = source.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
-    if is_too_late && order.kind.is_cold() {
-        return cold::release(hosts, order, cause, watch).await;
+    if is_too_late && (order.kind.is_cold() || order.is_strict()) {
+        return permission::ask_back(hosts, order, cause, watch).await;
     }
     let destination = match source.clone() {
         // The guest has moved meanwhile: the destination's copy is the guest.
         Err(error) if is_too_late => return Err(contradicted(hosts, order, error).await),
-        _ => hosts.destination.cleanup(order, &rollback(Side::Destination)).await,
+        _ => hosts.destination.cleanup(order, &rollback(Side::Destination, source.is_ok())).await,
     };
     let runs_there = destination.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
     if runs_there && order.kind.is_cold() {
-        return cold::release(hosts, order, cause, watch).await;
+        return permission::ask_back(hosts, order, cause, watch).await;
     }
-    cold::confirm(hosts, order, &cause, &source).await?;
+    if runs_there
+        && order.is_strict()
+        && let Err(error) = &source
+    {
+        // It may be the only copy.
+        return Err(permission::undecided(order, cause, error));
+    }
+    permission::confirm(hosts, order, &cause, &source).await?;
     Err(taken_back(cause, [source, destination]))
 }
 
@@ -367,9 +383,17 @@ fn taken_back(cause: Cause, halves: [Result<Vec<String>, CallError>; 2]) -> Fail
 async fn contradicted<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: CallError) -> Failure {
     let (reason, message) = match locate(hosts, order, &error).await {
         Runner::Unknown { reason, message } => (reason, message),
-        Runner::Source | Runner::Destination => (Reason::RunnerUnknown, error.message.clone()),
+        Runner::Source | Runner::Destination | Runner::Released => (Reason::RunnerUnknown, error.message.clone()),
     };
     Failure::Held { reason, message, cause: error.into() }
+}
+
+/// Whose agent does not know the strict hand-over: it takes part in none of its rules, and would not say so.
+fn not_strict(order: &Order, checks: &[Check]) -> Vec<Check> {
+    let endpoints = [&order.source.host, &order.destination.host];
+    let is_silent = |host: &&HostName| !checks.iter().any(|check| check.host == **host && check.subject == HANDOVER);
+    let silent = endpoints.into_iter().filter(|_| order.is_strict()).filter(is_silent);
+    silent.map(|host| Check::refused(host, HANDOVER, handover_unknown(host, &order.instance_name))).collect()
 }
 
 fn go_on(order: &Order, watch: &impl Watch) -> Result<(), CallError> {

@@ -1,5 +1,6 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
+mod handover;
 mod kind;
 mod path;
 mod priority;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    handover::Handover,
     kind::{Fallback, Kind, Shutdown},
     path::Path,
     priority::Priority,
@@ -65,6 +67,17 @@ pub struct Limits {
     /// Which way it takes.
     #[serde(default)]
     pub path: Path,
+    /// Who lets it run on its destination, and when.
+    #[serde(default)]
+    pub handover: Handover,
+}
+
+impl Order {
+    /// Whether the guest arrives paused, and goes on there only after its source has released it. One that may be switched to postcopy
+    /// never does: with it libvirt would not let the guest run before all of its memory is there.
+    pub fn is_strict(&self) -> bool {
+        self.kind == Kind::Live && self.limits.handover == Handover::Strict && !self.limits.policy.may_postcopy()
+    }
 }
 
 /// A host and where its agent listens.

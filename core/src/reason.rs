@@ -85,6 +85,8 @@ reasons! {
     AffinityLabelInvalid = "AFFINITY_LABEL_INVALID",
     /// A host's QEMU cannot send or take memory over several streams.
     StreamsUnsupported = "STREAMS_UNSUPPORTED",
+    /// A host's agent does not know the strict hand-over, or it is not to be had together with something else that was asked for.
+    HandoverUnsupported = "HANDOVER_UNSUPPORTED",
     /// A host is not configured for the direct path.
     DirectPathMissing = "DIRECT_PATH_MISSING",
     /// A host's QEMU lacks what its own TLS needs.
@@ -203,6 +205,8 @@ reasons! {
     ShutdownIgnored = "SHUTDOWN_IGNORED",
     /// The guest could not be started.
     StartFailed = "START_FAILED",
+    /// The source has released the guest, and its destination has not said that it runs there.
+    ResumeUnanswered = "RESUME_UNANSWERED",
     /// The policy ended a migration that did not come to its end in time.
     NotConverging = "NOT_CONVERGING",
     /// The migration was aborted.

@@ -52,6 +52,7 @@ pub mod coordinator;
 pub mod direct;
 pub mod dns;
 pub mod etcd;
+pub mod finish;
 pub mod frames;
 pub mod guest;
 pub mod host;

@@ -32,6 +32,7 @@ mod serve;
 mod shared_storage;
 mod storage_rig;
 mod streams;
+mod strict;
 mod turns;
 mod unfit_hosts;
 mod volume_faults;

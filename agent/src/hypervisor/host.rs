@@ -9,6 +9,7 @@ mod network;
 mod postcopy;
 mod power;
 mod reconcile;
+mod release;
 mod room;
 mod sight;
 mod storage;
@@ -25,7 +26,6 @@ use std::{
 
 use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
-use tokio::sync::Notify;
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, until_it_stops, version_text},
@@ -48,11 +48,11 @@ use self::{
     room::{Housekeeping, memory},
     volumes::Volumes,
 };
-use super::{Control, Fault, Hypervisor};
+use super::{Control, Fault, Hypervisor, OnRelease};
 use crate::{
     config::{Config, Direct},
     firewall::Firewall,
-    libvirt::{self, Definitions, DomainReading, JobOrder, Libvirt},
+    libvirt::{self, Definitions, DomainReading, JobOrder, Libvirt, Stopped},
     network::bridges,
     storage::{digest::Digests, receivers::Receivers, with_causes},
     told::Remembered,
@@ -361,8 +361,8 @@ impl Hypervisor for LibvirtHost {
         }
     }
 
-    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
-        self.grants.grant(order, self.vifs.awaited_by(order.id));
+    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
+        self.grants.grant(order, self.vifs.awaited_by(order.id), order.is_strict().then_some(release));
         Ok(())
     }
 
@@ -376,23 +376,26 @@ impl Hypervisor for LibvirtHost {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        control: Control,
+        mut control: Control,
     ) -> Result<Statistics, Fault> {
         let ordered = JobOrder {
             transfer: transfer.clone(),
             definitions: self.relocated(order, relocations).await?,
             ..self.ordered(order).await?
         };
-        let stopped = Arc::new(Notify::new());
+        let stopped = Arc::new(Stopped::new(None));
         self.expect_departure(order).await;
+        let mut watcher = release::Watcher::new(order, control.released.take());
         let flow = way::Flow::default();
         let control = flow.seen_by(control);
         let job = self.libvirt.migrate(&ordered, control, self.lifeline(order), Arc::clone(&stopped));
         let moved = tokio::select! {
             moved = job => moved,
+            never = watcher.watch(&stopped) => match never {},
             never = self.see_it_off(order, relocations, &stopped) => match never {},
             never = self.listeners.watch(order, || flow.idle()), if way::holds_several(order) => match never {},
         };
+        watcher.settle(self, order, &stopped, &moved).await;
         if moved.is_err() {
             self.forget_departure(order).await;
         }

@@ -19,7 +19,10 @@ mod watch;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{mpsc, oneshot, watch as latest},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
 use vmferry_core::{
@@ -70,6 +73,8 @@ pub struct JobOrder {
     pub definitions: Option<Definitions>,
     /// What the move may cost.
     pub limits: Limits,
+    /// Whether it arrives paused, and stays so until somebody lets it run there.
+    pub paused: bool,
 }
 
 /// How QEMU gets to the destination's.
@@ -102,7 +107,12 @@ pub struct Control {
     pub cancel: CancellationToken,
     /// Remembers whether it was switched to postcopy.
     pub remember: OnSwitch,
+    /// With a strict hand-over: is told when the guest can never run here again, and since when it runs nowhere. Dropped if that never comes.
+    pub released: Option<oneshot::Sender<Instant>>,
 }
+
+/// When the guest was stopped for its hand-over; `None` as long as it has not been.
+pub type Stopped = latest::Sender<Option<Instant>>;
 
 /// Takes samples of a running job.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -130,7 +140,8 @@ impl JobOrder {
         let throttling = if self.limits.policy.throttle().is_some() { sys::VIR_MIGRATE_AUTO_CONVERGE } else { 0 };
         let parallel = if self.limits.streams.are_several() { sys::VIR_MIGRATE_PARALLEL } else { 0 };
         let postcopy = if self.limits.policy.may_postcopy() { sys::VIR_MIGRATE_POSTCOPY } else { 0 };
-        FLAGS | sharing | copying | throttling | parallel | self.encrypting() | postcopy
+        let paused = if self.paused { sys::VIR_MIGRATE_PAUSED } else { 0 };
+        FLAGS | sharing | copying | throttling | parallel | self.encrypting() | postcopy | paused
     }
 
     fn encrypting(&self) -> sys::virDomainMigrateFlags {
@@ -180,14 +191,14 @@ pub enum JobError {
 impl Libvirt {
     /// Moves a running guest. Returns when libvirt's job is over, well or not.
     ///
-    /// `stopped` is notified when the guest was stopped for its hand-over. Dropping the future changes nothing: the job runs to
+    /// `stopped` is told when the guest was stopped for its hand-over. Dropping the future changes nothing: the job runs to
     /// its end and is watched until then.
     pub async fn migrate(
         &self,
         order: &JobOrder,
         control: Control,
         lifeline: Arc<dyn Lifeline>,
-        stopped: Arc<Notify>,
+        stopped: Arc<Stopped>,
     ) -> Result<Statistics, JobError> {
         if control.cancel.is_cancelled() {
             return Err(JobError::Aborted);
@@ -203,7 +214,7 @@ impl Libvirt {
         control: Control,
         lifeline: Arc<dyn Lifeline>,
     ) -> Result<Statistics, JobError> {
-        self.to_its_end(order, control, lifeline, Arc::default(), Begin::Resuming).await
+        self.to_its_end(order, control, lifeline, Arc::new(Stopped::new(None)), Begin::Resuming).await
     }
 
     async fn to_its_end(
@@ -211,7 +222,7 @@ impl Libvirt {
         order: &JobOrder,
         control: Control,
         lifeline: Arc<dyn Lifeline>,
-        stopped: Arc<Notify>,
+        stopped: Arc<Stopped>,
         begin: Begin,
     ) -> Result<Statistics, JobError> {
         let job = run(self.clone(), order.clone(), control, lifeline, stopped, begin);
@@ -229,9 +240,9 @@ impl Libvirt {
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
-    Control { ladder, progress, deed, foresight, helm, cancel, remember }: Control,
+    Control { ladder, progress, deed, foresight, helm, cancel, remember, released: _ }: Control,
     lifeline: Arc<dyn Lifeline>,
-    stopped: Arc<Notify>,
+    stopped: Arc<Stopped>,
     begin: Begin,
 ) -> Result<Statistics, JobError> {
     let id = order.instance;

@@ -71,6 +71,7 @@ impl Migration {
             helm: helm.clone(),
             cancel: cancel.clone(),
             chronicle,
+            itself: commands.downgrade(),
         };
         tokio::spawn(task.run(receiver, origin).instrument(span));
         Self { commands, state, samples, helm, cancel, teller }
@@ -86,7 +87,7 @@ impl Migration {
         self.ask(|reply| Command::Migrate(relocations, reply)).await
     }
 
-    /// Destination of a cold migration: starts the guest. Returns how long it took.
+    /// Destination of a cold migration, or of a strict hand-over: lets the guest run. Returns how long it took.
     pub async fn start_guest(&self) -> Result<Duration, CallError> {
         self.ask(Command::Start).await
     }
@@ -97,14 +98,14 @@ impl Migration {
     }
 
     /// Takes everything back.
-    pub async fn cleanup(&self, Rollback { cause, released, .. }: Rollback) -> Result<Vec<String>, CallError> {
-        self.ask(|reply| Command::Cleanup(cause, released, reply)).await
+    pub async fn cleanup(&self, rollback: Rollback) -> Result<Vec<String>, CallError> {
+        self.ask(|reply| Command::Cleanup(rollback, reply)).await
     }
 
     /// Asks the running job, or the one to come, to end. Returns at once. `by` is the identity of who wants it.
     pub fn abort(&self, by: &str) -> Result<(), Fault> {
         let state = self.state.borrow();
-        if state.statistics().is_some() || state.switched || state.has_begun(Phase::Post) {
+        if state.statistics().is_some() || state.switched || state.released || state.has_begun(Phase::Post) {
             let order = state.order();
             let message =
                 format!("{} is already on {}; the move cannot be aborted", order.instance_name, order.destination.host);

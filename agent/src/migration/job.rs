@@ -49,6 +49,7 @@ impl<H: Hypervisor> Task<H> {
                     let written = self.append(match switch {
                         Switch::Begins => Entry::Switching,
                         Switch::Stayed => Entry::Stayed,
+                        Switch::Released => Entry::Released,
                     });
                     _ = reply.send(written.map_err(|error| error.message));
                 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 use vmferry_core::{
-    agent::{CallError, Sighting},
+    agent::{CallError, Rollback, Sighting},
     migration::{Cause, Order, Phase, Side, Statistics},
     reason::Reason,
 };
@@ -46,7 +46,7 @@ impl<H: Hypervisor> Task<H> {
             Side::Source => self.give_up().await,
             // It was to run here; whether it did for a moment cannot be told any more.
             Side::Destination if moving && !state.has_done(Phase::Migrate) && state.cause().is_none() => {
-                self.start_guest().await.map(drop)
+                self.recover_start(&order).await
             }
             Side::Destination => self.recover_arrival(&order).await,
         };
@@ -59,6 +59,9 @@ impl<H: Hypervisor> Task<H> {
     async fn recover_job(&mut self, order: &Order) -> Result<(), CallError> {
         if self.journal.state().statistics().is_some() {
             return Ok(());
+        }
+        if self.is_unheard() {
+            self.tell_again().await;
         }
         let has_failed = self.journal.state().cause().is_some();
         if self.journal.state().switched {
@@ -73,7 +76,16 @@ impl<H: Hypervisor> Task<H> {
             return Ok(());
         }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
-        self.append(Entry::Failed(self.restarted()))
+        let is_gone = order.is_strict() && matches!(self.seen(order).await, Sighting::Absent | Sighting::Shutoff);
+        if is_gone && !self.journal.state().released {
+            // It was handed over while nobody watched; or went off, and then its destination has nothing that could run.
+            self.append(Entry::Released)?;
+        }
+        self.append(Entry::Failed(self.restarted()))?;
+        if self.is_unheard() {
+            self.tell_again().await;
+        }
+        Ok(())
     }
 
     /// What is to be seen of the guest here. What libvirt does not say is waited for: nothing can be done before.
@@ -107,12 +119,21 @@ impl<H: Hypervisor> Task<H> {
         }
     }
 
+    /// It was told to let the guest run.
+    async fn recover_start(&mut self, order: &Order) -> Result<(), CallError> {
+        if order.is_strict() {
+            // Its source may not have heard that it does.
+            self.host.grant_tunnel(order, self.on_release()).map_err(|fault| self.call_error(fault))?;
+        }
+        self.start_guest().await.map(drop)
+    }
+
     async fn recover_arrival(&mut self, order: &Order) -> Result<(), CallError> {
         let is_ready = !order.kind.is_cold() && self.journal.state().has_done(Phase::Pre);
         let mut seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
         if is_ready {
             // The source asks how far the guest is here, and sends the rest.
-            self.host.grant_tunnel(order).map_err(|fault| self.call_error(fault))?;
+            self.host.grant_tunnel(order, self.on_release()).map_err(|fault| self.call_error(fault))?;
             let begun = Instant::now();
             // It may have been switched just now: libvirt decides whether it goes on here.
             while order.limits.policy.may_postcopy() && seen == Sighting::Arriving && begun.elapsed() < UNDECIDED {
@@ -140,7 +161,10 @@ impl<H: Hypervisor> Task<H> {
         let finished = match (self.unfinished(), self.journal.state().cause().cloned()) {
             (Some(Phase::Post), _) => self.post().await,
             // It was begun because it might be.
-            (Some(Phase::Cleanup), cause) => self.cleanup(cause.unwrap_or_else(|| self.restarted()), true).await,
+            (Some(Phase::Cleanup), cause) => {
+                let cause = cause.unwrap_or_else(|| self.restarted());
+                self.cleanup(Rollback { released: true, ..self.own_rollback(cause) }).await
+            }
             _ => return,
         };
         if let Err(error) = finished {
@@ -167,7 +191,7 @@ impl<H: Hypervisor> Task<H> {
     }
 
     async fn give_up(&mut self) -> Result<(), CallError> {
-        self.cleanup(self.restarted(), false).await.map(drop)
+        self.cleanup(self.own_rollback(self.restarted())).await.map(drop)
     }
 
     fn restarted(&self) -> Cause {

@@ -16,12 +16,14 @@ use crate::{
 
 /// Whether this host's half may be taken back. A refusal has changed nothing.
 ///
-/// `released`: the destination of a cold migration has taken its half back, so that its copy never runs.
-pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Result<(), Fault> {
+/// `released`: the destination of a cold migration, or of a strict hand-over, has taken its half back, so that its copy never runs. `kept`:
+/// the source has.
+pub async fn judge(host: &impl Hypervisor, state: &State, released: bool, kept: bool) -> Result<(), Fault> {
     let order = state.order();
     let moved = match state.side() {
         // From the switch to postcopy on the guest runs there, whatever has become of it since.
         Side::Source if state.switched => true,
+        Side::Source if order.is_strict() => !released && is_given_away(host, state).await?,
         Side::Source => state.statistics().is_some() && !(order.kind.is_cold() && released),
         // I1: once the guest has run here its copy here is the guest, whatever the caller believes. A cold one may have run
         // and stopped since.
@@ -31,6 +33,14 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Res
             let may_have_run = state.has_begun(Phase::Migrate) && !never_ran;
             may_have_run || matches!(seen, Sighting::Running | Sighting::Paused)
         }
+        // Told to let it run, this host may have. Until then its copy goes if the source keeps the guest.
+        Side::Destination if order.is_strict() => match host.sighting(order.instance).await? {
+            Sighting::Running | Sighting::Incomplete => true,
+            Sighting::Paused => state.has_begun(Phase::Migrate) || !(kept || state.kept),
+            Sighting::Absent | Sighting::Shutoff | Sighting::Arriving | Sighting::Departing => {
+                state.has_done(Phase::Migrate)
+            }
+        },
         Side::Destination => {
             matches!(host.sighting(order.instance).await?, Sighting::Running | Sighting::Incomplete)
         }
@@ -40,4 +50,16 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool) -> Res
     }
     let message = format!("{} has moved to {}; that cannot be taken back", order.instance_name, order.destination.host);
     Err(Fault::new(Reason::PhaseOutOfOrder, message))
+}
+
+/// Whether the source of a strict hand-over has let go of the guest, or is about to: its copy was there when the job began, and is not any
+/// more.
+async fn is_given_away(host: &impl Hypervisor, state: &State) -> Result<bool, Fault> {
+    if state.statistics().is_some() || state.released {
+        return Ok(true);
+    }
+    if !state.has_begun(Phase::Migrate) {
+        return Ok(false);
+    }
+    Ok(matches!(host.sighting(state.order().instance).await?, Sighting::Absent | Sighting::Shutoff))
 }

@@ -6,8 +6,11 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use futures::future::join;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
+    agent::Sighting,
     compatibility::{within_limits, within_way},
     convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
@@ -16,6 +19,7 @@ use vmferry_core::{
     reason::Reason,
 };
 
+use super::handover;
 use crate::hypervisor::{Control, Fault, Helm, Hypervisor, OnDeed, OnProgress, OnSent, OnSwitch};
 
 /// Where it is told how a job goes.
@@ -78,8 +82,39 @@ pub async fn source(
         let (told, foresight) = (ahead.of_the_job(), foresight.clone());
         Arc::new(move |sample| told(foresight.see(sample)))
     };
-    let control = Control { ladder, progress, deed, foresight, helm, cancel, remember };
-    host.migrate(order, &transfer, relocations, control).await
+    let control = |remember, released| Control { ladder, progress, deed, foresight, helm, cancel, remember, released };
+    if !order.is_strict() {
+        return host.migrate(order, &transfer, relocations, control(remember, None)).await;
+    }
+    is_running(host, order).await?;
+    host.open_release(order).await?;
+    let (sender, released) = oneshot::channel();
+    let job = host.migrate(order, &transfer, relocations, control(Arc::clone(&remember), Some(sender)));
+    match join(job, handover::source(host, order, released, &remember)).await {
+        (Ok(statistics), Some(Ok(downtime))) => Ok(Statistics { downtime, ..statistics }),
+        (Ok(_), Some(Err(fault))) => Err(fault),
+        (Ok(_), None) => {
+            let (name, here) = (&order.instance_name, host.name());
+            let message =
+                format!("libvirt has handed {name} over, and it is still on {here}: virsh domstate --reason {name}");
+            Err(Fault::new(Reason::HandoverFailed, message))
+        }
+        (Err(fault), _) => Err(fault),
+    }
+}
+
+/// A guest that its user has paused since the checks would run on its destination.
+async fn is_running(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> {
+    let (name, here) = (&order.instance_name, host.name());
+    match host.sighting(order.instance).await? {
+        Sighting::Running => Ok(()),
+        seen => {
+            let message = format!(
+                "{name} does not run on {here} any more ({seen:?}); let it run (virsh resume {name}), or migrate cold"
+            );
+            Err(Fault::new(Reason::InstancePaused, message))
+        }
+    }
 }
 
 /// Sends what is left of a guest that was switched to postcopy, after another process of this agent did so. Returns when the job is
@@ -95,7 +130,8 @@ pub async fn resume(
     let ladder = Ladder::new(&order.limits.policy, convergence::SMALLEST);
     let seen = foresight.clone();
     let progress = Arc::new(move |sample| progress(seen.see(sample)));
-    host.resume_migration(order, Control { ladder, progress, deed, foresight, helm, cancel, remember }).await
+    let control = Control { ladder, progress, deed, foresight, helm, cancel, remember, released: None };
+    host.resume_migration(order, control).await
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

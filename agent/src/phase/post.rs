@@ -8,25 +8,32 @@ use std::time::Duration;
 use vmferry_core::{
     agent::Sighting,
     disk,
-    migration::{Kind, Order, Side},
+    migration::{Kind, Order, Phase, Side},
     reason::Reason,
     undo::Undo,
     vif::Placement,
 };
 
 use super::Steps;
-use crate::hypervisor::{Fault, Hypervisor};
+use crate::{
+    hypervisor::{Fault, Hypervisor},
+    journal::State,
+};
 
 /// How long it may take until the source's own bridges hear of the guest from elsewhere. QEMU announces it within half a second.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether this host's half may be done. Returns warnings; a refusal has changed nothing.
-pub async fn judge(host: &impl Hypervisor, order: &Order, side: Side) -> Result<Vec<String>, Fault> {
+pub async fn judge(host: &impl Hypervisor, state: &State) -> Result<Vec<String>, Fault> {
+    let (order, side) = (state.order(), state.side());
     let name = &order.instance_name;
     let refuse = |message| Err(Fault::new(Reason::PhaseOutOfOrder, message));
     match (side, host.sighting(order.instance).await?) {
         (Side::Destination, Sighting::Running) | (Side::Source, Sighting::Absent | Sighting::Shutoff) => Ok(Vec::new()),
         (Side::Destination, Sighting::Shutoff) if order.kind == (Kind::Cold { shutdown: None }) => Ok(Vec::new()),
+        (Side::Destination, Sighting::Paused) if order.is_strict() && !state.has_done(Phase::Migrate) => {
+            refuse(format!("{name} has arrived on {} and waits for {} to release it", host.name(), order.source.host))
+        }
         // It ran here and was stopped or paused since, by its user or by itself: that is no longer the move's matter.
         (Side::Destination, seen @ (Sighting::Paused | Sighting::Shutoff)) => {
             Ok(vec![format!("{name} arrived on {} and does not run there any more ({seen:?})", host.name())])

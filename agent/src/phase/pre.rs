@@ -14,7 +14,7 @@ use vmferry_core::{
 use super::Steps;
 use crate::{
     gate::Gate,
-    hypervisor::{Fault, Hypervisor},
+    hypervisor::{Fault, Hypervisor, OnRelease},
 };
 
 /// The source's half: what the destination has of its images is what it has itself, and the way there is open. How each
@@ -36,8 +36,10 @@ pub async fn source(
         )
     })
     .await?;
-    // From a switch to postcopy on the guest runs on its destination: a reboot of this host must not bring it up here as well.
-    if order.limits.policy.may_postcopy() && order.kind == Kind::Live && host.autostart(order.instance).await? {
+    // From a switch to postcopy on, and from its release, the guest is its destination's: a reboot of this host must not bring it up here
+    // as well.
+    let is_given_away = order.is_strict() || (order.limits.policy.may_postcopy() && order.kind == Kind::Live);
+    if is_given_away && host.autostart(order.instance).await? {
         let undo = Undo::RestoreAutostart { instance: order.instance };
         steps.take(undo, host.set_autostart(order.instance, false)).await?;
     }
@@ -67,6 +69,7 @@ pub async fn destination(
     order: &Order,
     leaving: &Leaving,
     resolved: &[Resolved],
+    release: OnRelease,
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Relocation>, Fault> {
     let source = &order.source.host;
@@ -97,7 +100,7 @@ pub async fn destination(
     })?;
     // The way in is opened last and closed first.
     let tunnel = Undo::RevokeTunnel { source: source.clone() };
-    steps.take(tunnel, async { host.grant_tunnel(order) }).await?;
+    steps.take(tunnel, async { host.grant_tunnel(order, release) }).await?;
     Ok(relocations)
 }
 

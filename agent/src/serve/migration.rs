@@ -194,7 +194,7 @@ impl MigrationService for Service {
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
-        let rollback = Rollback { side, cause, released: request.destination_released };
+        let rollback = Rollback { side, cause, released: request.destination_released, kept: request.source_keeps };
         let order = self.order(request.order)?;
         let leftovers = self.migrations.to_clean_up(&order).map_err(status)?.cleanup(rollback).await.map_err(status)?;
         Ok(Response::new(v1::CleanupResponse { leftovers }))

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,6 +29,7 @@ use vmferry_transport::Stream;
 use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, open::OpenStreams, receive, send, splice};
 use crate::{
     firewall::Firewall,
+    hypervisor::OnRelease,
     libvirt::{Libvirt, Standing},
     storage::receivers::Receivers,
 };
@@ -64,15 +66,25 @@ enum End {
     Nothing(TunnelResponse),
     /// What comes is counted by who sends it.
     Sink(OwnedSemaphorePermit),
+    /// What lets the guest run, once its source says so.
+    Release(OnRelease),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Grant {
     source: HostName,
     /// The taps that are filtered for the guest that comes.
     taps: Arc<BTreeSet<LinkName>>,
     instance: InstanceId,
+    /// With a strict hand-over.
+    release: Option<OnRelease>,
     streams: OpenStreams,
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("source", &self.source).field("instance", &self.instance).finish_non_exhaustive()
+    }
 }
 
 impl Grants {
@@ -89,13 +101,15 @@ impl Grants {
         Self { libvirt_socket, libvirt, receivers, firewall, direct, granted: Mutex::default(), probes }
     }
 
-    /// Lets the agent of the source, and nobody else, open streams of this migration, and tell of the conversations of `taps`.
-    pub fn grant(&self, order: &Order, taps: BTreeSet<LinkName>) {
+    /// Lets the agent of the source, and nobody else, open streams of this migration, tell of the conversations of `taps`, and, with a strict
+    /// hand-over, that it has released the guest.
+    pub fn grant(&self, order: &Order, taps: BTreeSet<LinkName>, release: Option<OnRelease>) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.entry(order.id).or_insert_with(|| Grant {
             source: order.source.host.clone(),
             taps: Arc::new(taps),
             instance: order.instance,
+            release,
             streams: OpenStreams::new(),
         });
     }
@@ -134,6 +148,12 @@ impl Grants {
                 (Ok(()), End::Firewall(taps)) => {
                     if let Some(Err(error)) = revoked.run_until_cancelled(self.remember(&mut tls, &taps)).await {
                         warn!("what the guest's conversations were is not known here: {error}");
+                    }
+                }
+                (Ok(()), End::Release(release)) => {
+                    if let Some(Err(error)) = revoked.run_until_cancelled(await_release(&mut tls, release)).await {
+                        // The source has others, or its agent is gone.
+                        tracing::debug!(%error, "nobody was told over this stream that the guest is released");
                     }
                 }
                 (Err(error), _) => warn!(%error, "the caller left before its stream was open"),
@@ -184,6 +204,10 @@ impl Grants {
                 let response = TunnelResponse { standing, ..TunnelResponse::default() };
                 return Ok((End::Nothing(response), grant.streams.one_more()));
             }
+            TunnelChannel::Release => {
+                let release = grant.release.ok_or("the guest's hand-over is libvirt's own")?;
+                return Ok((End::Release(release), grant.streams.one_more()));
+            }
             TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.streams.one_more())),
             TunnelChannel::Probe => return Err(none()),
             TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
@@ -208,6 +232,14 @@ impl Grants {
         }
         tls.shutdown().await.map_err(|error| error.to_string())
     }
+}
+
+/// Waits until the source says that it has released the guest, for as long as its stream is open; and answers when the guest runs.
+async fn await_release(tls: &mut Stream, release: OnRelease) -> io::Result<()> {
+    receive::<TunnelRequest>(tls).await?;
+    let refusal = release().await.err().unwrap_or_default();
+    send(tls, &TunnelResponse { refusal, ..TunnelResponse::default() }).await?;
+    tls.shutdown().await
 }
 
 fn wire_standing(standing: Standing) -> PostcopyStanding {

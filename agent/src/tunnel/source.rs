@@ -54,12 +54,14 @@ const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 pub struct Listeners {
     credentials: watch::Receiver<Credentials>,
     open: Mutex<HashMap<MigrationId, OpenStreams>>,
+    /// Over which the destination will be told that the guest is released.
+    releases: Mutex<HashMap<MigrationId, Stream>>,
 }
 
 impl Listeners {
     /// None open.
     pub fn new(credentials: watch::Receiver<Credentials>) -> Self {
-        Self { credentials, open: Mutex::default() }
+        Self { credentials, open: Mutex::default(), releases: Mutex::default() }
     }
 
     /// Opens the migration's sockets, in its directory, which must exist: with one for each of `images` that are sent. Open
@@ -123,6 +125,34 @@ impl Listeners {
             told.await.map(drop).map_err(|error| error.to_string())
         };
         timeout(OPEN_LIMIT, sent).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
+    }
+
+    /// Opens a way over which the destination can be told at once that the guest is released. An error is a sentence.
+    pub async fn open_release(&self, order: &Order) -> Result<(), String> {
+        let tls = self.connect_release(order).await?;
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, tls);
+        Ok(())
+    }
+
+    /// Tells the destination that the guest is released, and waits until it runs there. An error is a sentence.
+    pub async fn release(&self, order: &Order) -> Result<(), String> {
+        let open = self.releases.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.id);
+        let mut tls = match open {
+            Some(tls) => tls,
+            None => self.connect_release(order).await?,
+        };
+        let told = async {
+            send(&mut tls, &request(order, TunnelChannel::Release)).await?;
+            receive::<TunnelResponse>(&mut tls).await
+        };
+        let response = told.await.map_err(|error| error.to_string())?;
+        if response.refusal.is_empty() { Ok(()) } else { Err(response.refusal) }
+    }
+
+    async fn connect_release(&self, order: &Order) -> Result<Stream, String> {
+        let end = self.end(order, TunnelChannel::Release, 0, OpenStreams::new());
+        let end = end.map_err(|error| error.to_string())?;
+        timeout(OPEN_LIMIT, end.connect()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
     /// Where the destination's QEMU takes the guest on the direct path. An error is a sentence.
@@ -216,22 +246,22 @@ impl Listeners {
         Ok(End {
             credentials: self.credentials.clone(),
             destination: order.destination.clone(),
-            request: TunnelRequest {
-                migration_id: order.id.to_string(),
-                channel: channel.into(),
-                image,
-                image_bytes: Vec::new(),
-            },
+            request: TunnelRequest { image, ..request(order, channel) },
             streams,
         })
     }
 
     /// Closes them and cuts their streams.
     pub fn close(&self, migration: MigrationId) {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
         if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
             streams.close();
         }
     }
+}
+
+fn request(order: &Order, channel: TunnelChannel) -> TunnelRequest {
+    TunnelRequest { migration_id: order.id.to_string(), channel: channel.into(), ..TunnelRequest::default() }
 }
 
 /// A leftover of an earlier process of this agent is replaced; nobody else writes here. The socket is root's, and the

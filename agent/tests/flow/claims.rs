@@ -149,20 +149,20 @@ async fn room_that_is_gone_since_the_checks_is_missed_in_pre_and_the_guest_stays
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_takes_its_room_once_from_pre_until_long_after_post() {
-    for kind in KINDS {
-        let rig = Rig::of(kind, Faults::none());
+    for way in WAYS {
+        let (rig, kind) = (Rig::by(way, Faults::none()), way.0);
         let expected = if kind == (Kind::Cold { shutdown: None }) { 0 } else { 1 };
         rig.get_ready().await;
-        assert_eq!(rig.taken().await.instances, expected, "{kind:?}, on its way");
+        assert_eq!(rig.taken().await.instances, expected, "{way:?}, on its way");
         assert_eq!(rig.taken().await.incoming, 1);
         let hosts = rig.hosts();
         hosts.source.migrate(&rig.order, &relocations(), &|_| {}).await.expect("moved");
         if kind.shutdown().is_some() {
             hosts.destination.start(&rig.order).await.expect("started");
         }
-        assert_eq!(rig.taken().await.instances, expected, "{kind:?}, there, and not final yet");
+        assert_eq!(rig.taken().await.instances, expected, "{way:?}, there, and not final yet");
         rig.resolve().await.expect("forward");
-        assert_eq!(rig.taken().await.instances, expected, "{kind:?}, there");
+        assert_eq!(rig.taken().await.instances, expected, "{way:?}, there");
         assert_eq!(rig.taken().await.incoming, 0);
         rig.assert_invariants("after it has moved");
     }
@@ -170,7 +170,7 @@ async fn a_guest_takes_its_room_once_from_pre_until_long_after_post() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_of_a_guest_that_is_off_meanwhile_keeps_its_room() {
-    let rig = Rig::of(KINDS[1], Faults::none());
+    let rig = Rig::by(WAYS[2], Faults::none());
     rig.get_ready().await;
     let claims = rig.source.gate().claims(None);
     assert_eq!((claims.returning, claims.outgoing), ([rig.order.instance].into(), 1));

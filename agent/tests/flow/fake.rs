@@ -2,6 +2,7 @@
 
 mod disks;
 mod filter;
+mod handover;
 mod host;
 mod housing;
 mod local;

@@ -7,6 +7,7 @@ mod claims;
 mod cold;
 mod fake;
 mod story;
+mod strict;
 mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -22,13 +23,22 @@ use vmferry_core::{
     convergence::named,
     flow::{self, Completed, Failure, Plan, Watch},
     host::Claims,
-    migration::{Cause, Endpoint, Fallback, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side, Steering},
+    migration::{
+        Cause, Endpoint, Fallback, Handover, Kind, Limits, Order, Outcome, Phase, Progress, Shutdown, Side, Steering,
+    },
     reason::Reason,
 };
 
 const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(1), fallback: Fallback::GiveUp };
 /// Every way to move.
-const KINDS: [Kind; 3] = [Kind::Live, Kind::Cold { shutdown: Some(SHUTDOWN) }, Kind::Cold { shutdown: None }];
+const WAYS: [(Kind, Handover); 4] = [
+    (Kind::Live, Handover::Fast),
+    (Kind::Live, Handover::Strict),
+    (Kind::Cold { shutdown: Some(SHUTDOWN) }, Handover::Fast),
+    (Kind::Cold { shutdown: None }, Handover::Fast),
+];
+/// All of them but the strict hand-over, which is tried beside them (`strict`).
+const WITHOUT_RELEASE: [(Kind, Handover); 3] = [WAYS[0], WAYS[2], WAYS[3]];
 /// Longer than any check takes here, and short enough to be waited for.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 
@@ -66,7 +76,13 @@ impl Rig {
     }
 
     fn of(kind: Kind, faults: Faults) -> Self {
-        Self::with(kind, faults, ONE_AT_A_TIME)
+        Self::by((kind, Handover::Fast), faults)
+    }
+
+    fn by((kind, handover): (Kind, Handover), faults: Faults) -> Self {
+        let mut rig = Self::with(kind, faults, ONE_AT_A_TIME);
+        rig.order.limits.handover = handover;
+        rig
     }
 
     fn with(kind: Kind, faults: Faults, places: Concurrency) -> Self {
@@ -201,8 +217,8 @@ fn at_rest(kind: Kind) -> Sighting {
     if kind == (Kind::Cold { shutdown: None }) { Sighting::Shutoff } else { Sighting::Running }
 }
 
-fn kinds_and(troubles: [Trouble; 2]) -> impl Iterator<Item = (Kind, Trouble)> {
-    KINDS.into_iter().flat_map(move |kind| troubles.map(|trouble| (kind, trouble)))
+fn ways_and(ways: &[(Kind, Handover)], troubles: [Trouble; 2]) -> impl Iterator<Item = ((Kind, Handover), Trouble)> {
+    ways.iter().copied().flat_map(move |way| troubles.map(|trouble| (way, trouble)))
 }
 
 /// A cause as a coordinator would give it.
@@ -211,7 +227,7 @@ fn because(order: &Order, reason: Reason) -> Cause {
 }
 
 fn rollback(side: Side, cause: &Cause) -> Rollback {
-    Rollback { side, cause: cause.clone(), released: false }
+    Rollback { side, cause: cause.clone(), released: false, kept: false }
 }
 
 fn start(world: &Arc<World>, directory: PathBuf, host: &'static str, places: Concurrency) -> Migrations<Fake> {
@@ -221,23 +237,27 @@ fn start(world: &Arc<World>, directory: PathBuf, host: &'static str, places: Con
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guest_moves_and_nothing_is_left() {
-    for kind in KINDS {
-        let rig = Rig::of(kind, Faults::none());
+    for way in WAYS {
+        let rig = Rig::by(way, Faults::none());
         let completed = rig.run().await.expect("nothing fails");
         assert_eq!(completed.outcome(), Outcome::Completed, "{completed:?}");
         assert!(completed.statistics.is_some());
         rig.assert_invariants("no fault");
-        assert_eq!(rig.world.sees("destination"), at_rest(kind));
+        assert_eq!(rig.world.sees("destination"), at_rest(way.0));
     }
 }
 
 /// Each step at the edge fails once: before its effect, or after it with the answer lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
-    for (kind, trouble) in kinds_and([Trouble::Fails, Trouble::LosesItsAnswer]) {
+    fail_every_step(&WITHOUT_RELEASE).await;
+}
+
+async fn fail_every_step(ways: &[(Kind, Handover)]) {
+    for (way, trouble) in ways_and(ways, [Trouble::Fails, Trouble::LosesItsAnswer]) {
         for step in 0.. {
-            let case = format!("{kind:?}, step {step} {trouble:?}");
-            let rig = Rig::of(kind, Faults::at_step(step, trouble));
+            let case = format!("{way:?}, step {step} {trouble:?}");
+            let rig = Rig::by(way, Faults::at_step(step, trouble));
             let ended = rig.run().await;
             let Some(struck) = rig.world.struck() else {
                 assert!(ended.is_ok() && step > 10, "{case}: {ended:?}");
@@ -259,15 +279,19 @@ async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind(
 /// Each call between coordinator and agents is lost once: the request, or the reply after the agent did it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
-    for (kind, trouble) in kinds_and([Trouble::Fails, Trouble::LosesItsAnswer]) {
+    lose_every_call(&WITHOUT_RELEASE).await;
+}
+
+async fn lose_every_call(ways: &[(Kind, Handover)]) {
+    for (way, trouble) in ways_and(ways, [Trouble::Fails, Trouble::LosesItsAnswer]) {
         for call in 0.. {
-            let rig = Rig::of(kind, Faults::at_call(call, trouble));
+            let rig = Rig::by(way, Faults::at_call(call, trouble));
             let ended = rig.run().await;
             let Some(struck) = rig.world.struck() else {
                 assert!(ended.is_ok() && call > 6, "call {call}: {ended:?}");
                 break;
             };
-            let case = format!("{kind:?}, call {call} {trouble:?}: {struck}");
+            let case = format!("{way:?}, call {call} {trouble:?}: {struck}");
             if rig.is_unfinished() {
                 _ = rig.resolve().await;
             }
@@ -281,9 +305,13 @@ async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behin
 /// dies with it. The agent comes back, and somebody runs `migrations resolve`.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
-    for (kind, trouble) in kinds_and([Trouble::DiesBefore, Trouble::DiesAfter]) {
+    crash_everywhere(&WITHOUT_RELEASE).await;
+}
+
+async fn crash_everywhere(ways: &[(Kind, Handover)]) {
+    for (way, trouble) in ways_and(ways, [Trouble::DiesBefore, Trouble::DiesAfter]) {
         for step in 0.. {
-            let mut rig = Rig::of(kind, Faults::at_step(step, trouble));
+            let mut rig = Rig::by(way, Faults::at_step(step, trouble));
             let died = rig.world.wait_for_death();
             tokio::select! {
                 ended = rig.run() => {
@@ -293,7 +321,7 @@ async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
                 () = died => {}
             }
             let struck = rig.world.struck().expect("something died");
-            let case = format!("{kind:?}, step {step} {trouble:?}: {struck}");
+            let case = format!("{way:?}, step {step} {trouble:?}: {struck}");
             rig.restart(if struck.starts_with("source") { Side::Source } else { Side::Destination });
             let settled = async {
                 for _ in 0..3 {

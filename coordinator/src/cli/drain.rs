@@ -105,6 +105,7 @@ impl Pace {
             bandwidth: self.limits().share(),
             streams: Streams::ONE,
             path: DataPath::Tunnel,
+            handover: None,
         }
     }
 }

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use vmferry_core::migration::{FLOOR, Path, Streams};
+use vmferry_core::{
+    convergence::Policy,
+    migration::{FLOOR, Handover, Path, Streams},
+};
 
 /// What a live migration may cost, and how it comes to its end.
 #[derive(Debug, Args)]
@@ -30,6 +33,39 @@ pub(crate) struct Limits {
     /// Which way memory and disks take; direct needs hosts that are configured for it
     #[arg(long, value_enum, value_name = "WAY", conflicts_with = "cold", default_value_t = DataPath::Tunnel)]
     pub(crate) path: DataPath,
+    /// Who lets the guest run on its destination, and when. Without: strict, unless it may be switched to postcopy
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "cold")]
+    pub(crate) handover: Option<HandOver>,
+}
+
+impl Limits {
+    /// How a guest that moves by this policy is handed over.
+    pub(crate) fn handover(&self, policy: &Policy) -> Handover {
+        match self.handover {
+            Some(HandOver::Strict) => Handover::Strict,
+            Some(HandOver::Fast) => Handover::Fast,
+            None if policy.may_postcopy() => Handover::Fast,
+            None => Handover::Strict,
+        }
+    }
+}
+
+/// Who lets a guest run on its destination, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HandOver {
+    /// The agents, once the copy that it leaves behind can never run again: it never runs twice, whatever is lost
+    Strict,
+    /// libvirt, at once: if its last answer is lost, the guest may go on where it was as well
+    Fast,
+}
+
+impl From<Handover> for HandOver {
+    fn from(handover: Handover) -> Self {
+        match handover {
+            Handover::Strict => Self::Strict,
+            Handover::Fast => Self::Fast,
+        }
+    }
 }
 
 /// Which way memory and disks take.

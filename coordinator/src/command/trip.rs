@@ -7,7 +7,7 @@ use vmferry_core::{
     convergence::Policy,
     id::MigrationId,
     instance::Instance,
-    migration::{Endpoint, Kind, Limits, Order, Priority, Side},
+    migration::{Endpoint, Handover, Kind, Limits, Order, Priority, Side},
     reason::Reason,
 };
 
@@ -52,7 +52,12 @@ impl Trip {
             Kind::Cold { .. } => Policy::default(),
         };
         let source = fleet.agent(&guest.host)?.endpoint().clone();
-        let limits = Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into() };
+        let handover = match kind {
+            Kind::Live => asked.handover(&policy),
+            Kind::Cold { .. } => Handover::default(),
+        };
+        let limits =
+            Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into(), handover };
         Ok(Self { guest, kind, limits, priority: Priority::default(), source })
     }
 

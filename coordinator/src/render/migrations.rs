@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Limits, Outcome, Path, Phase, Priority, Record, Side},
+    migration::{Cause, Handover, Limits, Outcome, Path, Phase, Priority, Record, Side},
     turns::Waiter,
 };
 
@@ -89,7 +89,8 @@ pub(super) fn limits(limits: &Limits) -> String {
     let bandwidth = limits.bandwidth.map(|bandwidth| format!("at most {}", rate(bandwidth)));
     let streams = limits.streams.are_several().then(|| format!("{} streams", limits.streams));
     let path = (limits.path != Path::default()).then(|| format!("{} path", limits.path));
-    [Some(policy.to_owned()), bandwidth, streams, path].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let handover = Some(format!("{} hand-over", limits.handover));
+    [Some(policy.to_owned()), bandwidth, streams, path, handover].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn host(migration: &Migration, side: Side) -> &str {
@@ -140,6 +141,8 @@ struct Summary<'a> {
     streams: u8,
     /// `tunnel` or `direct`, if it is live.
     path: Path,
+    /// `strict` or `fast`, if it is live.
+    handover: Handover,
     phase: Phase,
     /// `null`: open.
     outcome: Option<Outcome>,
@@ -167,6 +170,7 @@ impl<'a> Summary<'a> {
             priority: migration.order.priority,
             streams: migration.order.limits.streams.get(),
             path: migration.order.limits.path,
+            handover: migration.order.limits.handover,
             phase: migration.phase(),
             outcome: migration.outcome(),
             started: migration.started(),

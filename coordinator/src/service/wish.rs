@@ -118,8 +118,10 @@ fn limits(live: fleet::wish::Live) -> Result<cli::Limits, Invalid> {
         bandwidth_bytes_per_second: live.bandwidth_bytes_per_second,
         streams: live.streams,
         path: live.path,
+        handover: live.handover,
     }
     .try_into()?;
+    let says_how = live.handover != i32::from(v1::Handover::Unspecified);
     Ok(cli::Limits {
         policy: Some(live.policy).filter(|name| !name.is_empty()),
         max_downtime,
@@ -131,6 +133,7 @@ fn limits(live: fleet::wish::Live) -> Result<cli::Limits, Invalid> {
             Path::Tunnel => cli::DataPath::Tunnel,
             Path::Direct => cli::DataPath::Direct,
         },
+        handover: says_how.then(|| carried.handover.into()),
     })
 }
 
@@ -153,6 +156,7 @@ mod tests {
         let read = read(wish()).expect("understood");
         assert!(read.cold.is_none() && read.source.is_none() && read.limits.policy.is_none());
         assert_eq!((read.limits.streams.get(), Path::from(read.limits.path)), (1, Path::Tunnel));
+        assert_eq!(read.limits.handover, None, "strict where that can be had");
     }
 
     #[test]
@@ -168,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(read(wish).err().expect("refused").field, field);
         }
-        for wish in [live(|live| live.streams = 99), live(|live| live.path = 99)] {
+        for wish in [live(|live| live.streams = 99), live(|live| live.path = 99), live(|live| live.handover = 99)] {
             assert!(read(wish).is_err());
         }
     }

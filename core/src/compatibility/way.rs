@@ -5,10 +5,12 @@ use crate::{
     agent::Leaving,
     direct::{DirectEnd, DirectFacts},
     id::HostName,
-    migration::{Limits, Path},
+    migration::{Handover, Limits, Path},
     reason::Reason,
 };
 
+/// What the check of the hand-over is about.
+pub const HANDOVER: &str = "hand-over";
 /// QEMU's first version whose several streams ("multifd") are no experiment of its own.
 const STREAMS_SINCE: u64 = 4_000_000;
 /// The first that has TLS on them.
@@ -27,6 +29,7 @@ pub(super) fn leaving(checks: &mut Checks<'_>, facts: &SourceFacts) {
     if limits.path == Path::Direct {
         path(checks, host, &definition.name, direct.as_ref(), None);
     }
+    handover(checks, &definition.name, limits);
 }
 
 /// What the destination has for it.
@@ -42,6 +45,29 @@ pub(super) fn arriving(checks: &mut Checks<'_>, facts: &DestinationFacts, leavin
     if limits.path == Path::Direct {
         let end = direct.as_ref().map(|direct| &direct.end);
         path(checks, host, &leaving.definition.name, direct.as_ref(), end);
+    }
+    handover(checks, &leaving.definition.name, limits);
+}
+
+/// That this host's agent knows who lets the guest run, and when: one that says nothing of it does not (`flow`).
+fn handover(checks: &mut Checks<'_>, guest: &str, limits: &Limits) {
+    let is_refused = limits.handover == Handover::Strict && limits.policy.may_postcopy();
+    checks.ask(HANDOVER, !is_refused, limits.handover.to_string(), || Refusal {
+        reason: Reason::HandoverUnsupported,
+        message: format!(
+            "{guest} may be switched to postcopy, and libvirt would then let it stand still until all of its memory has arrived, had it to \
+             wait for its source's release"
+        ),
+        remedy: "migrate with --handover fast, or choose a policy without postcopy".into(),
+    });
+}
+
+/// Of a host that says nothing of the hand-over.
+pub fn handover_unknown(host: &HostName, guest: &str) -> Refusal {
+    Refusal {
+        reason: Reason::HandoverUnsupported,
+        message: format!("the agent of {host} does not know the strict hand-over, by which {guest} was to move"),
+        remedy: format!("upgrade the agent of {host}, or migrate with --handover fast"),
     }
 }
 

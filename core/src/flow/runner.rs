@@ -13,6 +13,8 @@ pub enum Runner {
     Source,
     /// On the destination.
     Destination,
+    /// Nowhere yet: with a strict hand-over, the source has no copy any more that could run, and the destination's has arrived and waits.
+    Released,
     /// It cannot be told, or nowhere, or twice.
     Unknown {
         /// Which of these.
@@ -41,6 +43,23 @@ pub fn runner(
             Runner::Source
         }
         (Ok(Running), Ok(Running)) => runs_twice(order),
+        (Ok(Absent | Shutoff), Ok(Paused)) if order.is_strict() => Runner::Released,
+        (Ok(Paused), Ok(Paused)) if order.is_strict() => Runner::Unknown {
+            reason: Reason::NotRunning,
+            message: format!(
+                "{name} waits, paused, on {to} until {from} releases it, and is paused on {from} as well: its copy there must go (virsh destroy \
+                 {name} on {from}), then: vmferry migrations resolve {}",
+                order.id
+            ),
+        },
+        (Err(error), Ok(Paused)) if order.is_strict() => Runner::Unknown {
+            reason: Reason::RunnerUnknown,
+            message: format!(
+                "{name} waits, paused, on {to}, and {from} could not be asked whether it runs there: {error}; when {from} answers again: \
+                 vmferry migrations resolve {}; if it never will, and is without power: virsh resume {name} on {to}",
+                order.id
+            ),
+        },
         (_, Ok(Running)) => Runner::Destination,
         (Ok(Running), Ok(Absent | Shutoff | Arriving | Paused | Departing)) => Runner::Source,
         // It was shut down on the way: it is where its only definition is.

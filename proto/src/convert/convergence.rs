@@ -3,7 +3,7 @@ use vmferry_core::{
     convergence::{Action, GuestLimits, May, Measured, Policy, Span, Step, Throttle, When},
     direct::DirectEnd,
     domain_xml::metadata::limits::judged,
-    migration::{Limits, Path, Steering, Streams},
+    migration::{Handover, Limits, Path, Steering, Streams},
 };
 
 use super::{Invalid, all, duration, invalid, wire_duration};
@@ -24,6 +24,16 @@ impl From<Limits> for v1::Limits {
                 Path::Direct => v1::DataPath::Direct,
             }
             .into(),
+            handover: v1::Handover::from(limits.handover).into(),
+        }
+    }
+}
+
+impl From<Handover> for v1::Handover {
+    fn from(handover: Handover) -> Self {
+        match handover {
+            Handover::Fast => Self::Fast,
+            Handover::Strict => Self::Strict,
         }
     }
 }
@@ -48,7 +58,13 @@ impl TryFrom<v1::Limits> for Limits {
             streams => streams.try_into().map_err(invalid("limits.streams"))?,
         };
         let policy = limits.policy.map(TryInto::try_into).transpose()?.unwrap_or_default();
-        Ok(Self { policy, bandwidth, streams, path })
+        // Nor is it handed over otherwise.
+        let handover = match v1::Handover::try_from(limits.handover) {
+            Ok(v1::Handover::Unspecified | v1::Handover::Fast) => Handover::Fast,
+            Ok(v1::Handover::Strict) => Handover::Strict,
+            Err(_) => return Err(Invalid { field: "limits.handover" }),
+        };
+        Ok(Self { policy, bandwidth, streams, path, handover })
     }
 }
 
@@ -267,8 +283,13 @@ mod tests {
     #[test]
     fn who_says_nothing_of_the_way_has_one_stream_through_the_tunnel() {
         let read = Limits::try_from(v1::Limits::default()).expect("what there was before");
-        assert_eq!((read.streams, read.path), (Streams::ONE, Path::Tunnel));
-        let limits = Limits { streams: 4.try_into().expect("some"), path: Path::Direct, ..Limits::default() };
+        assert_eq!((read.streams, read.path, read.handover), (Streams::ONE, Path::Tunnel, Handover::Fast));
+        let limits = Limits {
+            streams: 4.try_into().expect("some"),
+            path: Path::Direct,
+            handover: Handover::Strict,
+            ..Limits::default()
+        };
         assert_eq!(Limits::try_from(v1::Limits::from(limits.clone())), Ok(limits));
     }
 
@@ -278,6 +299,7 @@ mod tests {
         for (wrong, field) in [
             (v1::Limits { path: 9, ..wire.clone() }, "limits.path"),
             (v1::Limits { streams: 17, ..wire.clone() }, "limits.streams"),
+            (v1::Limits { handover: 9, ..wire.clone() }, "limits.handover"),
         ] {
             assert_eq!(Limits::try_from(wrong), Err(Invalid { field }));
         }

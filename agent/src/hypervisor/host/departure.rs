@@ -12,10 +12,7 @@ use std::{
 };
 
 use futures::future::join;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use vmferry_core::{
     domain_xml::rewrite::{Place, Relocation},
     migration::Order,
@@ -25,7 +22,7 @@ use vmferry_core::{
 };
 
 use super::LibvirtHost;
-use crate::hypervisor::Networking as _;
+use crate::{hypervisor::Networking as _, libvirt::Stopped};
 
 /// How often the destination is told of what came since the last time: the less is left to be told while the guest is stopped.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -38,14 +35,15 @@ impl LibvirtHost {
     /// For as long as it is polled. The destination is told of conversations as the job begins and now and then, so that nearly all
     /// is known before the guest arrives; and when it is stopped, of what came meanwhile. What cannot be told is learnt anew from
     /// the guest's own packets.
-    pub(super) async fn see_it_off(&self, order: &Order, relocations: &[Relocation], stopped: &Notify) -> Infallible {
+    pub(super) async fn see_it_off(&self, order: &Order, relocations: &[Relocation], stopped: &Stopped) -> Infallible {
+        let mut stopped = stopped.subscribe();
         match self.plugged(order).await {
             Ok(placed) => {
                 let taps = filtered(&placed, relocations);
                 let mut told = Told::default();
                 loop {
                     self.tell(order, &taps, &mut told).await;
-                    if timeout(TELL_EVERY, stopped.notified()).await.is_ok() {
+                    if timeout(TELL_EVERY, stopped.wait_for(Option::is_some)).await.is_ok() {
                         break;
                     }
                 }

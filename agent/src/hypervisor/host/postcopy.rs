@@ -37,6 +37,7 @@ impl LibvirtHost {
             memory: self.domain(order).await?.definition.memory,
             definitions: None,
             limits: order.limits.clone(),
+            paused: order.is_strict(),
         })
     }
 

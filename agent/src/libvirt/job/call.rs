@@ -205,6 +205,7 @@ mod tests {
             memory: ByteSize::gib(1),
             definitions: None,
             limits: Limits { streams: 4.try_into().expect("some"), ..Limits::default() },
+            paused: false,
         };
         let tunnel = Way::Tunnel { memory_socket: "/m".into(), disk_socket: "/d".into() };
         let direct = |address: &str| {

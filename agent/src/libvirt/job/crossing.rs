@@ -60,13 +60,15 @@ pub trait Lifeline: Send + Sync {
     fn renew(&self) -> BoxFuture<'_, Result<Standing, String>>;
 }
 
-/// Whether the guest runs on the source, for those who remember.
+/// Whether the guest may run on the source, for those who remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
     /// From now on it may not.
     Begins,
     /// It does after all.
     Stayed,
+    /// Not switched, but handed over strictly: it never will again.
+    Released,
 }
 
 /// Remembers it. It is on disk when this returns; an error is a sentence.

@@ -1,23 +1,24 @@
 //! What was seen of a job while it ran.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use virt_sys as sys;
 use vmferry_core::migration::{Mode, Progress, Statistics};
 
+use super::Stopped;
 use crate::libvirt::event::Event;
 
 /// A job's events so far.
 pub(super) struct Observed<F> {
     events: mpsc::UnboundedReceiver<Event>,
     progress: F,
-    stopped: Arc<Notify>,
+    stopped: Arc<Stopped>,
     round: Arc<Notify>,
     samples: Option<mpsc::UnboundedSender<Progress>>,
     began: Instant,
@@ -33,7 +34,7 @@ impl<F: Fn(Progress)> Observed<F> {
     pub(super) fn new(
         events: mpsc::UnboundedReceiver<Event>,
         progress: F,
-        stopped: Arc<Notify>,
+        stopped: Arc<Stopped>,
         switched: CancellationToken,
     ) -> Self {
         Self {
@@ -139,7 +140,8 @@ impl<F: Fn(Progress)> Observed<F> {
                     self.switched.cancel();
                 }
                 self.handed_over = true;
-                self.stopped.notify_one();
+                // Stopped and let go on before, for an I/O error say, it ran until now.
+                self.stopped.send_replace(Some(Instant::now()));
             }
             Event::JobCompleted(params) if params.is_migration_out() => self.completed = Some(params.statistics()),
             Event::Lifecycle { .. } | Event::JobCompleted(_) => {}

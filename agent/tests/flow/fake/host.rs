@@ -2,7 +2,8 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use vmferry_agent::hypervisor::{Control, Fault, Hypervisor};
+use tokio::time::Instant;
+use vmferry_agent::hypervisor::{Control, Fault, Hypervisor, OnRelease};
 use vmferry_core::{
     agent::{Leaving, Sighting},
     compatibility::{DestinationFacts, SourceFacts, VifSight},
@@ -205,14 +206,18 @@ impl Hypervisor for Fake {
         .await
     }
 
-    fn grant_tunnel(&self, order: &Order) -> Result<(), Fault> {
+    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
         self.assert_journaled("revoke_tunnel");
-        self.world.facts().granted.insert(order.id, order.source.host.clone());
+        let mut facts = self.world.facts();
+        facts.granted.insert(order.id, order.source.host.clone());
+        facts.released.insert(order.id, release);
         Ok(())
     }
 
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.world.facts().granted.remove(&migration);
+        let mut facts = self.world.facts();
+        facts.granted.remove(&migration);
+        facts.released.remove(&migration);
         Ok(())
     }
 
@@ -221,7 +226,7 @@ impl Hypervisor for Fake {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        control: Control,
+        mut control: Control,
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
@@ -241,11 +246,31 @@ impl Hypervisor for Fake {
         control.foresight.show(&control.ladder);
         measure::samples().into_iter().for_each(|sample| (control.progress)(sample));
         (control.deed)(Action::Downtime(Duration::from_millis(100)));
+        let stopped = Instant::now();
+        if order.is_strict() {
+            // A lost answer lets the source go on, and the copy wait.
+            self.step("arriving", || self.world.set("destination", Some((Sighting::Paused, true)))).await.map_err(
+                |fault| {
+                    if self.world.sees("destination") == Sighting::Arriving {
+                        self.world.set("destination", None);
+                    }
+                    Fault::new(Reason::HandoverFailed, fault.message)
+                },
+            )?;
+        }
         let handover = || {
             self.world.set("source", None);
-            self.world.set("destination", Some((Sighting::Running, true)));
+            if !order.is_strict() {
+                self.world.set("destination", Some((Sighting::Running, true)));
+            }
         };
-        self.step("handing over", handover).await.map_err(|fault| {
+        let handed_over = self.step("handing over", handover).await;
+        if self.world.sees("source") == Sighting::Absent
+            && let Some(released) = control.released.take()
+        {
+            _ = released.send(stopped);
+        }
+        handed_over.map_err(|fault| {
             if self.world.sees("destination") == Sighting::Arriving {
                 self.world.set("destination", None);
             }

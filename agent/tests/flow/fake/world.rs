@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use vmferry_agent::hypervisor::OnRelease;
 use vmferry_core::{
     agent::Sighting,
     disk::Probe,
@@ -60,7 +61,6 @@ impl Faults {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Facts {
     pub(super) faults: Faults,
     pub(super) steps: usize,
@@ -70,6 +70,8 @@ pub(super) struct Facts {
     pub(super) directories: BTreeSet<(&'static str, MigrationId)>,
     pub(super) listening: BTreeSet<(&'static str, MigrationId)>,
     pub(super) granted: BTreeMap<MigrationId, HostName>,
+    /// What the destination does when it is told that a guest is released.
+    pub(super) released: BTreeMap<MigrationId, OnRelease>,
     /// Where the source says that the groups of the guest are.
     pub(super) noted: Option<HostName>,
     /// The host whose agent nobody hears.
@@ -95,11 +97,18 @@ pub(super) struct Facts {
 }
 
 /// Everything that outlives an agent's process.
-#[derive(Debug)]
 pub(crate) struct World {
     pub(super) journals: PathBuf,
     facts: Mutex<Facts>,
     pub(super) death: Arc<Notify>,
+    /// How often the destination's process was dropped: who talks to one hears no more of it.
+    pub(super) dropped: watch::Sender<u32>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("journals", &self.journals).finish_non_exhaustive()
+    }
 }
 
 impl World {
@@ -113,6 +122,7 @@ impl World {
             directories: BTreeSet::new(),
             listening: BTreeSet::new(),
             granted: BTreeMap::new(),
+            released: BTreeMap::new(),
             noted: None,
             silent: "nobody",
             has_run: BTreeSet::new(),
@@ -131,7 +141,12 @@ impl World {
             is_unmeasurable: false,
             capacity: housing::PLENTY,
         };
-        Arc::new(Self { journals: journals.to_owned(), facts: Mutex::new(facts), death: Arc::default() })
+        Arc::new(Self {
+            journals: journals.to_owned(),
+            facts: Mutex::new(facts),
+            death: Arc::default(),
+            dropped: watch::Sender::new(0),
+        })
     }
 
     pub(super) fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
@@ -196,6 +211,8 @@ impl World {
         facts.listening.retain(|(of, _)| *of != host);
         if host == "destination" {
             facts.granted.clear();
+            facts.released.clear();
+            self.dropped.send_modify(|times| *times += 1);
             facts.receiving.clear();
         }
         facts.domains.retain(|_, (sighting, _)| *sighting != Sighting::Arriving);
@@ -220,6 +237,11 @@ impl World {
     /// From now on nobody hears this host's agent.
     pub(crate) fn silence(&self, host: &'static str) {
         self.facts().silent = host;
+    }
+
+    /// An administrator lets it run, or destroys it.
+    pub(crate) fn by_hand(&self, host: &'static str, seen: Sighting) {
+        self.set(host, (seen != Sighting::Absent).then_some((seen, true)));
     }
 
     /// The guest shuts itself down, of its own will.

@@ -1,24 +1,26 @@
-//! Who may start a guest that is off while it moves (I1).
+//! Who may let a guest run that runs nowhere while it is handed over: one that is off while it moves, or one that arrives paused (I1).
 //!
 //! The source may start it again by itself as long as it has not answered that the guest has moved: nobody has asked the
 //! destination to start it then, and nobody will, since the source has noted the failure. After that, only once the
 //! destination has given up its copy, which it does only if that has never run.
+//!
+//! With a strict hand-over the source refuses from the moment on in which it has released the guest.
 
 use super::{Completed, Failure, Watch, post, taken_back};
 use crate::{
     agent::{Agent, CallError, Pair, Rollback, Sighting},
-    migration::{Cause, Order, Outcome, Side},
+    migration::{Cause, Kind, Order, Outcome, Side},
     reason::Reason,
 };
 
 /// The source would not take its half back: the destination may have started the guest.
-pub(super) async fn release<S: Agent, D: Agent>(
+pub(super) async fn ask_back<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     cause: Cause,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
-    let rollback = |side, released| Rollback { side, cause: cause.clone(), released };
+    let rollback = |side, released| Rollback { side, cause: cause.clone(), released, kept: false };
     match hosts.source.record(order).await {
         Ok(Some(record)) if matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings)) => {
             return post(hosts, order, None, watch).await;
@@ -30,7 +32,7 @@ pub(super) async fn release<S: Agent, D: Agent>(
     match &destination {
         Ok(_) => {}
         // It is at rest there for good.
-        Err(error) if error.reason == Reason::PhaseOutOfOrder && order.kind.shutdown().is_none() => {
+        Err(error) if error.reason == Reason::PhaseOutOfOrder && order.kind == (Kind::Cold { shutdown: None }) => {
             return post(hosts, order, None, watch).await;
         }
         // It has run there, or may have: then it shall.
@@ -87,14 +89,30 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
     Err(Failure::Held { reason, message, cause: cause.clone() })
 }
 
-fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {
+/// The other host knows, and does not say.
+pub(super) fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {
     let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
-    Failure::Held {
-        reason: Reason::RunnerUnknown,
-        message: format!(
-            "{name} is off on {from} and may have been started on {to}, which could not be asked: {error}; when {to} \
-             answers again: vmferry migrations resolve {id}"
-        ),
-        cause,
-    }
+    let silent = &error.host;
+    let message = match order.kind {
+        Kind::Cold { .. } => {
+            format!("{name} is off on {from} and may have been started on {to}, which could not be asked")
+        }
+        Kind::Live if silent == from => {
+            format!("{name} waits, paused, on {to} and may have been released by {from}, which could not be asked")
+        }
+        Kind::Live => format!("{name} was released by {from} and may run on {to}, which could not be asked"),
+    };
+    let message = format!("{message}: {error}; when {silent} answers again: vmferry migrations resolve {id}");
+    Failure::Held { reason: Reason::RunnerUnknown, message, cause }
+}
+
+/// The destination of a strict hand-over could not be told that the guest may run there.
+pub(super) fn unheard(order: &Order, cause: Cause, error: &CallError) -> Failure {
+    let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
+    let reason = if error.reason == Reason::StartFailed { Reason::NotRunning } else { Reason::RunnerUnknown };
+    let message = format!(
+        "{name} was released by {from} and waits, paused, on {to}, which was told to let it run and has not: {error}; {from} goes on telling \
+         it; or: vmferry migrations resolve {id}"
+    );
+    Failure::Held { reason, message, cause }
 }
