@@ -4,7 +4,8 @@
 use super::*;
 use crate::{
     agent::Sighting,
-    migration::{Endpoint, Kind, Limits},
+    compatibility::Finding,
+    migration::{Endpoint, Handover, Kind, Limits},
 };
 
 pub(crate) fn order() -> Order {
@@ -128,4 +129,84 @@ fn only_an_abort_is_an_abort() {
         let aborted = rolled_back(&cause) == Outcome::AbortedRolledBack;
         assert_eq!(aborted, *reason == Reason::MigrationAborted, "{reason}");
     }
+}
+
+fn strict() -> Order {
+    Order { limits: Limits { handover: Handover::Strict, ..Limits::default() }, ..order() }
+}
+
+/// Every pair of sightings of a strict hand-over.
+#[test]
+fn a_copy_that_waits_runs_once_its_source_has_none_that_could_and_goes_if_that_runs() {
+    use Sighting::{Absent, Arriving, Departing, Incomplete, Paused, Running, Shutoff};
+    let all = [
+        None,
+        Some(Absent),
+        Some(Shutoff),
+        Some(Running),
+        Some(Arriving),
+        Some(Paused),
+        Some(Departing),
+        Some(Incomplete),
+    ];
+    let answer = |seen: Option<Sighting>| seen.ok_or_else(|| error(Reason::AgentUnreachable));
+    let ask = |order: &Order, source, destination| {
+        runner(order, &answer(source), &answer(destination), &error(Reason::HandoverFailed))
+    };
+    for source in all {
+        for destination in all {
+            let told = ask(&strict(), source, destination);
+            match (source, destination) {
+                (Some(Absent | Shutoff), Some(Paused)) => assert_eq!(told, Runner::Released, "{source:?}"),
+                (Some(Running), Some(Paused)) => assert_eq!(told, Runner::Source),
+                (Some(Paused), Some(Paused)) => {
+                    let Runner::Unknown { reason: Reason::NotRunning, message } = told else { panic!("{told:?}") };
+                    assert!(
+                        message.contains("virsh destroy web on node-28") && message.contains("resolve"),
+                        "{message}"
+                    );
+                }
+                (None, Some(Paused)) => {
+                    let Runner::Unknown { reason: Reason::RunnerUnknown, message } = told else { panic!("{told:?}") };
+                    let words = [
+                        "waits, paused, on node-31",
+                        "vmferry migrations resolve 0197a000",
+                        "virsh resume web on node-31",
+                    ];
+                    assert!(words.iter().all(|word| message.contains(word)), "{message}");
+                }
+                // As of any other guest that runs while it moves.
+                _ => assert_eq!(told, ask(&order(), source, destination), "{source:?} {destination:?}"),
+            }
+        }
+    }
+    // And of those a copy that waits is nothing that is known.
+    assert!(matches!(ask(&order(), Some(Absent), Some(Paused)), Runner::Unknown { reason: Reason::NotRunning, .. }));
+}
+
+#[test]
+fn only_a_live_move_without_postcopy_is_handed_over_strictly() {
+    assert!(strict().is_strict() && !order().is_strict());
+    assert!(!Order { kind: Kind::Cold { shutdown: None }, ..strict() }.is_strict());
+    let mut may_follow = strict();
+    may_follow.limits.policy = may_follow.limits.policy.with_postcopy();
+    assert!(!may_follow.is_strict());
+}
+
+/// An agent of an earlier version answers all other checks.
+#[test]
+fn an_agent_that_says_nothing_of_a_strict_hand_over_is_refused() {
+    let passed = |host: &str, subject: &str| Check {
+        host: host.parse().expect("valid"),
+        subject: subject.into(),
+        finding: Finding::Passed { detail: "strict".into() },
+    };
+    let both = [passed("node-28", HANDOVER), passed("node-31", HANDOVER)];
+    assert_eq!(not_strict(&strict(), &both), []);
+    assert_eq!(not_strict(&order(), &[]), [], "nothing is asked of them");
+    let refused = not_strict(&strict(), &[passed("node-28", HANDOVER), passed("node-31", "memory")]);
+    let [refused] = &refused[..] else { panic!("{refused:?}") };
+    let refusal = refused.refusal().expect("refused");
+    assert_eq!((refused.host.as_str(), refusal.reason), ("node-31", Reason::HandoverUnsupported));
+    assert!(refusal.remedy.contains("--handover fast"), "{}", refusal.remedy);
 }
