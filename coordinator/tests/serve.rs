@@ -275,7 +275,7 @@ async fn a_migration_tells_of_itself_until_its_end_and_a_repeat_tells_the_same_e
     let phases: Vec<_> = told.iter().filter_map(phase).collect();
     use v1::Phase::{Check, Migrate, Post, Pre};
     assert_eq!(phases, [Check, Pre, Migrate, Post].map(i32::from));
-    assert!(told.iter().any(|event| matches!(event, Event::Checked(checked) if checked.checks.len() == 2)));
+    assert!(told.iter().any(|event| matches!(event, Event::Checked(checked) if checked.checks.len() == 4)));
     assert!(told.iter().any(|event| matches!(event, Event::Progress(_))));
     let end = ended(&told);
     assert_eq!(end.outcome(), v1::Outcome::Completed);
@@ -400,11 +400,11 @@ async fn what_the_checks_refuse_is_a_status_and_every_check_is_told_before() {
     cluster.world().refuses = true;
     let (told, status) = events(&cluster, &service, request(ID)).await.expect_err("refused");
     assert_eq!((reason(&status), about(&status)), ((Code::ResourceExhausted, "MEMORY_SHORT".into()), "node-31".into()));
-    assert!(told.iter().any(|event| matches!(event, Event::Checked(checked) if checked.checks.len() == 2)), "{told:?}");
+    assert!(told.iter().any(|event| matches!(event, Event::Checked(checked) if checked.checks.len() == 4)), "{told:?}");
     assert!(cluster.world().records.is_empty());
     let plan = fleet::PlanRequest { wish: Some(wish()) };
     let plan = cluster.client(&service, OPS).plan(plan).await.expect("planned").into_inner();
-    assert!(plan.forecast.is_none() && plan.checks.len() == 2, "{plan:?}");
+    assert!(plan.forecast.is_none() && plan.checks.len() == 4, "{plan:?}");
     // Nothing was begun, so that the same may be asked again.
     cluster.world().refuses = false;
     let plan = fleet::PlanRequest { wish: Some(wish()) };

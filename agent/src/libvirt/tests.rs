@@ -147,14 +147,20 @@ fn job_of(domain: &str) -> JobOrder {
         memory: ByteSize::mib(256),
         definitions: None,
         limits: Limits::default(),
+        paused: false,
     }
+}
+
+fn stopped() -> Arc<Stopped> {
+    Arc::new(Stopped::new(None))
 }
 
 fn control(cancel: CancellationToken) -> Control {
     let ladder = Ladder::new(&Policy::default(), ByteSize::mib(256));
     let remember: OnSwitch = Arc::new(|_| Box::pin(async { Ok(()) }));
     let (progress, deed) = (Arc::new(|_| ()), Arc::new(|_| ()));
-    Control { ladder, progress, deed, foresight: Foresight::default(), helm: Helm::default(), cancel, remember }
+    let (foresight, helm) = (Foresight::default(), Helm::default());
+    Control { ladder, progress, deed, foresight, helm, cancel, remember, released: None }
 }
 
 struct NoLifeline;
@@ -183,7 +189,7 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
     // The job has a connection of its own, so this is about its own copy of the file's domain.
     let order = job_of(WEB);
     let refused =
-        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
+        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), stopped()).await;
     assert!(matches!(refused, Err(JobError::BeforeHandover { .. })), "{refused:?}");
 }
 
@@ -191,12 +197,11 @@ async fn a_job_that_libvirt_refuses_leaves_the_guest_where_it_is() {
 async fn a_job_without_a_domain_or_cancelled_before_it_begins_is_not_begun() {
     let host = host();
     let order = job_of(ABSENT);
-    let absent =
-        host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), Arc::default()).await;
+    let absent = host.libvirt.migrate(&order, control(CancellationToken::new()), Arc::new(NoLifeline), stopped()).await;
     assert!(matches!(absent, Err(JobError::Libvirt(Error::Refused { .. }))), "{absent:?}");
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoLifeline), Arc::default()).await;
+    let cancelled = host.libvirt.migrate(&order, control(cancel), Arc::new(NoLifeline), stopped()).await;
     assert!(matches!(cancelled, Err(JobError::Aborted)), "{cancelled:?}");
 }
 

@@ -32,14 +32,20 @@ pub async fn source(
     remember: &OnSwitch,
 ) -> Option<Result<Duration, Fault>> {
     let since = released.await.ok()?;
+    let gone = since.elapsed();
     // I5: before anybody hears of it.
     if let Err(error) = remember(Switch::Released).await {
         let message =
             format!("that {} is released cannot be journaled, so nobody was told: {error}", order.instance_name);
         return Some(Err(Fault::new(Reason::JournalFailed, message)));
     }
+    let journaled = since.elapsed();
     let told = (|| host.release(order)).retry(TELL).notify(|fault, _| tracing::warn!("{fault}")).await;
-    Some(told.map(|()| since.elapsed()))
+    let (name, to, runs) = (&order.instance_name, &order.destination.host, since.elapsed());
+    Some(told.map(|()| {
+        tracing::info!("{name} was stopped; {gone:.0?} later its QEMU was gone, at {journaled:.0?} {to} was told, at {runs:.0?} it ran there");
+        runs
+    }))
 }
 
 /// The destination's half: the guest runs when this returns. [`Reason::StartFailed`] says that there is none here; after any other fault

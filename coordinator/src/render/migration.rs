@@ -13,7 +13,7 @@ use vmferry_core::{
 use super::{
     Terminal, checks,
     checks::CheckDocument,
-    migrations::moment,
+    migrations::{moment, until},
     once,
     survey::{Turned, TurnedDocument},
     table::facts,
@@ -209,7 +209,7 @@ impl Report<'_> {
         } else if let Some(statistics) = &self.statistics {
             rows.extend([
                 ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
-                ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
+                ("downtime", format!("{} ({})", time(statistics.downtime), until(&self.order))),
                 ("transferred", format!("{} in {}", bytes(statistics.transferred), count(statistics.rounds, "round"))),
             ]);
         }

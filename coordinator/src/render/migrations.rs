@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Handover, Limits, Outcome, Path, Phase, Priority, Record, Side},
+    migration::{Cause, Handover, Limits, Order, Outcome, Path, Phase, Priority, Record, Side},
     turns::Waiter,
 };
 
@@ -69,7 +69,7 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
     if let Some(statistics) = migration.statistics() {
         rows.extend([
             ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
-            ("downtime", format!("{} (QEMU)", time(statistics.downtime))),
+            ("downtime", format!("{} ({})", time(statistics.downtime), until(order))),
             ("transferred", format!("{} in {}", bytes(statistics.transferred), count(statistics.rounds, "round"))),
         ]);
     }
@@ -81,6 +81,11 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         + &text(migration)
         + &half(Side::Source, &migration.source)
         + &half(Side::Destination, &migration.destination)
+}
+
+/// By whose account a guest that moved live ran nowhere.
+pub(super) fn until(order: &Order) -> &'static str {
+    if order.is_strict() { "until it was let run" } else { "QEMU" }
 }
 
 /// By which policy, and how much may be sent.
@@ -149,7 +154,7 @@ struct Summary<'a> {
     started: Timestamp,
     ended: Option<Timestamp>,
     duration_ms: u64,
-    /// By QEMU, like all down to `rounds`; `null`: no job finished.
+    /// By QEMU, like all down to `rounds`, but for the downtime of a strict hand-over; `null`: no job finished.
     total_time_ms: Option<u64>,
     downtime_ms: Option<u64>,
     transferred_bytes: Option<u64>,

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, async_trait, transport::Server};
 use vmferry_core::{
     affinity::Membership,
     agent::{CallError, Leaving, Sighting},
-    compatibility::{Check, Finding, Refusal},
+    compatibility::{Check, Finding, HANDOVER, Refusal},
     convergence::{GuestLimits, Policy},
     disk::Shown,
     domain_xml::{

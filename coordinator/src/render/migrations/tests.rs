@@ -38,7 +38,7 @@ fn one_with_both_halves() {
     to           node-31 (192.0.2.11:7443)
     outcome      completed
     duration     2.00 s
-    policy       default
+    policy       default, fast hand-over
     total time   1.92 s (libvirt's job)
     downtime     74 ms (QEMU)
     transferred  268.0 MiB in 2 rounds
@@ -71,6 +71,7 @@ fn one_with_both_halves() {
       "priority": "normal",
       "streams": 1,
       "path": "tunnel",
+      "handover": "fast",
       "phase": "migrate",
       "outcome": "completed",
       "started": "2026-11-22T00:00:00Z",
@@ -148,7 +149,7 @@ fn an_open_one_says_how_to_end_it() {
     to            node-31 (192.0.2.11:7443)
     outcome       open, in phase migrate
     duration      1 min 30 s
-    policy        default
+    policy        default, fast hand-over
     to finish it  vmferry migrations resolve 0190f600-0000-7a00-8abc-012345678902
     to abort it   vmferry abort 0190f600-0000-7a00-8abc-012345678902
 

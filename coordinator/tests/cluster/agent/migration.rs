@@ -15,7 +15,13 @@ impl v1::migration_service_server::MigrationService for Agent {
                 remedy: "choose another host".into(),
             }),
         };
-        let check = Check { host: self.name.parse().expect("valid"), subject: "memory".into(), finding };
+        let check = |subject: &str, finding| Check {
+            host: self.name.parse().expect("valid"),
+            subject: subject.into(),
+            finding,
+        };
+        let knows = Finding::Passed { detail: "whichever is asked for".into() };
+        let checks = vec![check("memory", finding).into(), check(HANDOVER, knows).into()];
         let leaving = (request.side() == v1::Side::Source).then(|| Leaving {
             instance: self.instance(),
             domain_xml: DOMAIN.into(),
@@ -26,11 +32,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             filters: vec![],
             autostart: false,
         });
-        Ok(Response::new(v1::CheckResponse {
-            checks: vec![check.into()],
-            leaving: leaving.map(Into::into),
-            resolved: vec![],
-        }))
+        Ok(Response::new(v1::CheckResponse { checks, leaving: leaving.map(Into::into), resolved: vec![] }))
     }
 
     async fn end_check(&self, _: Request<v1::EndCheckRequest>) -> Result<Response<v1::EndCheckResponse>, Status> {
