@@ -33,7 +33,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Check) -> Result<Exit, Fa
     let wish = choose::wish(&args.target, kind);
     let trip = Trip::new(&session.fleet, guest, &args.limits, kind).await?;
     let inquiry = trip.inquiry(session)?;
-    let told = trip.ask_source(session, &inquiry).await?;
+    let told = Box::pin(trip.ask_source(session, &inquiry)).await?;
     let hosts = session.hosts().await;
     let ranking = choose::rank(session, &wish, &told, &hosts);
     let asked = asked(&ranking, &hosts, args.all_hosts);

@@ -209,7 +209,7 @@ impl Report<'_> {
         } else if let Some(statistics) = &self.statistics {
             rows.extend([
                 ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
-                ("downtime", format!("{} ({})", time(statistics.downtime), until(&self.order))),
+                ("downtime", format!("{} ({})", time(statistics.downtime), until(self.order))),
                 ("transferred", format!("{} in {}", bytes(statistics.transferred), count(statistics.rounds, "round"))),
             ]);
         }
