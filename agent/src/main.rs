@@ -17,6 +17,7 @@ use vmferry_agent::{
     config::{self, Config},
     firewall::Firewall,
     hypervisor::LibvirtHost,
+    journal,
     libvirt::Libvirt,
     migrations::Migrations,
     register,
@@ -161,6 +162,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let keep_records = config.keep_records;
     let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
     let concurrency = Concurrency { incoming: config.capacity.incoming, outgoing: config.capacity.outgoing };
+    let _alone = journal::hold(&config.state_directory)?;
     let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE, concurrency)?;
     let migrations = Arc::new(migrations);
     tokio::spawn({
