@@ -26,7 +26,7 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
+    host::{Capacity, Cordon, Host, LastCordon, Offers, Pages, Room, Taken, Uncordoned, host_policies},
     id::MigrationId,
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
@@ -103,6 +103,8 @@ pub(crate) struct World {
     pub(crate) is_old: bool,
     /// The hosts to which no guest shall come.
     pub(crate) cordons: BTreeMap<String, Cordon>,
+    /// Those that were taken away last.
+    pub(crate) last_cordons: BTreeMap<String, LastCordon>,
     /// By how many seconds the clock of node-31 is ahead.
     pub(crate) clock_ahead: i64,
     /// The host that has no place for a migration.
@@ -386,8 +388,14 @@ impl v1::host_service_server::HostService for Agent {
     }
 
     async fn uncordon(&self, _: Request<v1::UncordonRequest>) -> Result<Response<v1::UncordonResponse>, Status> {
-        let was = self.world().cordons.remove(self.name);
-        Ok(Response::new(v1::UncordonResponse { was: was.map(Into::into) }))
+        let mut world = self.world();
+        let was = world.cordons.remove(self.name);
+        if let Some(cordon) = was.clone() {
+            let ended = Timestamp::now();
+            world.last_cordons.insert(self.name.to_owned(), LastCordon { cordon, ended });
+        }
+        let last = world.last_cordons.get(self.name).cloned();
+        Ok(Response::new(Uncordoned { was, last }.into()))
     }
 
     async fn list_policies(
