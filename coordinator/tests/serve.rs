@@ -1,5 +1,7 @@
 //! `vmferry serve`: what it answers, what it passes on, and how it ends; and `vmferry --coordinator`, which must be as without.
 
+mod choice;
+mod emptying;
 mod etcd;
 mod migrations;
 mod port;

@@ -59,6 +59,12 @@ pub(crate) struct World {
     aborted: bool,
     /// The destination refuses.
     pub(crate) refuses: bool,
+    /// What these hosts say when they are to get ready, each time one of it.
+    pub(crate) pre_refusals: Vec<(&'static str, Reason)>,
+    /// How often a host was asked for what it is and has.
+    pub(crate) facts: usize,
+    /// How often a host was asked for its policies.
+    pub(crate) policies_asked: usize,
     /// The job takes as long as it takes to abort it.
     pub(crate) is_slow: bool,
     /// The stream of the job breaks once.
@@ -309,8 +315,11 @@ impl Agent {
                         total: ByteSize::mib(272),
                         rounds: 2,
                     };
-                    self.world().on_destination = true;
-                    let _ = self.record(id, |record| record.statistics = Some(statistics));
+                    let goes_there = self.record(id, |record| {
+                        record.statistics = Some(statistics);
+                        record.order.destination.host.as_str() != "node-28"
+                    });
+                    self.world().on_destination = goes_there.unwrap_or(true);
                     event(v1::migrate_response::Event::Completed(statistics.into()))
                 }
             };
@@ -349,6 +358,7 @@ impl v1::host_service_server::HostService for Agent {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
+        self.world().facts += 1;
         let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
         let slow = self.world().slow_host.filter(|(name, _)| *name == self.name);
         if let Some((_, pause)) = slow {
@@ -402,7 +412,8 @@ impl v1::host_service_server::HostService for Agent {
         &self,
         _: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let world = self.world();
+        let mut world = self.world();
+        world.policies_asked += 1;
         if world.is_old {
             return Err(Status::unimplemented("an unknown method"));
         }
