@@ -92,3 +92,71 @@ impl Against {
 fn passes(turned: &Turned) -> bool {
     turned.lost_its_turn || turned.is_silence()
 }
+
+#[cfg(test)]
+mod tests {
+    use vmferry_core::{agent::CallError, compatibility::Refusal};
+
+    use super::*;
+    use crate::journey::Verdict;
+
+    fn host(name: &str) -> HostName {
+        name.parse().expect("valid")
+    }
+
+    fn turned(name: &str, reason: Reason, lost_its_turn: bool) -> Turned {
+        let error = CallError { host: host(name), reason, message: "why".into() };
+        Turned { host: host(name), verdict: Verdict::Failed(error), lost_its_turn }
+    }
+
+    fn objection(reason: Reason) -> Vec<Objection> {
+        let example = Refusal { reason, message: "why".into(), remedy: "what to do".into() };
+        vec![Objection { reason, hosts: vec![host("node-31")], example }]
+    }
+
+    #[test]
+    fn what_a_host_has_excludes_it_for_good_and_what_may_pass_for_a_while() {
+        let (mut against, begun) = (Against::default(), Instant::now());
+        against.add(turned("node-27", Reason::MemoryShort, false), begun);
+        against.add(turned("node-31", Reason::AgentUnreachable, false), begun);
+        against.add(turned("node-33", Reason::TooManyMigrations, true), begun);
+        let excluded = |against: &Against, seconds| {
+            let now = begun + Duration::from_secs(seconds);
+            against.excluded(now).map(|host| host.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(excluded(&against, 1), ["node-27", "node-31", "node-33"]);
+        assert_eq!(excluded(&against, 4), ["node-27"]);
+        // It is tried again, and fails again.
+        against.add(turned("node-31", Reason::AgentUnreachable, false), begun + Duration::from_secs(4));
+        assert_eq!(excluded(&against, 5), ["node-27", "node-31"]);
+        assert_eq!(excluded(&against, 60), ["node-27"]);
+    }
+
+    #[test]
+    fn silence_is_waited_out_for_a_while_and_refusals_are_not() {
+        let begun = Instant::now();
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        let stay = |objections| Nowhere::Stay(objections);
+        let wait = |objections| Nowhere::Wait(objections);
+        let mut against = Against::default();
+        let full = objection(Reason::HostFull);
+        assert_eq!(against.nowhere(full.clone(), begun), stay(full.clone()));
+
+        let mut against = Against::default();
+        let silent = objection(Reason::AgentUnreachable);
+        let both = [full, silent.clone()].concat();
+        assert_eq!(against.nowhere(both.clone(), begun), wait(both.clone()));
+        assert_eq!(against.nowhere(silent.clone(), later(29)), wait(silent.clone()));
+        assert_eq!(against.nowhere(silent.clone(), later(30)), stay(silent.clone()));
+        // A host that takes it, if only for a moment, begins it anew.
+        against.somewhere();
+        assert_eq!(against.nowhere(silent.clone(), later(31)), wait(silent));
+
+        // A host that says of itself that it is full is full, unless it had a place for this guest.
+        let turns = objection(Reason::TooManyMigrations);
+        let mut against = Against::default();
+        assert_eq!(against.nowhere(turns.clone(), begun), stay(turns.clone()));
+        against.add(turned("node-31", Reason::TooManyMigrations, true), begun);
+        assert_eq!(against.nowhere(turns.clone(), begun), wait(turns));
+    }
+}
