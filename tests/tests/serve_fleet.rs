@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vmferry_tests::{
     Options, Testbed,
+    coordinator::Coordinator,
     guest::{BootSectorGuest, Guest},
     process,
     testbed::HostSpec,
@@ -54,6 +55,14 @@ fn one_moves(testbed: &Testbed) -> Result<()> {
     })
 }
 
+/// Stops what serves, so that its connections are gone, too.
+fn stop(service: Coordinator) -> Result<()> {
+    service.signal(Signal::SIGTERM)?;
+    let exit = service.end(SOON)?;
+    ensure!(exit == Some(0), "it ended with {exit:?}");
+    Ok(())
+}
+
 #[test]
 fn a_program_has_a_guest_moved_to_wherever_it_suits_best() -> Result<()> {
     let (testbed, guests) = three()?;
@@ -66,6 +75,7 @@ fn a_program_has_a_guest_moved_to_wherever_it_suits_best() -> Result<()> {
     vmferry(&testbed, &["cordon", NEAR, "--reason", "fan"])?;
     let said = process::run(&mut testbed.client(service.address(), "web-2", "")?)?;
     ensure!(said.contains("web-2 runs on node-31"), "{said}");
+    stop(service)?;
     before.assert_nothing_leaked(&testbed, &["web-1", "web-2"])
 }
 
@@ -99,6 +109,7 @@ fn a_host_is_emptied_by_one_coordinator_and_when_that_is_killed_by_another() -> 
     for guest in &guests {
         assert_only_on(&testbed, guest, HOST)?;
     }
+    stop(second)?;
     before.assert_nothing_leaked(&testbed, &[])
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, info_span, warn};
 use vmferry_core::{
     agent::CallError,
     drain::Limits,
@@ -183,6 +183,9 @@ impl Run {
                 () = stops.end.cancelled() => ending.leave.cancel(),
             }
         };
+        if let Err(left) = &ended {
+            warn!("{left}");
+        }
         if sender.is_closed() {
             return None;
         }
@@ -234,7 +237,7 @@ fn pace(pace: Option<fleet::Pace>) -> Result<Pace, Failed> {
         bandwidth_bytes_per_second: pace.bandwidth_bytes_per_second,
         ..fleet::wish::Live::default()
     };
-    let asked = asked(live).map_err(not_understood)?;
+    let asked = asked(live, ["pace.max_downtime", "pace.deadline"]).map_err(not_understood)?;
     let limits = Limits {
         parallel: number(pace.parallel, PARALLEL),
         per_destination: number(pace.per_destination, PER_DESTINATION),

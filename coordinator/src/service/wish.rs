@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 use vmferry_core::{
     agent::Pair,
+    convergence::AUTO,
+    host::Host,
     id::{HostName, MigrationId},
     instance::InstanceState,
     migration::{Kind, Limits, Order, Priority, Shutdown},
@@ -25,7 +27,6 @@ use crate::{
         Asked, Next, Policies, Search, Target, Trip, Unheard, asked_for, choose_policy, judge_limits, judge_target,
     },
 };
-use vmferry_core::host::Host;
 
 /// A wish whose names are resolved, on its way to a host.
 #[derive(Debug)]
@@ -137,8 +138,7 @@ pub(super) fn fits(wish: &fleet::Wish, order: &Order) -> bool {
 /// Whether these limits are what is asked for.
 fn is_asked(asked: &Asked, limits: &Limits) -> bool {
     let Limits { policy, bandwidth, streams, path } = limits;
-    let is_named =
-        asked.policy.as_deref().is_none_or(|name| name == vmferry_core::convergence::AUTO || name == policy.name());
+    let is_named = asked.policy.as_deref().is_none_or(|name| name == AUTO || name == policy.name());
     let is_fitted = asked_for(policy.clone(), asked).is_ok_and(|fitted| fitted == *policy);
     is_named && is_fitted && (asked.bandwidth, asked.streams, asked.path) == (*bandwidth, *streams, *path)
 }
@@ -189,7 +189,7 @@ fn read(wish: fleet::Wish) -> Result<Wish, Invalid> {
         target,
         retries: wish.retries,
         source: if wish.source.is_empty() { None } else { Some(host(&wish.source, "wish.source")?) },
-        asked: asked(live)?,
+        asked: asked(live, ["wish.live.max_downtime", "wish.live.deadline"])?,
         cold,
         priority,
     })
@@ -213,8 +213,8 @@ fn duration_of(time: Option<prost_types::Duration>, field: &'static str) -> Resu
     time.map(|time| duration(Some(time), field)).transpose()
 }
 
-/// What each move may cost.
-pub(super) fn asked(live: fleet::wish::Live) -> Result<Asked, Invalid> {
+/// What a move may cost. The names are those of the fields with times.
+pub(super) fn asked(live: fleet::wish::Live, [downtime, deadline]: [&'static str; 2]) -> Result<Asked, Invalid> {
     // What there is in orders as well is judged as there.
     let carried: Limits = v1::Limits {
         policy: None,
@@ -225,8 +225,8 @@ pub(super) fn asked(live: fleet::wish::Live) -> Result<Asked, Invalid> {
     .try_into()?;
     Ok(Asked {
         policy: Some(live.policy).filter(|name| !name.is_empty()),
-        max_downtime: duration_of(live.max_downtime, "wish.live.max_downtime")?,
-        deadline: duration_of(live.deadline, "wish.live.deadline")?,
+        max_downtime: duration_of(live.max_downtime, downtime)?,
+        deadline: duration_of(live.deadline, deadline)?,
         postcopy: live.postcopy,
         bandwidth: carried.bandwidth,
         streams: carried.streams,

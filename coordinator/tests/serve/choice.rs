@@ -230,3 +230,10 @@ async fn a_repeat_that_asks_for_something_else_is_another_one() {
     let told = events(&cluster, &service, request(anywhere())).await.expect("known");
     assert_eq!(ended(&told).outcome(), v1::Outcome::Completed);
 }
+
+#[tokio::test]
+async fn a_source_is_asked_once_for_its_policies_however_many_are_tried() {
+    let cluster = Cluster::new().await;
+    cluster.vmferry("migrate web --policy auto").await.success();
+    assert_eq!(cluster.world().policies_asked, 1);
+}
