@@ -30,6 +30,8 @@ struct Arguments {
     #[arg(long)]
     id: Option<uuid::Uuid>,
     instance: String,
+    /// Without: wherever it suits best
+    #[arg(default_value = "")]
     destination: String,
 }
 
@@ -71,6 +73,6 @@ fn tell(event: Event) {
         Event::Order(order) => println!("migration {} of {}", order.migration_id, order.instance_name),
         Event::Phase(phase) => println!("  {}", Phase::try_from(phase).unwrap_or_default().as_str_name()),
         Event::Progress(progress) => println!("  {} %", progress.percent),
-        Event::Checked(_) | Event::Ended(_) => {}
+        _ => {}
     }
 }

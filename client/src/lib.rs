@@ -20,6 +20,7 @@
 //! Any number of coordinators may stand behind one address: none of them keeps anything, so that a call that one of them did
 //! not answer may be made again.
 
+mod drain;
 mod error;
 mod migrate;
 

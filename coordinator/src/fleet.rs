@@ -1,6 +1,7 @@
 //! All hosts of the inventory at once.
 
 mod ask;
+mod facts;
 mod look;
 mod newest;
 
@@ -9,11 +10,12 @@ use std::collections::HashMap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 use vmferry_core::{
-    agent::CallError, convergence::Policy, id::HostName, migration::Endpoint, reason::Reason, schedule::Weights,
+    agent::CallError, convergence::Policy, id::HostName, identity::Identity, migration::Endpoint, reason::Reason,
+    schedule::Weights,
 };
 use vmferry_transport::Credentials;
 
-pub(crate) use self::newest::Newest;
+pub(crate) use self::{facts::Found, newest::Newest};
 use crate::{
     catalogue::Catalogue,
     client::{Relay, RemoteAgent},
@@ -86,6 +88,12 @@ impl Fleet {
         inventory.policies.extend(theirs);
         let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
         Ok(Self { inventory, agents, warnings })
+    }
+
+    /// The same hosts, asked for somebody else.
+    pub(crate) fn on_behalf_of(&self, identity: &Identity) -> Self {
+        let agents = self.agents.iter().map(|agent| agent.on_behalf_of(identity)).collect();
+        Self { inventory: self.inventory.clone(), agents, warnings: self.warnings.clone() }
     }
 
     /// Which hosts there are, and which policies.

@@ -82,11 +82,13 @@ impl Cluster {
         self.say(&format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
     }
 
-    /// From now on the inventory of the coordinator says this, too.
+    /// From now on the inventories of coordinators say this, too.
     pub(crate) fn say(&self, more: &str) {
-        let path = self.directory().join("inventory.toml");
-        let text = fs::read_to_string(&path).expect("written before");
-        fs::write(path, text + more).expect("written");
+        for file in ["inventory.toml", "coordinator-fleet.toml"] {
+            let path = self.directory().join(file);
+            let text = fs::read_to_string(&path).expect("written before");
+            fs::write(path, text + more).expect("written");
+        }
     }
 
     fn directory(&self) -> PathBuf {

@@ -30,6 +30,7 @@ mod refusals;
 mod rig;
 mod security;
 mod serve;
+mod serve_fleet;
 mod shared_storage;
 mod storage_rig;
 mod streams;

@@ -76,12 +76,12 @@ impl HostService for Service {
     }
 
     async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
-        let was = self.migrations.gate().open();
-        let was = was.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
-        if let Some(Cordon { reason, .. }) = &was {
+        let opened = self.migrations.gate().open();
+        let opened = opened.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        if let Some(Cordon { reason, .. }) = &opened.was {
             info!("no longer cordoned, says {}; it was because: {reason}", asker(&request));
         }
-        Ok(Response::new(UncordonResponse { was: was.map(Into::into) }))
+        Ok(Response::new(opened.into()))
     }
 
     async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {

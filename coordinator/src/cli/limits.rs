@@ -4,6 +4,8 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use vmferry_core::migration::{FLOOR, Path, Streams};
 
+use crate::journey::Asked;
+
 /// What a live migration may cost, and how it comes to its end.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Live migration")]
@@ -30,6 +32,21 @@ pub(crate) struct Limits {
     /// Which way memory and disks take; direct needs hosts that are configured for it
     #[arg(long, value_enum, value_name = "WAY", conflicts_with = "cold", default_value_t = DataPath::Tunnel)]
     pub(crate) path: DataPath,
+}
+
+impl Limits {
+    /// What is asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            policy: self.policy.clone(),
+            max_downtime: self.max_downtime,
+            deadline: self.deadline,
+            postcopy: self.postcopy,
+            bandwidth: self.bandwidth,
+            streams: self.streams,
+            path: self.path.into(),
+        }
+    }
 }
 
 /// Which way memory and disks take.

@@ -7,36 +7,32 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
-use uuid::Uuid;
 use vmferry_core::{
-    flow,
-    id::{HostName, MigrationId},
+    id::HostName,
     identity::{Asker, Identity},
-    migration::{Cause, Kind, Outcome, Steering},
+    migration::{Cause, Outcome, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
     convert::{Invalid, required},
-    fleet::{
-        self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Checked, migrate_response::Event,
-    },
+    fleet::{self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Event},
     status::from_call_error,
     v1,
 };
 
 use super::{
-    drives::{Drives, Seen, Unheard, stopping},
+    drives::{Drives, Seen, stopping},
+    emptying::{self, Stops},
+    planning,
     relay::whose_own,
     wire,
-    wish::{Settled, chosen_id, not_understood, settle},
+    wish::{chosen_id, not_understood},
 };
 use crate::{
     client::{RemoteAgent, Seen as SeenOnSource, Which},
-    command::migrate,
     exit::Failed,
     find,
     fleet::Newest,
-    render::unnamed,
 };
 
 /// How far a stream of samples may be behind, in messages.
@@ -69,29 +65,8 @@ impl Calls {
         wire::status(failed, &self.name)
     }
 
-    async fn plan(&self, asker: &Identity, wish: Option<fleet::Wish>) -> Result<fleet::PlanResponse, Failed> {
-        let wish = wish.ok_or_else(|| not_understood(Invalid { field: "wish" }))?;
-        let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(asker);
-        let id = MigrationId(Uuid::now_v7());
-        let settled = Box::pin(settle(&self.fleet.get(), as_asker, id, &wish, &Unheard)).await?;
-        let Settled { order, hosts, mut warnings } = settled;
-        let plan = Box::pin(flow::check(&hosts, &order, &Unheard)).await?;
-        let is_measured = order.kind == Kind::Live && !plan.is_refused();
-        let forecast = match is_measured {
-            true => migrate::forecast(&hosts.source, &order, &plan.resolved).await.map(Some),
-            false => Ok(None),
-        };
-        let forecast = forecast.unwrap_or_else(|error| {
-            warnings.push(format!("there is no forecast: {}", unnamed(&error)));
-            None
-        });
-        Ok(fleet::PlanResponse {
-            order: Some(order.into()),
-            checks: plan.checks.into_iter().map(Into::into).collect(),
-            disks: plan.resolved.into_iter().map(Into::into).collect(),
-            forecast: forecast.map(wire::forecast),
-            warnings,
-        })
+    fn stops(&self) -> Stops {
+        Stops { name: self.name.clone(), stop: self.stop.clone(), end: self.end.clone() }
     }
 
     async fn abort(&self, asker: Identity, wanted: &str) -> Result<fleet::Ended, Failed> {
@@ -126,26 +101,16 @@ impl Calls {
     }
 }
 
-/// What is new since `told`.
-fn news(told: &mut Seen, seen: &Seen) -> Vec<Event> {
-    let mut events = Vec::new();
-    if told.order.is_none() {
-        events.extend(seen.order.clone().map(|order| Event::Order(order.into())));
-    }
-    for phase in &seen.phases[told.phases.len()..] {
-        events.push(Event::Phase(v1::Phase::from(*phase).into()));
-    }
-    if told.checks.is_none()
-        && let Some(checks) = &seen.checks
+/// What is new since so many events and samples.
+fn news((told, sampled): &mut (usize, u64), seen: &Seen) -> Vec<Event> {
+    let mut events = seen.told[*told..].to_vec();
+    *told = seen.told.len();
+    if let (count, Some(progress)) = seen.samples
+        && *sampled < count
     {
-        events.push(Event::Checked(Checked { checks: checks.iter().cloned().map(Into::into).collect() }));
-    }
-    if let Some((count, progress)) = seen.progress
-        && told.progress.is_none_or(|(before, _)| before < count)
-    {
+        *sampled = count;
         events.push(Event::Progress(progress.into()));
     }
-    *told = seen.clone();
     events
 }
 
@@ -234,9 +199,15 @@ impl FleetService for Calls {
         }))
     }
 
+    async fn check(&self, request: Request<fleet::CheckRequest>) -> Result<Response<fleet::CheckResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let checked = Box::pin(planning::check(&self.fleet.get(), &asker, request.into_inner())).await;
+        checked.map(Response::new).map_err(|failed| self.status(failed))
+    }
+
     async fn plan(&self, request: Request<fleet::PlanRequest>) -> Result<Response<fleet::PlanResponse>, Status> {
         let asker = asker(&request).map_err(|failed| self.status(failed))?;
-        let planned = Box::pin(Self::plan(self, &asker, request.into_inner().wish)).await;
+        let planned = Box::pin(planning::plan(&self.fleet.get(), &asker, request.into_inner().wish)).await;
         planned.map(Response::new).map_err(|failed| self.status(failed))
     }
 
@@ -254,7 +225,7 @@ impl FleetService for Calls {
         let (sender, events) = mpsc::channel(16);
         let (mut seen, name, end) = (drive.watch(), self.name.clone(), self.end.clone());
         tokio::spawn(async move {
-            let mut told = Seen::default();
+            let mut told = (0, 0);
             let event = |event| fleet::MigrateResponse { event: Some(event) };
             loop {
                 let now = seen.borrow_and_update().clone();
@@ -334,5 +305,38 @@ impl FleetService for Calls {
         let asker = asker(&request).map_err(|failed| self.status(failed))?;
         self.steer(&asker, request.into_inner()).await.map_err(|failed| self.status(failed))?;
         Ok(Response::new(fleet::SteerMigrationResponse {}))
+    }
+
+    type DrainStream = Responses<fleet::DrainResponse>;
+
+    async fn drain(&self, request: Request<fleet::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let drained = emptying::drain(&self.drives, &asker, self.stops(), request.into_inner());
+        let events = Box::pin(drained).await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(events.boxed()))
+    }
+
+    type UndrainStream = Responses<fleet::UndrainResponse>;
+
+    async fn undrain(&self, request: Request<fleet::UndrainRequest>) -> Result<Response<Self::UndrainStream>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let filled = emptying::undrain(&self.drives, &asker, self.stops(), request.into_inner());
+        let events = Box::pin(filled).await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(events.boxed()))
+    }
+
+    async fn cordon(&self, request: Request<fleet::CordonRequest>) -> Result<Response<fleet::CordonResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let closed = emptying::cordon(&self.fleet.get(), &asker, request.into_inner()).await;
+        closed.map(Response::new).map_err(|failed| self.status(failed))
+    }
+
+    async fn uncordon(
+        &self,
+        request: Request<fleet::UncordonRequest>,
+    ) -> Result<Response<fleet::UncordonResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let opened = emptying::uncordon(&self.fleet.get(), &asker, request.into_inner()).await;
+        opened.map(Response::new).map_err(|failed| self.status(failed))
     }
 }

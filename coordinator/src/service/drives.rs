@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::FutureExt as _;
@@ -17,25 +17,32 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
-    compatibility::Check,
-    flow::{self, Plan, Watch},
+    flow::{self, Completed, Failure, Plan, Watch},
     id::{HostName, MigrationId},
     identity::Identity,
     migration::{Order, Phase, Progress},
     reason::Reason,
+    turns::Waiting,
 };
-use vmferry_proto::fleet;
+use vmferry_proto::{
+    fleet::{
+        self,
+        migrate_response::{Checked, Event},
+    },
+    v1,
+};
 
 use super::{
     wire,
-    wish::{Settled, fits, settle},
+    wish::{fits, patience},
 };
 use crate::{
     client::RemoteAgent,
-    command::{drive::insist, migrate::statistics},
+    command::drive::insist,
     exit::Failed,
-    fleet::Newest,
+    fleet::{Fleet, Newest},
     history::{self, Migration},
+    journey::statistics,
 };
 
 /// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
@@ -51,27 +58,36 @@ pub(crate) struct Drives {
     tasks: TaskTracker,
 }
 
+/// What is told of one that has ended; the error: it was never begun.
+pub(super) type Told = Result<fleet::Ended, Failed>;
+
+/// What the flow came to.
+pub(super) type Flown = Result<Completed, Failure>;
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Drive {
-    id: MigrationId,
+    pub(super) id: MigrationId,
     /// `None`: its order is on the hosts.
     wish: Option<fleet::Wish>,
-    asker: Identity,
+    pub(super) asker: Identity,
     is_cancelled: AtomicBool,
+    /// Since when it waits for its turn.
+    waits: Mutex<Option<Instant>>,
     seen: watch::Sender<Seen>,
 }
 
 /// What is known of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
+    /// What is carried out, of the last host that was tried.
     pub(super) order: Option<Order>,
-    pub(super) phases: Vec<Phase>,
-    pub(super) checks: Option<Vec<Check>>,
-    /// The newest sample, and how many there were.
-    pub(super) progress: Option<(u64, Progress)>,
-    /// The error: it was never begun.
-    pub(super) end: Option<Result<fleet::Ended, Failed>>,
+    /// All that was told of it but samples.
+    pub(super) told: Vec<Event>,
+    /// How many samples there were, and the newest of them.
+    pub(super) samples: (u64, Option<Progress>),
+    /// How it ended.
+    pub(super) end: Option<Told>,
 }
 
 impl Drives {
@@ -110,7 +126,7 @@ impl Drives {
             return Arc::clone(drive);
         }
         let drive = Arc::new(Drive::new(order.id, None, asker));
-        drive.change(|seen| seen.order = Some(order.clone()));
+        drive.carries_out(&order);
         running.insert(order.id, Arc::clone(&drive));
         drop(running);
         let (drives, task) = (Arc::clone(self), Arc::clone(&drive));
@@ -172,40 +188,20 @@ impl Drives {
         self.tasks.spawn(driven.instrument(span));
     }
 
-    async fn wished(&self, drive: &Drive, wish: &fleet::Wish) -> Result<fleet::Ended, Failed> {
-        if let (Some(migration), silent) = self.recorded(drive.id).await {
-            let order = &migration.order;
-            if !fits(wish, order) {
-                return Err(another(drive.id));
-            }
-            drive.change(|seen| seen.order = Some(order.clone()));
-            return match self.fleet.get().is_settled(&migration, &silent) {
-                true => Ok(wire::past_end(&migration)),
-                false => self.left_behind(drive, order).await,
-            };
-        }
-        let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(&drive.asker);
-        let settled = Box::pin(settle(&self.fleet.get(), as_asker, drive.id, wish, &Unheard)).await?;
-        let Settled { order, hosts, warnings } = settled;
-        for warning in warnings {
-            info!("{warning}");
-        }
-        info!("moving {} from {} to {}", order.instance_name, order.source.host, order.destination.host);
-        drive.change(|seen| seen.order = Some(order.clone()));
-        let result = Box::pin(flow::run(&hosts, &order, drive)).await;
-        let statistics = statistics(&hosts, &order, &result).await;
-        Ok(wire::ended(&order, &result, statistics)?)
-    }
-
     /// The rest of what the hosts know.
     async fn left_behind(&self, drive: &Drive, order: &Order) -> Result<fleet::Ended, Failed> {
+        self.resolved(drive, order).await?.0
+    }
+
+    /// The same, and what came of it.
+    pub(super) async fn resolved(&self, drive: &Drive, order: &Order) -> Result<(Told, Flown), Failed> {
         let Pair { source, destination } = self.fleet.get().pair(order)?;
         let hosts =
             Pair { source: source.on_behalf_of(&drive.asker), destination: destination.on_behalf_of(&drive.asker) };
         self.wait_for_job(drive, &hosts.source).await;
         let result = Box::pin(flow::resolve(&hosts, order, drive)).await;
         let statistics = statistics(&hosts, order, &result).await;
-        Ok(wire::ended(order, &result, statistics)?)
+        Ok((wire::ended(order, &result, statistics).map_err(Failed::from), result))
     }
 
     /// Its coordinator may be at work: until the job runs, ending what was begun would take it back.
@@ -226,7 +222,7 @@ impl Drives {
     }
 
     /// What the hosts know of a migration with this id, and those that did not say.
-    async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
+    pub(super) async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
         let answers =
             self.fleet.get().gather(move |agent: RemoteAgent| async move { agent.whole_record(id).await }).await;
         let (mut halves, mut silent) = (Vec::new(), Vec::new());
@@ -240,19 +236,43 @@ impl Drives {
         (history::merge(halves).pop(), silent)
     }
 
+    /// Work beside migrations that is waited for when the process is to end.
+    pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    pub(super) fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.get()
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Drive>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn another(id: MigrationId) -> Failed {
-    let message = format!("migration {id} is another one, of another instance or to another host; choose a new id");
+pub(super) fn another(id: MigrationId) -> Failed {
+    let message = format!(
+        "migration {id} is another one, of another instance, to another host or in another way; choose a new id"
+    );
     Failed::because(Reason::InvalidRequest, message)
 }
 
 impl Drive {
     fn new(id: MigrationId, wish: Option<fleet::Wish>, asker: Identity) -> Self {
-        Self { id, wish, asker, is_cancelled: AtomicBool::new(false), seen: watch::Sender::default() }
+        let (is_cancelled, waits) = (AtomicBool::new(false), Mutex::default());
+        Self { id, wish, asker, is_cancelled, waits, seen: watch::Sender::default() }
+    }
+
+    /// What it is about from now on.
+    pub(super) fn carries_out(&self, order: &Order) {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.change(|seen| seen.order = Some(order.clone()));
+        self.tell(Event::Order(order.clone().into()));
+    }
+
+    /// Something that happens.
+    pub(super) fn tell(&self, event: Event) {
+        self.change(|seen| seen.told.push(event));
     }
 
     /// What is known of it from now on, and so far.
@@ -274,36 +294,33 @@ impl Drive {
 
 impl Watch for Drive {
     fn phase(&self, phase: Phase) {
-        self.change(|seen| seen.phases.push(phase));
+        self.tell(Event::Phase(v1::Phase::from(phase).into()));
     }
 
     fn checked(&self, plan: &Plan) {
-        self.change(|seen| seen.checks = Some(plan.checks.clone()));
+        self.tell(Event::Checked(Checked { checks: plan.checks.iter().cloned().map(Into::into).collect() }));
+    }
+
+    fn waiting(&self, waiting: &Waiting) -> Duration {
+        let event = Event::Waiting(waiting.clone().into());
+        if self.seen.borrow().told.last() != Some(&event) {
+            self.tell(event);
+        }
+        let since = *self.waits.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        let patience = self.wish.as_ref().and_then(patience);
+        patience.map_or(Duration::MAX, |patience| patience.saturating_sub(since.elapsed()))
     }
 
     fn progress(&self, progress: Progress) {
         self.change(|seen| {
-            let (count, percent) = seen.progress.map_or((0, 0), |(count, before)| (count, before.percent));
+            let (count, before) = seen.samples;
             // Two who tell of it may not tell the same.
-            seen.progress = Some((count + 1, progress.after(percent)));
+            seen.samples = (count + 1, Some(progress.after(before.map_or(0, |before| before.percent))));
         });
     }
 
     fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Ordering::Relaxed)
-    }
-}
-
-/// Sees the checks by which a policy is chosen, and tells nobody.
-pub(super) struct Unheard;
-
-impl Watch for Unheard {
-    fn phase(&self, _phase: Phase) {}
-
-    fn progress(&self, _progress: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
 

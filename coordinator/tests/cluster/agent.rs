@@ -26,7 +26,7 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
+    host::{Capacity, Cordon, Host, LastCordon, Offers, Pages, Room, Taken, Uncordoned, host_policies},
     id::MigrationId,
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
@@ -59,6 +59,12 @@ pub(crate) struct World {
     aborted: bool,
     /// The destination refuses.
     pub(crate) refuses: bool,
+    /// What these hosts say when they are to get ready, each time one of it.
+    pub(crate) pre_refusals: Vec<(&'static str, Reason)>,
+    /// How often a host was asked for what it is and has.
+    pub(crate) facts: usize,
+    /// How often a host was asked for its policies.
+    pub(crate) policies_asked: usize,
     /// The job takes as long as it takes to abort it.
     pub(crate) is_slow: bool,
     /// The stream of the job breaks once.
@@ -103,6 +109,8 @@ pub(crate) struct World {
     pub(crate) is_old: bool,
     /// The hosts to which no guest shall come.
     pub(crate) cordons: BTreeMap<String, Cordon>,
+    /// Those that were taken away last.
+    pub(crate) last_cordons: BTreeMap<String, LastCordon>,
     /// By how many seconds the clock of node-31 is ahead.
     pub(crate) clock_ahead: i64,
     /// The host that has no place for a migration.
@@ -307,8 +315,11 @@ impl Agent {
                         total: ByteSize::mib(272),
                         rounds: 2,
                     };
-                    self.world().on_destination = true;
-                    let _ = self.record(id, |record| record.statistics = Some(statistics));
+                    let goes_there = self.record(id, |record| {
+                        record.statistics = Some(statistics);
+                        record.order.destination.host.as_str() != "node-28"
+                    });
+                    self.world().on_destination = goes_there.unwrap_or(true);
                     event(v1::migrate_response::Event::Completed(statistics.into()))
                 }
             };
@@ -347,6 +358,7 @@ impl v1::host_service_server::HostService for Agent {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
+        self.world().facts += 1;
         let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
         let slow = self.world().slow_host.filter(|(name, _)| *name == self.name);
         if let Some((_, pause)) = slow {
@@ -386,15 +398,22 @@ impl v1::host_service_server::HostService for Agent {
     }
 
     async fn uncordon(&self, _: Request<v1::UncordonRequest>) -> Result<Response<v1::UncordonResponse>, Status> {
-        let was = self.world().cordons.remove(self.name);
-        Ok(Response::new(v1::UncordonResponse { was: was.map(Into::into) }))
+        let mut world = self.world();
+        let was = world.cordons.remove(self.name);
+        if let Some(cordon) = was.clone() {
+            let ended = Timestamp::now();
+            world.last_cordons.insert(self.name.to_owned(), LastCordon { cordon, ended });
+        }
+        let last = world.last_cordons.get(self.name).cloned();
+        Ok(Response::new(Uncordoned { was, last }.into()))
     }
 
     async fn list_policies(
         &self,
         _: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let world = self.world();
+        let mut world = self.world();
+        world.policies_asked += 1;
         if world.is_old {
             return Err(Status::unimplemented("an unknown method"));
         }

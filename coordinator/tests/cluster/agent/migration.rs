@@ -119,7 +119,15 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = record.order.id;
         self.world().records.insert((self.name.to_owned(), id), record);
         self.begin(id, Phase::Pre)?;
-        Ok(Response::new(v1::PreResponse::default()))
+        let refusal = {
+            let mut world = self.world();
+            let ours = world.pre_refusals.iter().position(|(host, _)| *host == self.name);
+            ours.map(|ours| world.pre_refusals.remove(ours).1)
+        };
+        match refusal {
+            Some(reason) => Err(self.error(reason, "another one came before")),
+            None => Ok(Response::new(v1::PreResponse::default())),
+        }
     }
 
     type MigrateStream = Pin<Box<dyn Stream<Item = Result<v1::MigrateResponse, Status>> + Send>>;
