@@ -13,15 +13,32 @@ use crate::journey::Turned;
 
 /// How long a host is left alone that did not answer, or had lost the place that it had for the guest.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How often it is tried all the same: one that says what it has and never lets anybody come may do so for ever.
+const TRIES: u32 = 3;
 /// How long it is waited for hosts that do not answer while no other takes the guest: an agent may be restarted.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What speaks against hosts for one guest.
 #[derive(Debug, Default)]
 pub(super) struct Against {
-    turned: Vec<(Turned, Instant)>,
+    turned: Vec<Tried>,
     /// Since when no host takes it.
     nowhere: Option<Instant>,
+}
+
+/// A host that was tried.
+#[derive(Debug)]
+struct Tried {
+    turned: Turned,
+    when: Instant,
+    times: u32,
+}
+
+impl Tried {
+    /// Whether what it said says nothing about what it has.
+    fn may_pass(&self) -> bool {
+        (self.turned.lost_its_turn || self.turned.is_silence()) && self.times < TRIES
+    }
 }
 
 /// What becomes of a guest that no host takes.
@@ -36,8 +53,9 @@ pub(super) enum Nowhere {
 impl Against {
     /// One more, of this moment.
     pub(super) fn add(&mut self, turned: Turned, now: Instant) {
-        self.turned.retain(|(before, _)| before.host != turned.host);
-        self.turned.push((turned, now));
+        let before = self.turned.iter().position(|tried| tried.turned.host == turned.host);
+        let times = before.map_or(0, |before| self.turned.swap_remove(before).times) + 1;
+        self.turned.push(Tried { turned, when: now, times });
     }
 
     /// Some host takes it.
@@ -47,8 +65,8 @@ impl Against {
 
     /// The hosts that it does not go to now.
     pub(super) fn excluded(&self, now: Instant) -> impl Iterator<Item = HostName> {
-        let counts = move |(turned, when): &&(Turned, Instant)| !passes(turned) || now - *when < AGAIN;
-        self.turned.iter().filter(counts).map(|(turned, _)| turned.host.clone())
+        let counts = move |tried: &&Tried| !tried.may_pass() || now - tried.when < AGAIN;
+        self.turned.iter().filter(counts).map(|tried| tried.turned.host.clone())
     }
 
     /// What speaks against all hosts: what they have, as `wish` goes, and what they said themselves.
@@ -62,8 +80,8 @@ impl Against {
         let ranking = rank(wish, &guest.leaving, hosts, weights);
         let mut refused = ranking.refused;
         for candidate in ranking.candidates {
-            if let Some((turned, _)) = self.turned.iter().find(|(turned, _)| turned.host == candidate.host) {
-                let refusals = turned.verdict.refusals().into_iter().map(|(_, refusal)| refusal).collect();
+            if let Some(tried) = self.turned.iter().find(|tried| tried.turned.host == candidate.host) {
+                let refusals = tried.turned.verdict.refusals().into_iter().map(|(_, refusal)| refusal).collect();
                 refused.push(Refused { host: candidate.host, refusals });
             }
         }
@@ -84,17 +102,14 @@ impl Against {
     }
 
     fn has_lost_turns(&self) -> bool {
-        self.turned.iter().any(|(turned, _)| turned.lost_its_turn)
+        self.turned.iter().any(|tried| tried.turned.lost_its_turn)
     }
-}
-
-/// Whether it says nothing about what the host has.
-fn passes(turned: &Turned) -> bool {
-    turned.lost_its_turn || turned.is_silence()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use vmferry_core::{agent::CallError, compatibility::Refusal};
 
     use super::*;
@@ -122,7 +137,7 @@ mod tests {
         against.add(turned("node-33", Reason::TooManyMigrations, true), begun);
         let excluded = |against: &Against, seconds| {
             let now = begun + Duration::from_secs(seconds);
-            against.excluded(now).map(|host| host.to_string()).collect::<Vec<_>>()
+            against.excluded(now).map(|host| host.to_string()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
         };
         assert_eq!(excluded(&against, 1), ["node-27", "node-31", "node-33"]);
         assert_eq!(excluded(&against, 4), ["node-27"]);
@@ -130,6 +145,9 @@ mod tests {
         against.add(turned("node-31", Reason::AgentUnreachable, false), begun + Duration::from_secs(4));
         assert_eq!(excluded(&against, 5), ["node-27", "node-31"]);
         assert_eq!(excluded(&against, 60), ["node-27"]);
+        // But not for ever.
+        against.add(turned("node-31", Reason::AgentUnreachable, false), begun + Duration::from_secs(60));
+        assert_eq!(excluded(&against, 90), ["node-27", "node-31"]);
     }
 
     #[test]

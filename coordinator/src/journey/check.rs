@@ -1,5 +1,7 @@
 //! Which hosts could take a guest. Changes nothing.
 
+use std::collections::HashSet;
+
 use vmferry_core::{
     agent::{Agent as _, CheckReport},
     host::Host,
@@ -39,8 +41,9 @@ pub(crate) async fn survey(
 /// Whose agents are asked: those that could take it by what they have, or all that answer.
 fn asked(ranking: &Ranking, hosts: &[Answer<Host>], all: bool) -> Vec<HostName> {
     let candidates = ranking.candidates.iter().map(|candidate| &candidate.host);
-    let answers = |host: &&HostName| hosts.iter().any(|answer| answer.endpoint.host == **host && answer.result.is_ok());
-    let refused = ranking.refused.iter().map(|refused| &refused.host).filter(|host| all && answers(host));
+    let answering: HashSet<_> =
+        hosts.iter().filter(|answer| answer.result.is_ok()).map(|answer| &answer.endpoint.host).collect();
+    let refused = ranking.refused.iter().map(|refused| &refused.host).filter(|host| all && answering.contains(host));
     candidates.chain(refused).cloned().collect()
 }
 

@@ -1,5 +1,7 @@
 //! What each host says to a guest that looks for a place.
 
+use std::collections::HashMap;
+
 use vmferry_core::{
     agent::CallError,
     compatibility::{Check, Refusal},
@@ -122,16 +124,13 @@ impl Survey {
         source: &[Check],
         hosts: &[Answer<Host>],
         ranking: Ranking,
-        mut answers: Vec<(HostName, Verdict)>,
+        answers: Vec<(HostName, Verdict)>,
     ) -> Self {
-        let mut answered = |host: &HostName| {
-            let index = answers.iter().position(|(name, _)| name == host)?;
-            Some(answers.swap_remove(index).1)
-        };
-        let zone = |name: &HostName| {
-            let answer = hosts.iter().find(|answer| answer.endpoint.host == *name)?;
-            answer.result.as_ref().ok().map(|host| host.zone.clone())
-        };
+        let mut answers: HashMap<_, _> = answers.into_iter().collect();
+        let mut answered = |host: &HostName| answers.remove(host);
+        let zones = hosts.iter().filter_map(|answer| Some((&answer.endpoint.host, answer.result.as_ref().ok()?)));
+        let zones: HashMap<_, _> = zones.map(|(name, host)| (name, &host.zone)).collect();
+        let zone = |name: &HostName| zones.get(name).map(|zone| String::clone(zone));
         let mut rows = Vec::new();
         for candidate in ranking.candidates {
             let Some(verdict) = answered(&candidate.host) else { continue };
