@@ -18,7 +18,7 @@ pub(crate) mod migrate;
 pub(crate) mod migrations;
 mod planned;
 pub(crate) mod policies;
-mod queue;
+pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
 mod search;

@@ -1,6 +1,7 @@
 //! All hosts of the inventory at once.
 
 mod ask;
+mod known;
 mod look;
 mod newest;
 
@@ -13,7 +14,7 @@ use vmferry_core::{
 };
 use vmferry_transport::Credentials;
 
-pub(crate) use self::newest::Newest;
+pub(crate) use self::{known::Ending, newest::Newest};
 use crate::{
     catalogue::Catalogue,
     client::{Relay, RemoteAgent},
@@ -28,6 +29,25 @@ pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
     warnings: Vec<String>,
+    way: Way,
+}
+
+/// How agents are called.
+#[derive(Debug, Clone)]
+enum Way {
+    /// By ourselves, with the newest of these.
+    Direct(watch::Receiver<Credentials>),
+    /// Through a coordinator that serves.
+    Through(Relay),
+}
+
+impl Way {
+    fn agent(&self, endpoint: &Endpoint) -> RemoteAgent {
+        match self {
+            Self::Direct(credentials) => RemoteAgent::new(credentials.clone(), endpoint.clone()),
+            Self::Through(relay) => RemoteAgent::through(relay, endpoint.clone()),
+        }
+    }
 }
 
 /// What one host said. A dead or slow one costs its own answer only.
@@ -58,21 +78,21 @@ impl Fleet {
     /// The hosts of the inventory. Calls nobody yet.
     pub(crate) fn new(loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
         let Loaded { inventory, warnings } = loaded;
-        let agents =
-            inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
-        Self { inventory, agents, warnings }
+        let way = Way::Direct(credentials.clone());
+        let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
+        Self { inventory, agents, warnings, way }
     }
 
     /// The hosts of a later inventory. Connections to those that are still there stay.
-    fn renewed(&self, loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
+    fn renewed(&self, loaded: Loaded) -> Self {
         let Loaded { inventory, warnings } = loaded;
         let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
         let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
             Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
-            _ => RemoteAgent::new(credentials.clone(), endpoint.clone()),
+            _ => self.way.agent(endpoint),
         };
         let agents = inventory.hosts.iter().map(agent).collect();
-        Self { inventory, agents, warnings }
+        Self { inventory, agents, warnings, way: self.way.clone() }
     }
 
     /// The hosts that a coordinator knows, and its policies besides our own.
@@ -84,8 +104,9 @@ impl Fleet {
         let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
         let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
         inventory.policies.extend(theirs);
-        let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
-        Ok(Self { inventory, agents, warnings })
+        let way = Way::Through(relay.clone());
+        let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
+        Ok(Self { inventory, agents, warnings, way })
     }
 
     /// Which hosts there are, and which policies.
@@ -155,6 +176,13 @@ impl Fleet {
     /// Whether the inventory has a host of that name.
     pub(crate) fn has(&self, name: &HostName) -> bool {
         self.agents.iter().any(|agent| agent.endpoint().host == *name)
+    }
+
+    /// The agent of a host of an order that was given: where the inventory has it, or else where the order says. A host that has gone
+    /// from the inventory since is still who must end it.
+    pub(crate) fn agent_at(&self, endpoint: &Endpoint) -> RemoteAgent {
+        let known = self.agents.iter().find(|agent| agent.endpoint().host == endpoint.host);
+        known.cloned().unwrap_or_else(|| self.way.agent(endpoint))
     }
 
     /// The agent of the host called `name`.

@@ -1,9 +1,11 @@
 //! `vmferry serve`: what it answers, what it passes on, and how it ends; and `vmferry --coordinator`, which must be as without.
 
+mod aborts;
 mod etcd;
 mod migrations;
 mod port;
 mod relay;
+mod repeats;
 mod stop;
 
 use tonic::{Code, Status};

@@ -161,6 +161,10 @@ pub async fn run<S: Agent, D: Agent>(
 
     let relocations = match pre(hosts, order, &plan, watch).await {
         Ok(relocations) => relocations,
+        Err(error) if is_anothers(hosts, order, &error).await => {
+            withdraw(hosts, order).await;
+            return Err(Failure::NotStarted(error));
+        }
         // No job was started: the guest is where it was.
         Err(error) => return cleanup(hosts, order, error.into(), watch).await,
     };
@@ -249,6 +253,21 @@ async fn pre<S: Agent, D: Agent>(
     let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
     go_on(order, watch)?;
     Ok(relocations)
+}
+
+/// Whether the source has refused its half because somebody else was first: by another migration, or by the same with another order. What
+/// that one has begun is not ours to take back.
+async fn is_anothers<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: &CallError) -> bool {
+    if error.host != *hosts.source.host() {
+        return false;
+    }
+    match error.reason {
+        Reason::InstanceMigrating => true,
+        Reason::InvalidRequest => {
+            matches!(hosts.source.record(order).await, Ok(Some(record)) if record.order != *order)
+        }
+        _ => false,
+    }
 }
 
 /// A repeated call joins the job that runs, or returns what it returned.

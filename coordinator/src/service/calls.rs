@@ -25,17 +25,17 @@ use vmferry_proto::{
 };
 
 use super::{
-    drives::{Drives, Seen, Unheard, stopping},
+    drives::{Drive, Drives, Seen, Unheard, stopping},
     relay::whose_own,
     wire,
     wish::{Settled, chosen_id, not_understood, settle},
 };
 use crate::{
     client::{RemoteAgent, Seen as SeenOnSource, Which},
-    command::migrate,
+    command::{migrate, queue::while_it_waited},
     exit::Failed,
     find,
-    fleet::Newest,
+    fleet::{Ending, Newest},
     render::unnamed,
 };
 
@@ -95,18 +95,19 @@ impl Calls {
     }
 
     async fn abort(&self, asker: Identity, wanted: &str) -> Result<fleet::Ended, Failed> {
-        let (migration, silent) = self.fleet.get().migration_of(wanted).await?;
-        let ended = if self.fleet.get().is_settled(&migration, &silent) {
-            wire::past_end(&migration)
-        } else {
-            let drive = self.drives.resolve(migration.order.clone(), asker.clone());
-            // Whoever asked for it: it ends though they go away.
-            let (drives, order) = (Arc::clone(&self.drives), migration.order.clone());
-            let aborted = tokio::spawn(async move { drives.abort(&drive, &order, &asker).await });
-            tokio::select! {
-                ended = aborted => ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))??,
-                () = self.end.cancelled() => return Err(stopping(&self.name, migration.order.id).into()),
-            }
+        let ended = match self.drives.meant(wanted)? {
+            Some(drive) => self.abort_drive(drive, asker).await?,
+            None => match self.fleet.get().end_wait(wanted, |agent| agent.on_behalf_of(&asker)).await? {
+                Ending::Waited(order) => wire::ended(&order, &Err(while_it_waited(&order)), None)
+                    .unwrap_or_else(|error| wire::not_begun(error.into(), &self.name)),
+                Ending::Begun(migration, silent) if self.fleet.get().is_settled(&migration, &silent) => {
+                    wire::past_end(&migration)
+                }
+                Ending::Begun(migration, _) => {
+                    let drive = self.drives.resolve(migration.order, asker.clone());
+                    self.abort_drive(drive, asker).await?
+                }
+            },
         };
         let is_over =
             [Outcome::Completed, Outcome::CompletedWithWarnings].map(v1::Outcome::from).contains(&ended.outcome());
@@ -117,11 +118,25 @@ impl Calls {
         Ok(ended)
     }
 
+    async fn abort_drive(&self, drive: Arc<Drive>, asker: Identity) -> Result<fleet::Ended, Failed> {
+        let id = drive.id;
+        // Whoever asked for it: it ends though they go away.
+        let drives = Arc::clone(&self.drives);
+        let aborted = tokio::spawn(async move { drives.abort(&drive, &asker).await });
+        tokio::select! {
+            ended = aborted => match ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))? {
+                Err(failed) if failed.reason == Some(Reason::MigrationAborted) => Ok(wire::not_begun(failed, &self.name)),
+                ended => ended,
+            },
+            () = self.end.cancelled() => Err(stopping(&self.name, id).into()),
+        }
+    }
+
     async fn steer(&self, asker: &Identity, request: fleet::SteerMigrationRequest) -> Result<(), Failed> {
         let steering: Steering = required(request.steering, "steering").map_err(not_understood)?;
         let steering = steering.judged().map_err(|invalid| Failed::usage(invalid.to_string()))?;
         let order = self.fleet.get().moving(&request.migration).await?;
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+        let source = self.fleet.get().agent_at(&order.source).on_behalf_of(asker);
         Ok(source.steer(order.id, steering).await?)
     }
 }
@@ -291,7 +306,7 @@ impl FleetService for Calls {
         let fleet::WatchMigrationRequest { migration, after } = request.into_inner();
         let (migration, _) = self.fleet.get().migration_of(&migration).await.map_err(|failed| self.status(failed))?;
         let order = migration.order;
-        let source = self.fleet.get().agent(&order.source.host).map_err(|failed| self.status(failed))?.clone();
+        let source = self.fleet.get().agent_at(&order.source);
         let (sender, responses) = mpsc::channel(BEHIND);
         let (name, stop) = (self.name.clone(), self.stop.clone());
         tokio::spawn(async move {

@@ -4,16 +4,17 @@
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::FutureExt as _;
-use tokio::{sync::watch, time::sleep};
-use tokio_util::task::TaskTracker;
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
@@ -32,16 +33,19 @@ use super::{
 };
 use crate::{
     client::RemoteAgent,
-    command::{drive::insist, migrate::statistics},
+    command::{drive::end, migrate::statistics},
     exit::Failed,
     fleet::Newest,
-    history::{self, Migration},
+    history::{Migration, SHORTEST_PREFIX},
 };
 
 /// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
 /// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
 const PREPARING: Duration = Duration::from_secs(130);
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long one that waited may be neither waiting nor begun, until it is taken for given up: it has its turn, and is checked again.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// The migrations that are driven here.
 #[derive(Debug)]
@@ -54,11 +58,11 @@ pub(crate) struct Drives {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Drive {
-    id: MigrationId,
+    pub(super) id: MigrationId,
     /// `None`: its order is on the hosts.
     wish: Option<fleet::Wish>,
     asker: Identity,
-    is_cancelled: AtomicBool,
+    cancelled: CancellationToken,
     seen: watch::Sender<Seen>,
 }
 
@@ -118,17 +122,31 @@ impl Drives {
         drive
     }
 
-    /// Has it end on its source, as soon as that can be. Returns when it has ended.
-    pub(super) async fn abort(&self, drive: &Drive, order: &Order, asker: &Identity) -> Result<fleet::Ended, Failed> {
-        drive.is_cancelled.store(true, Ordering::Relaxed);
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+    /// The migration that is driven here and meant by `wanted`: its id or the beginning of it, or its instance.
+    pub(super) fn meant(&self, wanted: &str) -> Result<Option<Arc<Drive>>, Failed> {
+        let mut meant: Vec<_> = self.running().values().filter(|drive| drive.is_meant(wanted)).cloned().collect();
+        match (meant.len(), meant.pop()) {
+            (2.., _) => Err(Failed::usage(format!("{wanted} may mean several migrations; name one by its whole id"))),
+            (_, drive) => Ok(drive),
+        }
+    }
+
+    /// Has it end on its source, as soon as that can be. Returns when it has ended; the error: it was never begun.
+    pub(super) async fn abort(&self, drive: &Drive, asker: &Identity) -> Result<fleet::Ended, Failed> {
+        drive.cancelled.cancel();
         let insisting = async {
-            if let Err(error) = insist(&source, order.id).await {
-                info!(migration = %order.id, "cannot be aborted: {error}");
+            let mut seen = drive.watch();
+            // Until it is known where it is nothing was begun, and its driver hears us.
+            let order = seen.wait_for(|seen| seen.order.is_some()).await.ok().and_then(|seen| seen.order.clone());
+            if let Some(order) = order {
+                let hosts = self.hosts(&order, asker);
+                if let Err(error) = end(&hosts, &order).await {
+                    info!(migration = %order.id, "cannot be aborted: {error}");
+                }
             }
             std::future::pending().await
         };
-        tokio::select! {
+        select! {
             ended = drive.end() => ended,
             never = insisting => never,
         }
@@ -173,35 +191,92 @@ impl Drives {
     }
 
     async fn wished(&self, drive: &Drive, wish: &fleet::Wish) -> Result<fleet::Ended, Failed> {
-        if let (Some(migration), silent) = self.recorded(drive.id).await {
-            let order = &migration.order;
-            if !fits(wish, order) {
-                return Err(another(drive.id));
-            }
-            drive.change(|seen| seen.order = Some(order.clone()));
-            return match self.fleet.get().is_settled(&migration, &silent) {
-                true => Ok(wire::past_end(&migration)),
-                false => self.left_behind(drive, order).await,
-            };
+        if let Some(end) = self.joined(drive, wish).await? {
+            return Ok(end);
         }
+        let begun = Box::pin(async {
+            select! {
+                biased;
+                // Nothing was changed yet.
+                () = drive.cancelled.cancelled() => Err(aborted(wish)),
+                settled = self.settled(drive, wish) => settled,
+            }
+        });
+        let moved = async {
+            let Settled { order, hosts, .. } = begun.await?;
+            let result = Box::pin(flow::run(&hosts, &order, drive)).await;
+            let statistics = statistics(&hosts, &order, &result).await;
+            Ok(wire::ended(&order, &result, statistics)?)
+        };
+        match moved.await {
+            // Somebody else who was asked for the same may have been quicker.
+            Err(failed) => self.joined(drive, wish).await?.ok_or(failed),
+            ended => ended,
+        }
+    }
+
+    async fn settled(&self, drive: &Drive, wish: &fleet::Wish) -> Result<Settled, Failed> {
         let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(&drive.asker);
         let settled = Box::pin(settle(&self.fleet.get(), as_asker, drive.id, wish, &Unheard)).await?;
-        let Settled { order, hosts, warnings } = settled;
-        for warning in warnings {
+        let order = &settled.order;
+        for warning in &settled.warnings {
             info!("{warning}");
         }
         info!("moving {} from {} to {}", order.instance_name, order.source.host, order.destination.host);
         drive.change(|seen| seen.order = Some(order.clone()));
-        let result = Box::pin(flow::run(&hosts, &order, drive)).await;
-        let statistics = statistics(&hosts, &order, &result).await;
-        Ok(wire::ended(&order, &result, statistics)?)
+        Ok(settled)
+    }
+
+    /// How a migration ends that the hosts know already, because another coordinator drives it, or did. `None`: they know none.
+    async fn joined(&self, drive: &Drive, wish: &fleet::Wish) -> Result<Option<fleet::Ended>, Failed> {
+        // The first look is at all hosts: where it is, one of them has to say.
+        let (known, waiter) = tokio::join!(self.recorded(drive.id), self.waiting(drive.id));
+        if let Some((migration, silent)) = known {
+            return self.rest(drive, wish, &migration, &silent).await.map(Some);
+        }
+        let Some(order) = waiter else { return Ok(None) };
+        if !fits(wish, &order) {
+            return Err(another(drive.id));
+        }
+        info!("it waits, by another coordinator");
+        drive.change(|seen| seen.order = Some(order.clone()));
+        let mut seen = Instant::now();
+        while seen.elapsed() < BETWEEN && !drive.is_cancelled() {
+            sleep(LOOK).await;
+            let fleet = self.fleet.get();
+            if let Ok((Some(migration), silent)) = fleet.recorded_by(&order).await {
+                return self.rest(drive, wish, &migration, &silent).await.map(Some);
+            }
+            if fleet.waits(&order).await {
+                seen = Instant::now();
+            }
+        }
+        // Who drove it has given up, or was told to end it; either is told to who asks the hosts for its turn.
+        Ok(None)
+    }
+
+    /// What is left to do of a migration that the hosts know.
+    async fn rest(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        migration: &Migration,
+        silent: &[CallError],
+    ) -> Result<fleet::Ended, Failed> {
+        let order = &migration.order;
+        if !fits(wish, order) {
+            return Err(another(drive.id));
+        }
+        drive.change(|seen| seen.order = Some(order.clone()));
+        match self.fleet.get().is_settled(migration, silent) {
+            true => Ok(wire::past_end(migration)),
+            false => self.left_behind(drive, order).await,
+        }
     }
 
     /// The rest of what the hosts know.
     async fn left_behind(&self, drive: &Drive, order: &Order) -> Result<fleet::Ended, Failed> {
-        let Pair { source, destination } = self.fleet.get().pair(order)?;
-        let hosts =
-            Pair { source: source.on_behalf_of(&drive.asker), destination: destination.on_behalf_of(&drive.asker) };
+        let hosts = self.hosts(order, &drive.asker);
         self.wait_for_job(drive, &hosts.source).await;
         let result = Box::pin(flow::resolve(&hosts, order, drive)).await;
         let statistics = statistics(&hosts, order, &result).await;
@@ -226,18 +301,20 @@ impl Drives {
     }
 
     /// What the hosts know of a migration with this id, and those that did not say.
-    async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
-        let answers =
-            self.fleet.get().gather(move |agent: RemoteAgent| async move { agent.whole_record(id).await }).await;
-        let (mut halves, mut silent) = (Vec::new(), Vec::new());
-        for answer in answers {
-            match answer.result {
-                Ok(half) => halves.push(half),
-                Err(error) if error.reason == Reason::MigrationNotFound => {}
-                Err(error) => silent.push(error),
-            }
-        }
-        (history::merge(halves).pop(), silent)
+    async fn recorded(&self, id: MigrationId) -> Option<(Migration, Vec<CallError>)> {
+        let (known, silent) = self.fleet.get().recorded(id).await.ok()?;
+        Some((known?, silent))
+    }
+
+    /// The order of the migration of this id, if it waits.
+    async fn waiting(&self, id: MigrationId) -> Option<Order> {
+        self.fleet.get().waiter(&id.to_string()).await.ok().flatten().map(|waiter| waiter.order)
+    }
+
+    /// Both hosts of a migration that was begun, called as somebody's wish.
+    fn hosts(&self, order: &Order, asker: &Identity) -> Pair<RemoteAgent, RemoteAgent> {
+        let Pair { source, destination } = self.fleet.get().pair_of(order);
+        Pair { source: source.on_behalf_of(asker), destination: destination.on_behalf_of(asker) }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Drive>>> {
@@ -250,9 +327,24 @@ fn another(id: MigrationId) -> Failed {
     Failed::because(Reason::InvalidRequest, message)
 }
 
+fn aborted(wish: &fleet::Wish) -> Failed {
+    let message = format!("the migration of {} was aborted before its checks; nothing was changed", wish.instance);
+    Failed::because(Reason::MigrationAborted, message)
+}
+
 impl Drive {
     fn new(id: MigrationId, wish: Option<fleet::Wish>, asker: Identity) -> Self {
-        Self { id, wish, asker, is_cancelled: AtomicBool::new(false), seen: watch::Sender::default() }
+        Self { id, wish, asker, cancelled: CancellationToken::new(), seen: watch::Sender::default() }
+    }
+
+    fn is_meant(&self, wanted: &str) -> bool {
+        let prefix = wanted.to_ascii_lowercase();
+        let is_instance = match (&self.seen.borrow().order, &self.wish) {
+            (Some(order), _) => order.instance_name == wanted,
+            (None, Some(wish)) => wish.instance == wanted,
+            (None, None) => false,
+        };
+        is_instance || (prefix.len() >= SHORTEST_PREFIX && self.id.to_string().starts_with(&prefix))
     }
 
     /// What is known of it from now on, and so far.
@@ -290,7 +382,7 @@ impl Watch for Drive {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed)
+        self.cancelled.is_cancelled()
     }
 }
 

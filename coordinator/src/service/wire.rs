@@ -91,6 +91,13 @@ pub(super) fn ended(
     })
 }
 
+/// How a migration ended that was aborted before it was begun.
+pub(super) fn not_begun(failed: Failed, ours: &HostName) -> fleet::Ended {
+    let host = failed.host.unwrap_or_else(|| ours.clone());
+    let cause = Cause { reason: Reason::MigrationAborted, host, message: failed.message.clone() };
+    fleet::Ended { message: failed.message, cause: Some(cause.into()), ..fleet::Ended::default() }
+}
+
 /// The first refusal, and how many there are.
 fn refused(order: &Order, plan: &Plan, message: String) -> CallError {
     let first = plan.checks.iter().find_map(|check| Some((&check.host, check.refusal()?)));
