@@ -59,13 +59,24 @@ async fn who_comes_second_with_another_id_is_refused_and_told_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_second_with_the_same_order_is_told_so_and_takes_nothing_back() {
+    let rig = Rig::for_many();
+    let overtaken = Overtaken { rig: &rig, by: rig.order.clone(), both_hosts: true };
+    let failure = flow::run(&rig.hosts(), &rig.order, &overtaken).await.expect_err("it is driven");
+    assert!(matches!(&failure, Failure::NotStarted(error) if error.reason == Reason::InstanceMigrating), "{failure:?}");
+    assert_eq!(rig.open(), [rig.order.clone(), rig.order.clone()], "both halves of the first are open");
+    let ended = flow::resolve(&rig.hosts(), &rig.order, &Unwatched).await;
+    assert!(matches!(ended, Err(Failure::RolledBack { .. })), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_second_with_the_same_id_and_another_order_takes_nothing_back() {
     let rig = Rig::for_many();
     let mut by = rig.order.clone();
     by.limits.policy = named("gentle").expect("built in");
     let overtaken = Overtaken { rig: &rig, by: by.clone(), both_hosts: true };
     let failure = flow::run(&rig.hosts(), &rig.order, &overtaken).await.expect_err("it is taken");
-    assert!(matches!(&failure, Failure::NotStarted(error) if error.reason == Reason::InvalidRequest), "{failure:?}");
+    assert!(matches!(&failure, Failure::NotStarted(error) if error.reason == Reason::InstanceMigrating), "{failure:?}");
     assert_eq!(rig.open().len(), 2, "both halves of the first are open");
     assert!(rig.open().iter().all(|order| order.id == by.id));
     let ended = flow::resolve(&rig.hosts(), &by, &Unwatched).await;
