@@ -29,6 +29,7 @@ mod refusals;
 mod rig;
 mod security;
 mod serve;
+mod serve_waiting;
 mod shared_storage;
 mod storage_rig;
 mod streams;
