@@ -76,7 +76,7 @@ impl Session {
         let identity = credentials.identity().clone();
         let fleet = Fleet::open(loaded, credentials.fixed()).await?;
         for sentence in fleet.warnings() {
-            terminal.warn(sentence);
+            terminal.warn(&sentence);
         }
         Ok(Self { terminal, fleet, identity })
     }

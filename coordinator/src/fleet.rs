@@ -19,7 +19,7 @@ use crate::{
     catalogue::Catalogue,
     client::{Relay, RemoteAgent},
     exit::Failed,
-    inventory::{Inventory, Loaded},
+    inventory::{Inventory, LeftOut, Loaded, Warning, canonical},
     render,
 };
 
@@ -28,7 +28,8 @@ use crate::{
 pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
-    warnings: Vec<String>,
+    left_out: Vec<LeftOut>,
+    warnings: Vec<Warning>,
     way: Way,
 }
 
@@ -77,36 +78,37 @@ impl Fleet {
 
     /// The hosts of the inventory. Calls nobody yet.
     pub(crate) fn new(loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
-        let Loaded { inventory, warnings } = loaded;
+        let Loaded { inventory, left_out, warnings } = loaded;
         let way = Way::Direct(credentials.clone());
         let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
-        Self { inventory, agents, warnings, way }
+        Self { inventory, agents, left_out, warnings, way }
     }
 
     /// The hosts of a later inventory. Connections to those that are still there stay.
     fn renewed(&self, loaded: Loaded) -> Self {
-        let Loaded { inventory, warnings } = loaded;
+        let Loaded { inventory, left_out, warnings } = loaded;
         let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
         let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
             Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
             _ => self.way.agent(endpoint),
         };
         let agents = inventory.hosts.iter().map(agent).collect();
-        Self { inventory, agents, warnings, way: self.way.clone() }
+        Self { inventory, agents, left_out, warnings, way: self.way.clone() }
     }
 
     /// The hosts that a coordinator knows, and its policies besides our own.
     async fn behind(loaded: Loaded, relay: &Relay) -> Result<Self, Failed> {
-        let Loaded { mut inventory, mut warnings } = loaded;
+        let Loaded { mut inventory, mut left_out, mut warnings } = loaded;
         let known = relay.inventory().await?;
-        warnings.extend(known.warnings);
+        warnings.extend(known.warnings.into_iter().map(Warning::from));
         inventory.hosts = known.hosts;
+        left_out.extend(known.left_out);
         let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
         let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
         inventory.policies.extend(theirs);
         let way = Way::Through(relay.clone());
         let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
-        Ok(Self { inventory, agents, warnings, way })
+        Ok(Self { inventory, agents, left_out, warnings, way })
     }
 
     /// Which hosts there are, and which policies.
@@ -114,9 +116,27 @@ impl Fleet {
         &self.inventory
     }
 
+    /// Says of hosts that are somebody else who else the inventory has at their addresses.
+    pub(crate) fn explain<T>(&self, answers: &mut [Answer<T>]) {
+        let distrusted =
+            |answer: &&mut Answer<T>| answer.result.as_ref().is_err_and(|error| error.reason == Reason::AgentUntrusted);
+        for Answer { endpoint, result } in answers.iter_mut().filter(distrusted) {
+            let at = canonical(&endpoint.address);
+            let is_there = |other: &&Endpoint| other.host != endpoint.host && canonical(&other.address) == at;
+            if let (Err(error), Some(other)) = (result, self.inventory.hosts.iter().find(is_there)) {
+                error.message += &format!("; the inventory has {} at the same address", other.host);
+            }
+        }
+    }
+
+    /// Hosts that are not called, as others have their names.
+    pub(crate) fn left_out<T>(&self) -> impl Iterator<Item = Answer<T>> {
+        self.left_out.iter().cloned().map(|LeftOut { endpoint, why }| Answer { endpoint, result: Err(why) })
+    }
+
     /// What somebody should look at where the hosts are from: a sentence each.
-    pub(crate) fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.iter().map(ToString::to_string).collect()
     }
 
     /// Asks all hosts; answers come in the inventory's order.

@@ -10,7 +10,9 @@
 //! stand side by side, and each may end at any time.
 
 mod calls;
+mod drive;
 mod drives;
+mod onlookers;
 mod port;
 mod relay;
 mod wire;

@@ -45,7 +45,9 @@ pub(super) async fn abortable(
         "aborting: {name} stays on {source}; press Ctrl-C again to leave at once, the agents then go on without you"
     ));
     let aborted = async {
-        if let Err(error) = end(hosts, order).await {
+        // It may wait there, and the source may not know it any more.
+        let (_, insisted) = tokio::join!(hosts.destination.withdraw(order), insist(&hosts.source, order.id));
+        if let Err(error) = insisted {
             live.say(&format!("{source} cannot abort: {}", unnamed(&error)));
         }
         std::future::pending().await
@@ -78,13 +80,6 @@ fn left(order: &Order, live: &Live) -> Failed {
          vmferry abort {id} aborts it, vmferry migrations resolve {id} waits for its end"
     );
     Failed { exit: Exit::Interrupted, ..Failed::usage(message) }
-}
-
-/// Ends it wherever it is, as far as its driver does not: its wait at its destination, of which the source may not know any more, and what
-/// the source has of it. The driver must know that it is to end.
-pub(crate) async fn end(hosts: &Pair<RemoteAgent, RemoteAgent>, order: &Order) -> Result<(), CallError> {
-    let (_, insisted) = tokio::join!(hosts.destination.withdraw(order), insist(&hosts.source, order.id));
-    insisted
 }
 
 /// Asks the source to end the job until it did or it is too late. Before the job begins there is nothing to end, and

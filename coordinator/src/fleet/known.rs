@@ -59,14 +59,15 @@ impl Fleet {
         meant(given.into_iter().flatten(), wanted)
     }
 
-    /// Whether the migration waits at one of its two hosts, as far as they answer.
-    pub(crate) async fn waits(&self, order: &Order) -> bool {
+    /// At which of its two hosts a migration waits, of those that answer.
+    pub(crate) async fn waits_at(&self, order: &Order) -> Vec<RemoteAgent> {
         let ask = async |endpoint: &Endpoint| {
-            let waiters = self.agent_at(endpoint).waiters().await.unwrap_or_default();
-            waiters.iter().any(|waiter| waiter.order.id == order.id)
+            let agent = self.agent_at(endpoint);
+            let waiters = agent.waiters().await.unwrap_or_default();
+            waiters.iter().any(|waiter| waiter.order.id == order.id).then_some(agent)
         };
         let (source, destination) = join(ask(&order.source), ask(&order.destination)).await;
-        source || destination
+        source.into_iter().chain(destination).collect()
     }
 
     /// Ends the wait of the migration that is meant by `wanted`, or tells what was begun of it. A name means an instance of which one

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use vmferry_transport::Credentials;
 
 use super::Fleet;
-use crate::inventory::Loaded;
+use crate::inventory::{Loaded, Warning};
 
 /// The hosts that there are now. Clones are of the same.
 #[derive(Debug, Clone)]
@@ -57,9 +57,13 @@ fn take_up(fleet: &mut Arc<Fleet>, next: Loaded) {
     *fleet = Arc::new(renewed);
 }
 
-/// Says what was not said before.
-fn log(before: &[String], now: &[String]) {
-    for sentence in now.iter().filter(|sentence| !before.contains(sentence)) {
-        warn!("{sentence}");
+/// Says what was not said before, and what is so no longer.
+fn log(before: &[Warning], now: &[Warning]) {
+    let is_in = |warning: &Warning, others: &[Warning]| others.iter().any(|other| warning.is_same(other));
+    for warning in now.iter().filter(|warning| !is_in(warning, before)) {
+        warn!("{warning}");
+    }
+    for over in before.iter().filter(|warning| !is_in(warning, now)).filter_map(Warning::over) {
+        info!("{over}");
     }
 }

@@ -12,35 +12,32 @@ use vmferry_core::{
     flow,
     id::{HostName, MigrationId},
     identity::{Asker, Identity},
-    migration::{Cause, Kind, Outcome, Steering},
+    migration::{Kind, Outcome, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
     convert::{Invalid, required},
-    fleet::{
-        self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Checked, migrate_response::Event,
-    },
+    fleet::{self, fleet_service_server::FleetService, migrate_response::Checked, migrate_response::Event},
     status::from_call_error,
     v1,
 };
 
 use super::{
-    drives::{Drive, Drives, Seen, Unheard, stopping},
+    drive::{Drive, Seen, Unheard},
+    drives::{Drives, stopping},
+    onlookers,
     relay::whose_own,
     wire,
     wish::{Settled, chosen_id, not_understood, settle},
 };
 use crate::{
-    client::{RemoteAgent, Seen as SeenOnSource, Which},
+    client::{RemoteAgent, Which},
     command::{migrate, queue::while_it_waited},
     exit::Failed,
     find,
     fleet::{Ending, Newest},
     render::unnamed,
 };
-
-/// How far a stream of samples may be behind, in messages.
-const BEHIND: usize = 1024;
 
 /// What answers.
 #[derive(Debug)]
@@ -175,7 +172,8 @@ impl FleetService for Calls {
         Ok(Response::new(fleet::ListInventoryResponse {
             hosts: inventory.hosts.iter().cloned().map(Into::into).collect(),
             policies: inventory.policies.iter().cloned().map(Into::into).collect(),
-            warnings: fleet.warnings().to_vec(),
+            warnings: fleet.warnings(),
+            left_out: fleet.left_out().map(wire::host).collect(),
         }))
     }
 
@@ -183,15 +181,11 @@ impl FleetService for Calls {
         &self,
         _: Request<fleet::ListHostsRequest>,
     ) -> Result<Response<fleet::ListHostsResponse>, Status> {
-        let answers = self.fleet.get().gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
-        let hosts = answers.into_iter().map(|answer| fleet::FleetHost {
-            endpoint: Some(answer.endpoint.into()),
-            state: Some(match answer.result {
-                Ok(host) => State::Up(host.into()),
-                Err(error) => State::Unreachable(Cause::from(error).into()),
-            }),
-        });
-        Ok(Response::new(fleet::ListHostsResponse { hosts: hosts.collect() }))
+        let fleet = self.fleet.get();
+        let mut answers = fleet.gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
+        fleet.explain(&mut answers);
+        let hosts = answers.into_iter().chain(fleet.left_out()).map(wire::host).collect();
+        Ok(Response::new(fleet::ListHostsResponse { hosts }))
     }
 
     async fn list_instances(
@@ -307,20 +301,11 @@ impl FleetService for Calls {
         let (migration, _) = self.fleet.get().migration_of(&migration).await.map_err(|failed| self.status(failed))?;
         let order = migration.order;
         let source = self.fleet.get().agent_at(&order.source);
-        let (sender, responses) = mpsc::channel(BEHIND);
+        let (sender, responses) = mpsc::channel(onlookers::BEHIND);
         let (name, stop) = (self.name.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let seen = |seen: SeenOnSource| {
-                let response = fleet::WatchMigrationResponse {
-                    migration: Some(seen.record.into()),
-                    progress: seen.progress.map(Into::into),
-                    token: seen.token,
-                };
-                let slow = "who watches is too slow; watch again, with the last token";
-                sender.try_send(Ok(response)).map_err(|_| Failed::because(Reason::Internal, slow))
-            };
             let watched = tokio::select! {
-                watched = source.watch(order.id, after, seen) => watched,
+                watched = onlookers::tell(&source, order.id, after, &sender) => watched,
                 // It can be watched at another coordinator, from where this one was.
                 () = stop.cancelled() => Err(stopping(&name, order.id).into()),
                 () = sender.closed() => return,

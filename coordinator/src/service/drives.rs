@@ -1,5 +1,4 @@
-//! The migrations that this process drives right now. They go on whoever listens; what is known of them by the time somebody
-//! does is told first.
+//! The migrations that this process drives right now. They go on whoever listens.
 
 use std::{
     collections::HashMap,
@@ -11,32 +10,31 @@ use std::{
 use futures::FutureExt as _;
 use tokio::{
     select,
-    sync::watch,
     time::{Instant, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
-    compatibility::Check,
-    flow::{self, Plan, Watch},
+    flow::{self, Watch as _},
     id::{HostName, MigrationId},
     identity::Identity,
-    migration::{Order, Phase, Progress},
+    migration::{Order, Phase},
     reason::Reason,
 };
 use vmferry_proto::fleet;
 
 use super::{
+    drive::{Drive, Unheard},
     wire,
     wish::{Settled, fits, settle},
 };
 use crate::{
     client::RemoteAgent,
-    command::{drive::end, migrate::statistics},
+    command::{drive::insist, migrate::statistics},
     exit::Failed,
     fleet::Newest,
-    history::{Migration, SHORTEST_PREFIX},
+    history::Migration,
 };
 
 /// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
@@ -53,29 +51,6 @@ pub(crate) struct Drives {
     fleet: Newest,
     running: Mutex<HashMap<MigrationId, Arc<Drive>>>,
     tasks: TaskTracker,
-}
-
-/// One of them.
-#[derive(Debug)]
-pub(super) struct Drive {
-    pub(super) id: MigrationId,
-    /// `None`: its order is on the hosts.
-    wish: Option<fleet::Wish>,
-    asker: Identity,
-    cancelled: CancellationToken,
-    seen: watch::Sender<Seen>,
-}
-
-/// What is known of it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) order: Option<Order>,
-    pub(super) phases: Vec<Phase>,
-    pub(super) checks: Option<Vec<Check>>,
-    /// The newest sample, and how many there were.
-    pub(super) progress: Option<(u64, Progress)>,
-    /// The error: it was never begun.
-    pub(super) end: Option<Result<fleet::Ended, Failed>>,
 }
 
 impl Drives {
@@ -139,10 +114,14 @@ impl Drives {
             // Until it is known where it is nothing was begun, and its driver hears us.
             let order = seen.wait_for(|seen| seen.order.is_some()).await.ok().and_then(|seen| seen.order.clone());
             if let Some(order) = order {
-                let hosts = self.hosts(&order, asker);
-                if let Err(error) = end(&hosts, &order).await {
-                    info!(migration = %order.id, "cannot be aborted: {error}");
-                }
+                let source = self.hosts(&order, asker).source;
+                let insisted = async {
+                    if let Err(error) = insist(&source, order.id).await {
+                        info!(migration = %order.id, "cannot be aborted: {error}");
+                    }
+                };
+                // Another coordinator may let it wait, at either host.
+                tokio::join!(insisted, self.end_waits(&order, asker));
             }
             std::future::pending().await
         };
@@ -247,7 +226,7 @@ impl Drives {
             if let Ok((Some(migration), silent)) = fleet.recorded_by(&order).await {
                 return self.rest(drive, wish, &migration, &silent).await.map(Some);
             }
-            if fleet.waits(&order).await {
+            if !fleet.waits_at(&order).await.is_empty() {
                 seen = Instant::now();
             }
         }
@@ -311,6 +290,16 @@ impl Drives {
         self.fleet.get().waiter(&id.to_string()).await.ok().flatten().map(|waiter| waiter.order)
     }
 
+    /// Ends its wait wherever it waits, again and again.
+    async fn end_waits(&self, order: &Order, asker: &Identity) {
+        loop {
+            for agent in self.fleet.get().waits_at(order).await {
+                _ = agent.on_behalf_of(asker).abort(order.id).await;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     /// Both hosts of a migration that was begun, called as somebody's wish.
     fn hosts(&self, order: &Order, asker: &Identity) -> Pair<RemoteAgent, RemoteAgent> {
         let Pair { source, destination } = self.fleet.get().pair_of(order);
@@ -330,73 +319,6 @@ fn another(id: MigrationId) -> Failed {
 fn aborted(wish: &fleet::Wish) -> Failed {
     let message = format!("the migration of {} was aborted before its checks; nothing was changed", wish.instance);
     Failed::because(Reason::MigrationAborted, message)
-}
-
-impl Drive {
-    fn new(id: MigrationId, wish: Option<fleet::Wish>, asker: Identity) -> Self {
-        Self { id, wish, asker, cancelled: CancellationToken::new(), seen: watch::Sender::default() }
-    }
-
-    fn is_meant(&self, wanted: &str) -> bool {
-        let prefix = wanted.to_ascii_lowercase();
-        let is_instance = match (&self.seen.borrow().order, &self.wish) {
-            (Some(order), _) => order.instance_name == wanted,
-            (None, Some(wish)) => wish.instance == wanted,
-            (None, None) => false,
-        };
-        is_instance || (prefix.len() >= SHORTEST_PREFIX && self.id.to_string().starts_with(&prefix))
-    }
-
-    /// What is known of it from now on, and so far.
-    pub(super) fn watch(&self) -> watch::Receiver<Seen> {
-        self.seen.subscribe()
-    }
-
-    /// Returns when it has ended.
-    async fn end(&self) -> Result<fleet::Ended, Failed> {
-        let mut seen = self.watch();
-        let ended = seen.wait_for(|seen| seen.end.is_some()).await.ok().and_then(|seen| seen.end.clone());
-        ended.unwrap_or_else(|| Err(Failed::because(Reason::Internal, "the migration is no longer driven here")))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
-        self.seen.send_modify(change);
-    }
-}
-
-impl Watch for Drive {
-    fn phase(&self, phase: Phase) {
-        self.change(|seen| seen.phases.push(phase));
-    }
-
-    fn checked(&self, plan: &Plan) {
-        self.change(|seen| seen.checks = Some(plan.checks.clone()));
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.change(|seen| {
-            let (count, percent) = seen.progress.map_or((0, 0), |(count, before)| (count, before.percent));
-            // Two who tell of it may not tell the same.
-            seen.progress = Some((count + 1, progress.after(percent)));
-        });
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-}
-
-/// Sees the checks by which a policy is chosen, and tells nobody.
-pub(super) struct Unheard;
-
-impl Watch for Unheard {
-    fn phase(&self, _phase: Phase) {}
-
-    fn progress(&self, _progress: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }
 
 /// Who is stopped says that the migration is not.
