@@ -61,7 +61,7 @@ impl Full {
     }
 
     /// Nothing is left, where these guests came.
-    fn is_over(self, came: &[&str]) -> Result<()> {
+    fn end(self, came: &[&str]) -> Result<()> {
         // Their connections are gone with them.
         drop(self.services);
         self.before.assert_nothing_leaked(&self.testbed, came)
@@ -98,7 +98,7 @@ fn what_waits_by_one_coordinator_is_aborted_at_another() -> Result<()> {
     speed_up(&full.testbed, &full.first)?;
     moving.end(SOON)?.assert_ended(0, &[])?;
     assert_only_on(&full.testbed, &full.second, SOURCE)?;
-    full.is_over(&["web-1"])
+    full.end(&["web-1"])
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn what_waits_by_a_coordinator_that_is_killed_is_moved_once_by_the_one_that_was_
         of_second.len() == 1 && of_second[0]["id"] == ID && of_second[0]["outcome"] == "completed",
         "{of_second:#?}"
     );
-    full.is_over(&["web-1", "web-2"])
+    full.end(&["web-1", "web-2"])
 }

@@ -51,7 +51,7 @@ async fn who_comes_second_with_another_id_is_refused_and_told_the_first() {
     let mut by = rig.order.clone();
     by.id = "0197a000-0000-7000-8000-000000000002".parse().expect("valid");
     let overtaken = Overtaken { rig: &rig, by: by.clone(), both_hosts: false };
-    let failure = flow::run(&rig.hosts(), &rig.order, &overtaken).await.expect_err("it is taken");
+    let failure = Box::pin(flow::run(&rig.hosts(), &rig.order, &overtaken)).await.expect_err("it is taken");
     let Failure::NotStarted(error) = failure else { panic!("{failure:?}") };
     assert_eq!(error.reason, Reason::InstanceMigrating);
     assert!(error.message.contains(&by.id.to_string()), "{error}");
@@ -62,10 +62,10 @@ async fn who_comes_second_with_another_id_is_refused_and_told_the_first() {
 async fn who_comes_second_with_the_same_order_is_told_so_and_takes_nothing_back() {
     let rig = Rig::for_many();
     let overtaken = Overtaken { rig: &rig, by: rig.order.clone(), both_hosts: true };
-    let failure = flow::run(&rig.hosts(), &rig.order, &overtaken).await.expect_err("it is driven");
+    let failure = Box::pin(flow::run(&rig.hosts(), &rig.order, &overtaken)).await.expect_err("it is driven");
     assert!(matches!(&failure, Failure::NotStarted(error) if error.reason == Reason::InstanceMigrating), "{failure:?}");
     assert_eq!(rig.open(), [rig.order.clone(), rig.order.clone()], "both halves of the first are open");
-    let ended = flow::resolve(&rig.hosts(), &rig.order, &Unwatched).await;
+    let ended = Box::pin(flow::resolve(&rig.hosts(), &rig.order, &Unwatched)).await;
     assert!(matches!(ended, Err(Failure::RolledBack { .. })), "{ended:?}");
 }
 
@@ -75,10 +75,10 @@ async fn who_comes_second_with_the_same_id_and_another_order_takes_nothing_back(
     let mut by = rig.order.clone();
     by.limits.policy = named("gentle").expect("built in");
     let overtaken = Overtaken { rig: &rig, by: by.clone(), both_hosts: true };
-    let failure = flow::run(&rig.hosts(), &rig.order, &overtaken).await.expect_err("it is taken");
+    let failure = Box::pin(flow::run(&rig.hosts(), &rig.order, &overtaken)).await.expect_err("it is taken");
     assert!(matches!(&failure, Failure::NotStarted(error) if error.reason == Reason::InstanceMigrating), "{failure:?}");
     assert_eq!(rig.open().len(), 2, "both halves of the first are open");
     assert!(rig.open().iter().all(|order| order.id == by.id));
-    let ended = flow::resolve(&rig.hosts(), &by, &Unwatched).await;
+    let ended = Box::pin(flow::resolve(&rig.hosts(), &by, &Unwatched)).await;
     assert!(matches!(ended, Err(Failure::RolledBack { .. })), "{ended:?}");
 }
