@@ -34,7 +34,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let Arguments { coordinator, pki, parallel, back, host } = Arguments::parse();
-    let client = Client::connect(&Config::new(&coordinator, &pki))?;
+    let client = Client::connect(&Config::new(&coordinator, &pki)).await?;
     let pace = Some(Pace { parallel, ..Pace::default() });
     let totals = if back {
         client.undrain(UndrainRequest { host, bring_back: true, pace }, tell).await?

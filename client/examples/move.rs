@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     if let Some(name) = arguments.name {
         config.name = name;
     }
-    let client = Client::connect(&config)?;
+    let client = Client::connect(&config).await?;
 
     for host in client.list_hosts().await? {
         match host.state {

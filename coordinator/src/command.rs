@@ -16,7 +16,7 @@ pub(crate) mod migrate;
 pub(crate) mod migrations;
 mod planned;
 pub(crate) mod policies;
-mod queue;
+pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod serve;
@@ -74,7 +74,7 @@ impl Session {
         let identity = credentials.identity().clone();
         let fleet = Arc::new(Fleet::open(loaded, credentials.fixed()).await?);
         for sentence in fleet.warnings() {
-            terminal.warn(sentence);
+            terminal.warn(&sentence);
         }
         Ok(Self { terminal, fleet, identity })
     }

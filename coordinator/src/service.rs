@@ -12,8 +12,10 @@
 
 mod attempts;
 mod calls;
+mod drive;
 mod drives;
 mod emptying;
+mod onlookers;
 mod planning;
 mod port;
 mod relay;

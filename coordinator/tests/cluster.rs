@@ -5,6 +5,7 @@ mod service;
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Output, Stdio},
     sync::{Arc, Mutex, MutexGuard},
@@ -39,16 +40,21 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// All of whose agents listen there.
+    pub(crate) async fn at(ip: IpAddr) -> Self {
         let mut cluster =
             Self { home: TempDir::new().expect("a directory"), world: Arc::default(), agents: Vec::new() };
         cluster.pki("init");
         cluster.pki("issue coordinator ops");
         cluster.pki("issue viewer dashboard");
-        cluster.pki("issue coordinator fleet --address 127.0.0.1");
+        cluster.pki("issue coordinator fleet --address 127.0.0.1 --address ::1");
         let mut hosts = String::new();
         for name in ["node-28", "node-31"] {
             cluster.pki(&format!("issue agent {name}"));
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let listener = TcpListener::bind((ip, 0)).await.expect("a port");
             let address = listener.local_addr().expect("bound");
             hosts += &format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n");
             let files = CertificateFiles::in_directory(&cluster.directory().join(format!("pki/agent-{name}")));

@@ -1,12 +1,17 @@
 //! `vmferry serve`: what it answers, what it passes on, and how it ends; and `vmferry --coordinator`, which must be as without.
 
+mod aborts;
 mod choice;
+mod client;
 mod emptying;
 mod etcd;
+mod ipv6;
 mod migrations;
 mod port;
 mod relay;
+mod repeats;
 mod stop;
+mod watch;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;

@@ -60,6 +60,13 @@ impl Testbed {
         Ok(command)
     }
 
+    /// Another: aborts a migration by what is at `address`.
+    pub fn aborting_client(&self, address: &str, migration: &str) -> Result<Command> {
+        let mut command = self.example("abort", address)?;
+        command.arg(migration);
+        Ok(command)
+    }
+
     fn example(&self, name: &str, address: &str) -> Result<Command> {
         let programs = self.program_directory().context("a testbed without agents has no use for a client")?;
         let example = programs.join("examples").join(name);

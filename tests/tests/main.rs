@@ -31,6 +31,7 @@ mod rig;
 mod security;
 mod serve;
 mod serve_fleet;
+mod serve_waiting;
 mod shared_storage;
 mod storage_rig;
 mod streams;

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) async fn run(session: &Session, args: &cli::Watch) -> Result<Exit, Failed> {
     let (migration, _) = session.migration_of(&args.migration).await?;
     let order = &migration.order;
-    let source = session.fleet.agent(&order.source.host)?;
+    let source = session.fleet.agent_at(&order.source);
     let live = Live::resume(session.terminal, order);
     let (phase, percent) = (Cell::new(None), Cell::new(0));
     let seen = |Seen { record, progress, token }: Seen| {

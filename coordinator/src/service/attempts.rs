@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use tokio::select;
 use tracing::info;
 use uuid::Uuid;
 use vmferry_core::{
     flow::{self, Failure, Watch as _},
     id::MigrationId,
     migration::Outcome,
+    reason::Reason,
 };
 use vmferry_proto::fleet::{
     self,
@@ -18,9 +20,10 @@ use vmferry_proto::fleet::{
 };
 
 use super::{
-    drives::{Drive, Drives, another},
+    drive::Drive,
+    drives::{Drives, Known},
     survey, wire,
-    wish::{Settled, Try, fits, is_open, settle},
+    wish::{Settled, Try, is_open, settle},
 };
 use crate::{
     exit::Failed,
@@ -59,53 +62,79 @@ impl Drives {
     pub(super) async fn wished(&self, drive: &Drive, wish: &fleet::Wish) -> Result<fleet::Ended, Failed> {
         let mut ids = Ids::of(drive.id);
         let mut tried = Vec::new();
-        while let (Some(migration), silent) = self.recorded(ids.current()).await {
-            let order = &migration.order;
-            if !fits(wish, order) {
-                return Err(another(drive.id));
-            }
-            drive.carries_out(order);
-            let (ended, turned) = if self.fleet().is_settled(&migration, &silent) {
-                (Ok(wire::past_end(&migration)), turned_away_before(&migration))
-            } else {
-                let (ended, result) = self.resolved(drive, order).await?;
-                (ended, result.err().and_then(|failure| turned_away(order, &failure)))
-            };
+        while let Some(Known { ended, turned }) = self.joined(drive, wish, ids.current()).await? {
             let Some(turned) = turned.filter(|_| is_open(wish) && !drive.is_cancelled()) else { return ended };
             drive.tell(Event::Refused(survey::turned(&turned)));
             tried.push(turned);
             ids.is_used();
         }
         let fleet = Arc::new(self.fleet().on_behalf_of(&drive.asker));
-        let mut settled = Box::pin(settle(&fleet, wish)).await?;
+        let mut settled = match before_checks(drive, wish, settle(&fleet, wish)).await {
+            Ok(settled) => settled,
+            Err(failed) => {
+                return self.joined(drive, wish, ids.current()).await?.map_or(Err(failed), |known| known.ended);
+            }
+        };
         settled.warnings.iter().for_each(|warning| info!("{warning}"));
         tried.into_iter().for_each(|turned| settled.search.was_turned_away(turned));
-        self.tried(drive, settled, ids).await
+        self.tried(drive, wish, settled, ids).await
     }
 
     /// Tries one host after the other, until one takes it.
-    async fn tried(&self, drive: &Drive, mut settled: Settled, mut ids: Ids) -> Result<fleet::Ended, Failed> {
-        while let Some(Try { order, hosts, chosen }) = settled.next(ids.current()).await? {
+    async fn tried(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        mut settled: Settled,
+        mut ids: Ids,
+    ) -> Result<fleet::Ended, Failed> {
+        while let Some(Try { order, hosts, chosen }) = before_checks(drive, wish, settled.next(ids.current())).await? {
             if let Some((candidate, others)) = &chosen {
                 drive.tell(Event::Chosen(survey::chosen(candidate, *others)));
             }
             info!("moving {} from {} to {}", order.instance_name, order.source.host, order.destination.host);
             drive.carries_out(&order);
             let result = Box::pin(flow::run(&hosts, &order, drive)).await;
-            let turned = result.as_ref().err().and_then(|failure| turned_away(&order, failure));
-            if let Some(turned) = turned.filter(|_| chosen.is_some() && !drive.is_cancelled()) {
-                info!("{} does not take it", turned.host);
-                drive.tell(Event::Refused(survey::turned(&turned)));
-                if matches!(result, Err(Failure::RolledBack { .. })) {
-                    ids.is_used();
-                }
-                settled.search.turned_away(turned);
-                continue;
+            let is_begun = !matches!(result, Err(Failure::NotStarted(_) | Failure::Refused(_)));
+            let joined = match is_begun {
+                true => None,
+                // Somebody else who was asked for the same may have been quicker.
+                false => self.joined(drive, wish, order.id).await?,
+            };
+            let is_known = is_begun || joined.is_some();
+            let Known { ended, turned } = match joined {
+                Some(known) => known,
+                None => Known {
+                    turned: result.as_ref().err().and_then(|failure| turned_away(&order, failure)),
+                    ended: wire::ended(&order, &result, statistics(&hosts, &order, &result).await).map_err(Into::into),
+                },
+            };
+            let Some(turned) = turned.filter(|_| chosen.is_some() && !drive.is_cancelled()) else { return ended };
+            info!("{} does not take it", turned.host);
+            drive.tell(Event::Refused(survey::turned(&turned)));
+            if is_known {
+                ids.is_used();
             }
-            let statistics = statistics(&hosts, &order, &result).await;
-            return Ok(wire::ended(&order, &result, statistics)?);
+            settled.search.turned_away(turned);
         }
         Err(nowhere(drive, &settled.search))
+    }
+}
+
+/// Nothing is changed meanwhile, so that an abort need not wait for it.
+async fn before_checks<T>(
+    drive: &Drive,
+    wish: &fleet::Wish,
+    work: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    select! {
+        biased;
+        () = drive.cancelled.cancelled() => {
+            let message =
+                format!("the migration of {} was aborted before its checks; nothing was changed", wish.instance);
+            Err(Failed::because(Reason::MigrationAborted, message))
+        }
+        done = Box::pin(work) => done,
     }
 }
 
@@ -117,7 +146,7 @@ fn nowhere(drive: &Drive, search: &Search) -> Failed {
 }
 
 /// What the destination said in a migration that has ended, if another may take the guest.
-fn turned_away_before(migration: &Migration) -> Option<Turned> {
+pub(super) fn turned_away_before(migration: &Migration) -> Option<Turned> {
     let has_failed = migration.outcome() == Some(Outcome::FailedRolledBack);
     let cause = migration.cause().filter(|_| has_failed)?.clone();
     turned_away(&migration.order, &Failure::RolledBack { cause, leftovers: migration.warnings() })

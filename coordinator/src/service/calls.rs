@@ -10,33 +10,32 @@ use tonic::{Request, Response, Status, async_trait};
 use vmferry_core::{
     id::HostName,
     identity::{Asker, Identity},
-    migration::{Cause, Outcome, Steering},
+    migration::{Outcome, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
     convert::{Invalid, required},
-    fleet::{self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Event},
+    fleet::{self, fleet_service_server::FleetService, migrate_response::Event},
     status::from_call_error,
     v1,
 };
 
 use super::{
-    drives::{Drives, Seen, stopping},
+    drive::{Drive, Seen},
+    drives::{Drives, stopping},
     emptying::{self, Stops},
-    planning,
+    onlookers, planning,
     relay::whose_own,
     wire,
     wish::{chosen_id, not_understood},
 };
 use crate::{
-    client::{RemoteAgent, Seen as SeenOnSource, Which},
+    client::{RemoteAgent, Which},
+    command::queue::while_it_waited,
     exit::Failed,
     find,
-    fleet::Newest,
+    fleet::{Ending, Newest},
 };
-
-/// How far a stream of samples may be behind, in messages.
-const BEHIND: usize = 1024;
 
 /// What answers.
 #[derive(Debug)]
@@ -70,18 +69,19 @@ impl Calls {
     }
 
     async fn abort(&self, asker: Identity, wanted: &str) -> Result<fleet::Ended, Failed> {
-        let (migration, silent) = self.fleet.get().migration_of(wanted).await?;
-        let ended = if self.fleet.get().is_settled(&migration, &silent) {
-            wire::past_end(&migration)
-        } else {
-            let drive = self.drives.resolve(migration.order.clone(), asker.clone());
-            // Whoever asked for it: it ends though they go away.
-            let (drives, order) = (Arc::clone(&self.drives), migration.order.clone());
-            let aborted = tokio::spawn(async move { drives.abort(&drive, &order, &asker).await });
-            tokio::select! {
-                ended = aborted => ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))??,
-                () = self.end.cancelled() => return Err(stopping(&self.name, migration.order.id).into()),
-            }
+        let ended = match self.drives.meant(wanted)? {
+            Some(drive) => self.abort_drive(drive, asker).await?,
+            None => match self.fleet.get().end_wait(wanted, |agent| agent.on_behalf_of(&asker)).await? {
+                Ending::Waited(order) => wire::ended(&order, &Err(while_it_waited(&order)), None)
+                    .unwrap_or_else(|error| wire::not_begun(error.into(), &self.name)),
+                Ending::Begun(migration, silent) if self.fleet.get().is_settled(&migration, &silent) => {
+                    wire::past_end(&migration)
+                }
+                Ending::Begun(migration, _) => {
+                    let drive = self.drives.resolve(migration.order, asker.clone());
+                    self.abort_drive(drive, asker).await?
+                }
+            },
         };
         let is_over =
             [Outcome::Completed, Outcome::CompletedWithWarnings].map(v1::Outcome::from).contains(&ended.outcome());
@@ -92,11 +92,25 @@ impl Calls {
         Ok(ended)
     }
 
+    async fn abort_drive(&self, drive: Arc<Drive>, asker: Identity) -> Result<fleet::Ended, Failed> {
+        let id = drive.id;
+        // Whoever asked for it: it ends though they go away.
+        let drives = Arc::clone(&self.drives);
+        let aborted = tokio::spawn(async move { drives.abort(&drive, &asker).await });
+        tokio::select! {
+            ended = aborted => match ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))? {
+                Err(failed) if failed.reason == Some(Reason::MigrationAborted) => Ok(wire::not_begun(failed, &self.name)),
+                ended => ended,
+            },
+            () = self.end.cancelled() => Err(stopping(&self.name, id).into()),
+        }
+    }
+
     async fn steer(&self, asker: &Identity, request: fleet::SteerMigrationRequest) -> Result<(), Failed> {
         let steering: Steering = required(request.steering, "steering").map_err(not_understood)?;
         let steering = steering.judged().map_err(|invalid| Failed::usage(invalid.to_string()))?;
         let order = self.fleet.get().moving(&request.migration).await?;
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+        let source = self.fleet.get().agent_at(&order.source).on_behalf_of(asker);
         Ok(source.steer(order.id, steering).await?)
     }
 }
@@ -125,7 +139,8 @@ impl FleetService for Calls {
         Ok(Response::new(fleet::ListInventoryResponse {
             hosts: inventory.hosts.iter().cloned().map(Into::into).collect(),
             policies: inventory.policies.iter().cloned().map(Into::into).collect(),
-            warnings: fleet.warnings().to_vec(),
+            warnings: fleet.warnings(),
+            left_out: fleet.left_out().map(wire::host).collect(),
         }))
     }
 
@@ -133,15 +148,11 @@ impl FleetService for Calls {
         &self,
         _: Request<fleet::ListHostsRequest>,
     ) -> Result<Response<fleet::ListHostsResponse>, Status> {
-        let answers = self.fleet.get().gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
-        let hosts = answers.into_iter().map(|answer| fleet::FleetHost {
-            endpoint: Some(answer.endpoint.into()),
-            state: Some(match answer.result {
-                Ok(host) => State::Up(host.into()),
-                Err(error) => State::Unreachable(Cause::from(error).into()),
-            }),
-        });
-        Ok(Response::new(fleet::ListHostsResponse { hosts: hosts.collect() }))
+        let fleet = self.fleet.get();
+        let mut answers = fleet.gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
+        fleet.explain(&mut answers);
+        let hosts = answers.into_iter().chain(fleet.left_out()).map(wire::host).collect();
+        Ok(Response::new(fleet::ListHostsResponse { hosts }))
     }
 
     async fn list_instances(
@@ -262,21 +273,12 @@ impl FleetService for Calls {
         let fleet::WatchMigrationRequest { migration, after } = request.into_inner();
         let (migration, _) = self.fleet.get().migration_of(&migration).await.map_err(|failed| self.status(failed))?;
         let order = migration.order;
-        let source = self.fleet.get().agent(&order.source.host).map_err(|failed| self.status(failed))?.clone();
-        let (sender, responses) = mpsc::channel(BEHIND);
+        let source = self.fleet.get().agent_at(&order.source);
+        let (sender, responses) = mpsc::channel(onlookers::BEHIND);
         let (name, stop) = (self.name.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let seen = |seen: SeenOnSource| {
-                let response = fleet::WatchMigrationResponse {
-                    migration: Some(seen.record.into()),
-                    progress: seen.progress.map(Into::into),
-                    token: seen.token,
-                };
-                let slow = "who watches is too slow; watch again, with the last token";
-                sender.try_send(Ok(response)).map_err(|_| Failed::because(Reason::Internal, slow))
-            };
             let watched = tokio::select! {
-                watched = source.watch(order.id, after, seen) => watched,
+                watched = onlookers::tell(&source, order.id, after, &sender) => watched,
                 // It can be watched at another coordinator, from where this one was.
                 () = stop.cancelled() => Err(stopping(&name, order.id).into()),
                 () = sender.closed() => return,

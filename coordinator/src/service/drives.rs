@@ -1,54 +1,51 @@
-//! The migrations that this process drives right now. They go on whoever listens; what is known of them by the time somebody
-//! does is told first.
+//! The migrations that this process drives right now. They go on whoever listens.
 
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures::FutureExt as _;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
-    flow::{self, Completed, Failure, Plan, Watch},
+    flow::{self, Completed, Failure, Watch as _},
     id::{HostName, MigrationId},
     identity::Identity,
-    migration::{Order, Phase, Progress},
+    migration::{Order, Phase},
     reason::Reason,
-    turns::Waiting,
 };
-use vmferry_proto::{
-    fleet::{
-        self,
-        migrate_response::{Checked, Event},
-    },
-    v1,
-};
+use vmferry_proto::fleet;
 
 use super::{
+    attempts::turned_away_before,
+    drive::{Drive, Told},
     wire,
-    wish::{fits, patience},
+    wish::fits,
 };
 use crate::{
     client::RemoteAgent,
     command::drive::insist,
     exit::Failed,
     fleet::{Fleet, Newest},
-    history::{self, Migration},
-    journey::statistics,
+    history::Migration,
+    journey::{Turned, statistics, turned_away},
 };
 
 /// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
 /// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
 const PREPARING: Duration = Duration::from_secs(130);
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long one that waited may be neither waiting nor begun, until it is taken for given up: it has its turn, and is checked again.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// The migrations that are driven here.
 #[derive(Debug)]
@@ -58,36 +55,11 @@ pub(crate) struct Drives {
     tasks: TaskTracker,
 }
 
-/// What is told of one that has ended; the error: it was never begun.
-pub(super) type Told = Result<fleet::Ended, Failed>;
-
-/// What the flow came to.
-pub(super) type Flown = Result<Completed, Failure>;
-
-/// One of them.
-#[derive(Debug)]
-pub(super) struct Drive {
-    pub(super) id: MigrationId,
-    /// `None`: its order is on the hosts.
-    wish: Option<fleet::Wish>,
-    pub(super) asker: Identity,
-    is_cancelled: AtomicBool,
-    /// Since when it waits for its turn.
-    waits: Mutex<Option<Instant>>,
-    seen: watch::Sender<Seen>,
-}
-
-/// What is known of it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    /// What is carried out, of the last host that was tried.
-    pub(super) order: Option<Order>,
-    /// All that was told of it but samples.
-    pub(super) told: Vec<Event>,
-    /// How many samples there were, and the newest of them.
-    pub(super) samples: (u64, Option<Progress>),
-    /// How it ended.
-    pub(super) end: Option<Told>,
+/// How a migration ended that the hosts know.
+pub(super) struct Known {
+    pub(super) ended: Told,
+    /// What its destination said, if another may take the guest.
+    pub(super) turned: Option<Turned>,
 }
 
 impl Drives {
@@ -134,17 +106,35 @@ impl Drives {
         drive
     }
 
-    /// Has it end on its source, as soon as that can be. Returns when it has ended.
-    pub(super) async fn abort(&self, drive: &Drive, order: &Order, asker: &Identity) -> Result<fleet::Ended, Failed> {
-        drive.is_cancelled.store(true, Ordering::Relaxed);
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+    /// The migration that is driven here and meant by `wanted`: its id or the beginning of it, or its instance.
+    pub(super) fn meant(&self, wanted: &str) -> Result<Option<Arc<Drive>>, Failed> {
+        let mut meant: Vec<_> = self.running().values().filter(|drive| drive.is_meant(wanted)).cloned().collect();
+        match (meant.len(), meant.pop()) {
+            (2.., _) => Err(Failed::usage(format!("{wanted} may mean several migrations; name one by its whole id"))),
+            (_, drive) => Ok(drive),
+        }
+    }
+
+    /// Has it end on its source, as soon as that can be. Returns when it has ended; the error: it was never begun.
+    pub(super) async fn abort(&self, drive: &Drive, asker: &Identity) -> Result<fleet::Ended, Failed> {
+        drive.cancelled.cancel();
         let insisting = async {
-            if let Err(error) = insist(&source, order.id).await {
-                info!(migration = %order.id, "cannot be aborted: {error}");
+            let mut seen = drive.watch();
+            // Until it is known where it is nothing was begun, and its driver hears us.
+            let order = seen.wait_for(|seen| seen.order.is_some()).await.ok().and_then(|seen| seen.order.clone());
+            if let Some(order) = order {
+                let source = self.hosts(&order, asker).source;
+                let insisted = async {
+                    if let Err(error) = insist(&source, order.id).await {
+                        info!(migration = %order.id, "cannot be aborted: {error}");
+                    }
+                };
+                // Another coordinator may let it wait, at either host.
+                tokio::join!(insisted, self.end_waits(&order, asker));
             }
             std::future::pending().await
         };
-        tokio::select! {
+        select! {
             ended = drive.end() => ended,
             never = insisting => never,
         }
@@ -188,27 +178,79 @@ impl Drives {
         self.tasks.spawn(driven.instrument(span));
     }
 
+    /// How the migration of that id ends if the hosts know it already, because another coordinator drives it, or did. `None`: they know
+    /// none.
+    pub(super) async fn joined(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        id: MigrationId,
+    ) -> Result<Option<Known>, Failed> {
+        // The first look is at all hosts: where it is, one of them has to say.
+        let (known, waiter) = tokio::join!(self.recorded(id), self.waiting(id));
+        if let Some((migration, silent)) = known {
+            return self.rest(drive, wish, &migration, &silent).await.map(Some);
+        }
+        let Some(order) = waiter else { return Ok(None) };
+        if !fits(wish, &order) {
+            return Err(another(drive.id));
+        }
+        info!("it waits, by another coordinator");
+        drive.carries_out(&order);
+        let mut seen = Instant::now();
+        while seen.elapsed() < BETWEEN && !drive.is_cancelled() {
+            sleep(LOOK).await;
+            let fleet = self.fleet.get();
+            if let Ok((Some(migration), silent)) = fleet.recorded_by(&order).await {
+                return self.rest(drive, wish, &migration, &silent).await.map(Some);
+            }
+            if !fleet.waits_at(&order).await.is_empty() {
+                seen = Instant::now();
+            }
+        }
+        // Who drove it has given up, or was told to end it; either is told to who asks the hosts for its turn.
+        Ok(None)
+    }
+
+    /// What is left to do of a migration that the hosts know.
+    async fn rest(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        migration: &Migration,
+        silent: &[CallError],
+    ) -> Result<Known, Failed> {
+        let order = &migration.order;
+        if !fits(wish, order) {
+            return Err(another(drive.id));
+        }
+        drive.carries_out(order);
+        if self.fleet().is_settled(migration, silent) {
+            return Ok(Known { ended: Ok(wire::past_end(migration)), turned: turned_away_before(migration) });
+        }
+        let (ended, result) = self.resolved(drive, order).await;
+        Ok(Known { ended, turned: result.err().and_then(|failure| turned_away(order, &failure)) })
+    }
+
     /// The rest of what the hosts know.
-    async fn left_behind(&self, drive: &Drive, order: &Order) -> Result<fleet::Ended, Failed> {
-        self.resolved(drive, order).await?.0
+    async fn left_behind(&self, drive: &Drive, order: &Order) -> Told {
+        self.resolved(drive, order).await.0
     }
 
     /// The same, and what came of it.
-    pub(super) async fn resolved(&self, drive: &Drive, order: &Order) -> Result<(Told, Flown), Failed> {
-        let Pair { source, destination } = self.fleet.get().pair(order)?;
-        let hosts =
-            Pair { source: source.on_behalf_of(&drive.asker), destination: destination.on_behalf_of(&drive.asker) };
-        self.wait_for_job(drive, &hosts.source).await;
+    async fn resolved(&self, drive: &Drive, order: &Order) -> (Told, Result<Completed, Failure>) {
+        let hosts = self.hosts(order, &drive.asker);
+        self.wait_for_job(drive, order.id, &hosts.source).await;
         let result = Box::pin(flow::resolve(&hosts, order, drive)).await;
         let statistics = statistics(&hosts, order, &result).await;
-        Ok((wire::ended(order, &result, statistics).map_err(Failed::from), result))
+        (wire::ended(order, &result, statistics).map_err(Failed::from), result)
     }
 
     /// Its coordinator may be at work: until the job runs, ending what was begun would take it back.
-    async fn wait_for_job(&self, drive: &Drive, source: &RemoteAgent) {
+    async fn wait_for_job(&self, drive: &Drive, id: MigrationId, source: &RemoteAgent) {
         let waiting = async {
             while !drive.is_cancelled() {
-                match source.whole_record(drive.id).await {
+                match source.whole_record(id).await {
                     Ok(half) if half.outcome.is_some() || half.phase() >= Phase::Migrate => return,
                     Err(error) if !error.is_silence() => return,
                     // An agent may just be restarted.
@@ -222,18 +264,30 @@ impl Drives {
     }
 
     /// What the hosts know of a migration with this id, and those that did not say.
-    pub(super) async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
-        let answers =
-            self.fleet.get().gather(move |agent: RemoteAgent| async move { agent.whole_record(id).await }).await;
-        let (mut halves, mut silent) = (Vec::new(), Vec::new());
-        for answer in answers {
-            match answer.result {
-                Ok(half) => halves.push(half),
-                Err(error) if error.reason == Reason::MigrationNotFound => {}
-                Err(error) => silent.push(error),
+    async fn recorded(&self, id: MigrationId) -> Option<(Migration, Vec<CallError>)> {
+        let (known, silent) = self.fleet.get().recorded(id).await.ok()?;
+        Some((known?, silent))
+    }
+
+    /// The order of the migration of this id, if it waits.
+    async fn waiting(&self, id: MigrationId) -> Option<Order> {
+        self.fleet.get().waiter(&id.to_string()).await.ok().flatten().map(|waiter| waiter.order)
+    }
+
+    /// Ends its wait wherever it waits, again and again.
+    async fn end_waits(&self, order: &Order, asker: &Identity) {
+        loop {
+            for agent in self.fleet.get().waits_at(order).await {
+                _ = agent.on_behalf_of(asker).abort(order.id).await;
             }
+            sleep(LOOK).await;
         }
-        (history::merge(halves).pop(), silent)
+    }
+
+    /// Both hosts of a migration that was begun, called as somebody's wish.
+    fn hosts(&self, order: &Order, asker: &Identity) -> Pair<RemoteAgent, RemoteAgent> {
+        let Pair { source, destination } = self.fleet.get().pair_of(order);
+        Pair { source: source.on_behalf_of(asker), destination: destination.on_behalf_of(asker) }
     }
 
     /// Work beside migrations that is waited for when the process is to end.
@@ -250,78 +304,11 @@ impl Drives {
     }
 }
 
-pub(super) fn another(id: MigrationId) -> Failed {
+fn another(id: MigrationId) -> Failed {
     let message = format!(
         "migration {id} is another one, of another instance, to another host or in another way; choose a new id"
     );
     Failed::because(Reason::InvalidRequest, message)
-}
-
-impl Drive {
-    fn new(id: MigrationId, wish: Option<fleet::Wish>, asker: Identity) -> Self {
-        let (is_cancelled, waits) = (AtomicBool::new(false), Mutex::default());
-        Self { id, wish, asker, is_cancelled, waits, seen: watch::Sender::default() }
-    }
-
-    /// What it is about from now on.
-    pub(super) fn carries_out(&self, order: &Order) {
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.change(|seen| seen.order = Some(order.clone()));
-        self.tell(Event::Order(order.clone().into()));
-    }
-
-    /// Something that happens.
-    pub(super) fn tell(&self, event: Event) {
-        self.change(|seen| seen.told.push(event));
-    }
-
-    /// What is known of it from now on, and so far.
-    pub(super) fn watch(&self) -> watch::Receiver<Seen> {
-        self.seen.subscribe()
-    }
-
-    /// Returns when it has ended.
-    async fn end(&self) -> Result<fleet::Ended, Failed> {
-        let mut seen = self.watch();
-        let ended = seen.wait_for(|seen| seen.end.is_some()).await.ok().and_then(|seen| seen.end.clone());
-        ended.unwrap_or_else(|| Err(Failed::because(Reason::Internal, "the migration is no longer driven here")))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
-        self.seen.send_modify(change);
-    }
-}
-
-impl Watch for Drive {
-    fn phase(&self, phase: Phase) {
-        self.tell(Event::Phase(v1::Phase::from(phase).into()));
-    }
-
-    fn checked(&self, plan: &Plan) {
-        self.tell(Event::Checked(Checked { checks: plan.checks.iter().cloned().map(Into::into).collect() }));
-    }
-
-    fn waiting(&self, waiting: &Waiting) -> Duration {
-        let event = Event::Waiting(waiting.clone().into());
-        if self.seen.borrow().told.last() != Some(&event) {
-            self.tell(event);
-        }
-        let since = *self.waits.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-        let patience = self.wish.as_ref().and_then(patience);
-        patience.map_or(Duration::MAX, |patience| patience.saturating_sub(since.elapsed()))
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.change(|seen| {
-            let (count, before) = seen.samples;
-            // Two who tell of it may not tell the same.
-            seen.samples = (count + 1, Some(progress.after(before.map_or(0, |before| before.percent))));
-        });
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed)
-    }
 }
 
 /// Who is stopped says that the migration is not.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 use vmferry_proto::{
-    fleet,
+    fleet::{self, fleet_service_client::FleetServiceClient},
     v1::{self, host_service_client::HostServiceClient},
 };
 use vmferry_tests::etcd::Etcd;
@@ -67,4 +67,35 @@ async fn hosts_that_come_and_go_in_etcd_are_taken_up_without_a_restart() {
     for words in ["2 hosts, 1 before", "1 hosts, 2 before", "node-28 at ", "is no longer among the hosts of etcd at "] {
         assert!(said.contains(words), "{words} in {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_away_is_told_once_and_that_it_is_back() {
+    let cluster = Cluster::new().await;
+    let mut etcd = Etcd::on_loopback().expect("etcd");
+    let (name, address) = &cluster.hosts()[0];
+    etcd.ctl(&["put", &format!("/vmferry/hosts/{name}"), &format!("{{\"address\":\"{address}\"}}")]).expect("written");
+    let service = cluster.serve_hosts_of(&format!("[etcd]\nendpoints = [\"{}\"]\n", etcd.url())).await;
+    known(&cluster, &service, &["node-28"]).await;
+    etcd.stop().expect("stopped");
+    // It is asked again every 5 s.
+    sleep(Duration::from_secs(17)).await;
+    let mut client = cluster.client(&service, VIEWER);
+    let warnings = async |client: &mut FleetServiceClient<Channel>| {
+        let known = client.list_inventory(fleet::ListInventoryRequest {}).await.expect("answered").into_inner();
+        known.warnings.join("\n")
+    };
+    let told = warnings(&mut client).await;
+    assert!(told.contains("does not answer") && told.contains("1 host as of 1"), "as old as it is now: {told}");
+    etcd.start().expect("started");
+    let back = async {
+        while !warnings(&mut client).await.is_empty() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), back).await.expect("it is back");
+    service.send(Signal::SIGTERM);
+    let (_, said) = service.end().await;
+    assert_eq!(said.matches(": 1 host as of ").count(), 1, "{said}");
+    assert_eq!(said.matches("answers again").count(), 1, "{said}");
 }

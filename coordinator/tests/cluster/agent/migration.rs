@@ -102,6 +102,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
+        self.lock(&order)?;
         let record = Record {
             side,
             requested_by,
@@ -117,7 +118,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             order,
         };
         let id = record.order.id;
-        self.world().records.insert((self.name.to_owned(), id), record);
+        self.world().records.entry((self.name.to_owned(), id)).or_insert(record);
         self.begin(id, Phase::Pre)?;
         let refusal = {
             let mut world = self.world();
@@ -233,5 +234,24 @@ impl v1::migration_service_server::MigrationService for Agent {
         let (events, stream) = mpsc::channel(1);
         tokio::spawn(self.clone().look_on(id, after, events));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl Agent {
+    /// As agents do it: one migration of an instance at a time, and one order of a migration.
+    fn lock(&self, order: &Order) -> Result<(), Status> {
+        let world = self.world();
+        let mut here = world.records.iter().filter(|((host, _), _)| host == self.name).map(|(_, record)| record);
+        let refused = here.find_map(|record| match (record.order.id == order.id, record.order == *order) {
+            (true, true) => None,
+            (true, false) => Some((Reason::InvalidRequest, "it exists with another order".to_owned())),
+            (false, _) if record.ended.is_some() => None,
+            (false, _) => Some((
+                Reason::InstanceMigrating,
+                format!("web is already being moved by migration {}", record.order.id),
+            )),
+        });
+        drop(world);
+        refused.map_or(Ok(()), |(reason, message)| Err(self.error(reason, &message)))
     }
 }
