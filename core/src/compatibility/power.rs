@@ -36,6 +36,14 @@ pub(super) fn state(facts: &SourceFacts) -> Result<String, Refusal> {
                 Kind::Cold { .. } => "migrate again: it is then moved as it is".to_owned(),
             },
         },
+        InstanceState::Paused if facts.crosses || facts.migration.is_some() => Refusal {
+            reason: Reason::InstanceMigrating,
+            message: format!("instance {name} is paused on {host} by a migration, and may run on another host"),
+            remedy: format!(
+                "wait until that has ended (vmferry migrations, virsh domjobinfo {name}), then migrate it from where it runs; let it go on by \
+                 hand nowhere: it might run twice"
+            ),
+        },
         InstanceState::Paused | InstanceState::Suspended => Refusal {
             reason: Reason::InstancePaused,
             message: format!("instance {name} is {state} on {host}"),
