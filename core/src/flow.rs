@@ -35,7 +35,7 @@ use crate::{
     reason::Reason,
     turns::Waiting,
 };
-use admit::{Admitted, admit, withdraw};
+use admit::{Admitted, admit, keeping, withdraw};
 pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, runner};
 use standing::{Standing, standing};
@@ -150,7 +150,7 @@ pub async fn run<S: Agent, D: Agent>(
     let mut plan = fit(hosts, order, watch).await?;
     // A host may have changed meanwhile.
     while admit(hosts, order, watch).await.map_err(Failure::NotStarted)? == Admitted::AfterWaiting {
-        plan = match fit(hosts, order, watch).await {
+        plan = match keeping(hosts, order, fit(hosts, order, watch)).await {
             Ok(plan) => plan,
             Err(failure) => {
                 withdraw(hosts, order).await;
@@ -244,7 +244,9 @@ async fn pre<S: Agent, D: Agent>(
     go_on(order, watch)?;
     watch.phase(Phase::Pre);
     let Plan { leaving, resolved, .. } = plan.clone();
-    hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
+    // The destination has given it a turn, and hears nothing of it until this is over.
+    let half = Half::Source { resolved: resolved.clone() };
+    keeping(hosts, order, hosts.source.pre(order, &half)).await?;
     go_on(order, watch)?;
     let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
     go_on(order, watch)?;

@@ -1,15 +1,18 @@
 //! `vmferry migrate` and `vmferry plan`
 
+use tokio::select;
 use vmferry_core::{
     agent::{Agent, CallError, Pair},
     convergence::{Forecast, Job, load},
     disk::{Resolved, copied_by_the_job},
     flow::{self, Completed, Failure, Planned, Watch as _},
+    id::HostName,
     migration::{Kind, Limits, Order, Statistics},
+    reason::Reason,
 };
 
 use super::{
-    Session, choose, drive, limits, planned,
+    Session, cannot_watch_signals, choose, drive, limits, planned,
     search::{Next, Search, refusal_of_destination},
     strategy,
     trip::Trip,
@@ -18,6 +21,7 @@ use crate::{
     cli,
     client::RemoteAgent,
     exit::{Exit, Failed},
+    interrupt::Interrupts,
     render::{
         checks::{self, Foreseen, plan_document},
         live::Live,
@@ -37,23 +41,38 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     }
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &mut search)).await? {
+    let mut attempt = Box::pin(next(session, args, &mut search)).await?;
+    // Until the last try is over: who wants it to end while the next host is looked for is heard as well.
+    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
+    while let Some(Try { order, hosts, is_chosen }) = attempt {
         let live =
             Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
-        let result = drive::abortable(flow, &hosts, &order, &live).await?;
+        let result = drive::abortable(flow, &hosts, &order, &live, &mut interrupts).await?;
         live.finish(&result);
-        if is_chosen
-            && !live.is_cancelled()
-            && let Err(failure) = &result
-            && let Some(verdict) = refusal_of_destination(&order, failure)
-        {
-            turn_away(session, &mut search, order, verdict);
-            continue;
-        }
-        return report(session, &hosts, &order, &result, &live, &search).await;
+        let refused = result.as_ref().err().filter(|_| is_chosen && !live.is_cancelled());
+        let Some(verdict) = refused.and_then(|failure| refusal_of_destination(&order, failure)) else {
+            return report(session, &hosts, &order, &result, &live, &search).await;
+        };
+        turn_away(session, &mut search, order.destination.host.clone(), verdict);
+        attempt = select! {
+            next = Box::pin(next(session, args, &mut search)) => next?,
+            () = interrupts.next() => {
+                let result = Err(Failure::NotStarted(aborted(&order)));
+                return report(session, &hosts, &order, &result, &live, &search).await;
+            }
+        };
     }
     search.nowhere(session)
+}
+
+/// The user has ended it while no host had anything of it.
+fn aborted(order: &Order) -> CallError {
+    CallError {
+        host: order.source.host.clone(),
+        reason: Reason::MigrationAborted,
+        message: format!("aborted by the user while another host was looked for than {}", order.destination.host),
+    }
 }
 
 async fn report(
@@ -95,7 +114,7 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
             Err(error) => refusal_of_destination(&order, &Failure::NotStarted(error.clone())),
         };
         if let Some(verdict) = verdict.filter(|_| is_chosen) {
-            turn_away(session, &mut search, order, verdict);
+            turn_away(session, &mut search, order.destination.host, verdict);
             continue;
         }
         let checked = checked.map_err(|error| Failed {
@@ -152,9 +171,9 @@ async fn next(session: &Session, args: &cli::Migrate, search: &mut Search) -> Re
     Ok(Some(Try { order, hosts, is_chosen: candidate.is_some() }))
 }
 
-fn turn_away(session: &Session, search: &mut Search, order: Order, verdict: Verdict) {
-    session.terminal.note(&turned_away(&order.destination.host, &verdict));
-    search.turned_away(order.destination.host, verdict);
+fn turn_away(session: &Session, search: &mut Search, host: HostName, verdict: Verdict) {
+    session.terminal.note(&turned_away(&host, &verdict));
+    search.turned_away(host, verdict);
 }
 
 async fn show(

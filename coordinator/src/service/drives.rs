@@ -31,16 +31,16 @@ use super::{
     wish::{Settled, fits, settle},
 };
 use crate::{
-    client::RemoteAgent,
+    client::{PREPARED, RemoteAgent},
     command::{drive::insist, migrate::statistics},
     exit::Failed,
     fleet::Newest,
     history::{self, Migration},
 };
 
-/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
-/// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
-const PREPARING: Duration = Duration::from_secs(130);
+/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back. And
+/// how often it is looked at meanwhile.
+const PREPARING: Duration = PREPARED;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The migrations that are driven here.

@@ -52,6 +52,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         if self.world().is_old && self.name == "node-28" {
             return Err(Status::unimplemented("admit"));
         }
+        *self.world().admissions.entry(self.name).or_default() += 1;
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
@@ -72,6 +73,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let waiter = Waiter {
             requested_by: "vmferry://default/coordinator/ops".into(),
             waited: Duration::from_secs(3),
+            has_turn: false,
             waiting: waiting.clone(),
             order,
         };
@@ -119,6 +121,10 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = record.order.id;
         self.world().records.insert((self.name.to_owned(), id), record);
         self.begin(id, Phase::Pre)?;
+        let preparing = self.world().preparing;
+        if side == Side::Source {
+            sleep(preparing).await;
+        }
         Ok(Response::new(v1::PreResponse::default()))
     }
 
