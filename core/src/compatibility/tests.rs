@@ -219,9 +219,12 @@ fn nobody_is_told_to_resume_a_guest_that_is_paused_to_move() {
     let is_told = |facts| remedies(facts).iter().any(|remedy| remedy.contains("virsh resume"));
     assert!(is_told(paused()));
     let crossing = SourceFacts { crosses: true, ..paused() };
-    assert_eq!(refused(&leaving(&crossing, &host("node-31"))), [Reason::InstanceMigrating]);
+    // No migration of ours that a drain could wait for.
+    assert_eq!(refused(&leaving(&crossing, &host("node-31"))), [Reason::InstancePaused]);
     assert!(!is_told(crossing));
-    assert!(!is_told(SourceFacts { migration: "0197a000-0000-7000-8000-000000000001".parse().ok(), ..paused() }));
+    let moving = SourceFacts { migration: "0197a000-0000-7000-8000-000000000001".parse().ok(), ..paused() };
+    assert_eq!(refused(&leaving(&moving, &host("node-31"))), [Reason::InstanceMigrating; 2]);
+    assert!(!is_told(moving));
 }
 
 const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(60), fallback: Fallback::PowerOff };
