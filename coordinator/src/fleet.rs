@@ -16,7 +16,11 @@ use vmferry_core::{
 };
 use vmferry_transport::Credentials;
 
-pub(crate) use self::{facts::Found, known::Ending, newest::Newest};
+pub(crate) use self::{
+    facts::Found,
+    known::{Ending, each},
+    newest::Newest,
+};
 use crate::{
     catalogue::Catalogue,
     client::{Relay, RemoteAgent},

@@ -1,6 +1,7 @@
 //! A cluster without hypervisors: real certificates, real TLS, real gRPC, and agents that only pretend to move a guest.
 
 mod agent;
+mod faulty;
 mod service;
 
 use std::{
@@ -29,6 +30,7 @@ use vmferry_transport::{CertificateFiles, load};
 
 pub(crate) use agent::INSTANCE;
 use agent::World;
+pub(crate) use faulty::{Lossy, Misbehaviour};
 pub(crate) use service::{Service, naming};
 
 /// Two hosts, node-28 and node-31, and one instance, web, on the first.

@@ -36,7 +36,7 @@ use crate::{
     reason::Reason,
     turns::Waiting,
 };
-use admit::{Admitted, admit, withdraw};
+use admit::{Admitted, admit, keeping, withdraw};
 use begin::{Begun, begun_by, pre};
 pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, runner};
@@ -152,7 +152,7 @@ pub async fn run<S: Agent, D: Agent>(
     let mut plan = fit(hosts, order, watch).await?;
     // A host may have changed meanwhile.
     while admit(hosts, order, watch).await.map_err(Failure::NotStarted)? == Admitted::AfterWaiting {
-        plan = match fit(hosts, order, watch).await {
+        plan = match keeping(hosts, order, fit(hosts, order, watch)).await {
             Ok(plan) => plan,
             Err(failure) => {
                 withdraw(hosts, order).await;

@@ -1,10 +1,12 @@
 //! The product on real hosts, as its user meets it: the programs as built, judged by virsh and by what is left.
 
+mod affinity;
 mod block;
 mod block_faults;
 mod block_refusals;
 mod block_rig;
 mod capacity;
+mod clocks;
 mod cold;
 mod direct;
 mod faults;

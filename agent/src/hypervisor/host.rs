@@ -255,6 +255,7 @@ impl Hypervisor for LibvirtHost {
             host: self.name.clone(),
             kind: order.kind,
             state: domain.state,
+            crosses: domain.crosses,
             persistent: domain.persistent,
             saved,
             passing,

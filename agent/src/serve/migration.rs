@@ -227,7 +227,7 @@ impl MigrationService for Service {
         &self,
         _: Request<v1::ListWaitingRequest>,
     ) -> Result<Response<v1::ListWaitingResponse>, Status> {
-        let waiters = self.migrations.waiters().into_iter().map(Into::into).collect();
+        let waiters = self.migrations.queued().into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListWaitingResponse { waiters }))
     }
 

@@ -1,17 +1,20 @@
 //! `vmferry migrate` and `vmferry plan`
 
+use tokio::select;
 use vmferry_core::{
-    agent::Pair,
+    agent::{CallError, Pair},
     flow::{self, Completed, Failure, Planned, Watch as _},
     migration::{Kind, Order},
+    reason::Reason,
 };
 
-use super::{Session, drive, planned, strategy};
+use super::{Session, cannot_watch_signals, drive, planned, strategy};
 use crate::{
     cli,
     client::RemoteAgent,
     exit::{Exit, Failed},
     fleet::Found,
+    interrupt::Interrupts,
     journey::{self, Next, Policies, Search, Target, Trip, Turned, forecast, judge_limits, judge_target, statistics},
     render::{
         checks::{self, Foreseen, plan_document},
@@ -33,23 +36,38 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
     let policies = Policies::of(&session.fleet);
     let mut search = search(session, args, planned.as_ref(), &policies).await?;
-    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &policies, &mut search)).await? {
+    let mut attempt = Box::pin(next(session, args, &policies, &mut search)).await?;
+    // Until the last try is over: who wants it to end while the next host is looked for is heard as well.
+    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
+    while let Some(Try { order, hosts, is_chosen }) = attempt {
         let live =
             Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
-        let result = drive::abortable(flow, &hosts, &order, &live).await?;
+        let result = drive::abortable(flow, &hosts, &order, &live, &mut interrupts).await?;
         live.finish(&result);
-        if is_chosen
-            && !live.is_cancelled()
-            && let Err(failure) = &result
-            && let Some(turned) = journey::turned_away(&order, failure)
-        {
-            turn_away(session, &mut search, turned);
-            continue;
-        }
-        return report(session, &hosts, &order, &result, &live, &search).await;
+        let refused = result.as_ref().err().filter(|_| is_chosen && !live.is_cancelled());
+        let Some(turned) = refused.and_then(|failure| journey::turned_away(&order, failure)) else {
+            return report(session, &hosts, &order, &result, &live, &search).await;
+        };
+        turn_away(session, &mut search, turned);
+        attempt = select! {
+            next = Box::pin(next(session, args, &policies, &mut search)) => next?,
+            () = interrupts.next() => {
+                let result = Err(Failure::NotStarted(aborted(&order)));
+                return report(session, &hosts, &order, &result, &live, &search).await;
+            }
+        };
     }
     nowhere(session, &search)
+}
+
+/// The user has ended it while no host had anything of it.
+fn aborted(order: &Order) -> CallError {
+    CallError {
+        host: order.source.host.clone(),
+        reason: Reason::MigrationAborted,
+        message: format!("aborted by the user while another host was looked for than {}", order.destination.host),
+    }
 }
 
 async fn report(

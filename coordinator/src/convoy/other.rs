@@ -15,16 +15,15 @@ use vmferry_core::{
 
 use super::{Ended, Goal};
 use crate::{
-    client::Which,
+    client::{PREPARED, Which},
     exit::Failed,
     fleet::Fleet,
     history::{self, Migration},
     journey::Unheard,
 };
 
-/// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives: both hosts may take a phase's
-/// time to get ready.
-const DRIVEN: Duration = Duration::from_secs(130);
+/// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives.
+const DRIVEN: Duration = PREPARED;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A guest that is moved by a migration that is not ours.

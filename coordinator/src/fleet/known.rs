@@ -1,6 +1,6 @@
 //! One migration, as its hosts know it: what they have of it, or that it waits.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join;
 use tokio::time::{Instant, sleep};
@@ -55,6 +55,13 @@ impl Fleet {
     /// answer those tell who look for what they have of it.
     pub(crate) async fn waiter(&self, wanted: &str) -> Result<Option<Waiter>, Failed> {
         let answers = self.gather(|agent: RemoteAgent| async move { agent.waiters().await }).await;
+        let (given, _) = heard(answers)?;
+        meant(given.into_iter().flatten(), wanted)
+    }
+
+    /// The same of one that has not begun: it waits, or it is just its turn.
+    pub(crate) async fn queued(&self, wanted: &str) -> Result<Option<Waiter>, Failed> {
+        let answers = self.gather(|agent: RemoteAgent| async move { agent.queued().await }).await;
         let (given, _) = heard(answers)?;
         meant(given.into_iter().flatten(), wanted)
     }
@@ -137,18 +144,30 @@ fn put_together(answers: Vec<Answer<Option<Record>>>) -> Result<(Option<Migratio
     Ok((history::merge(given.into_iter().flatten()).pop(), silent))
 }
 
+/// The one of this instance, or of which this is the id or its beginning.
 fn meant(waiters: impl Iterator<Item = Waiter>, wanted: &str) -> Result<Option<Waiter>, Failed> {
     let prefix = wanted.to_ascii_lowercase();
     let is_meant = |Waiter { order, .. }: &Waiter| {
         order.instance_name == wanted
             || (prefix.len() >= history::SHORTEST_PREFIX && order.id.to_string().starts_with(&prefix))
     };
-    let mut meant: Vec<_> = waiters.filter(is_meant).collect();
-    meant.dedup_by_key(|waiter| waiter.order.id);
+    let mut meant = each(waiters.filter(is_meant));
     match (meant.len(), meant.pop()) {
         (2.., _) => Err(Failed::usage(format!(
             "several migrations that wait may be meant by {wanted}; name one by its id (`vmferry migrations`)"
         ))),
         (_, waiter) => Ok(waiter),
     }
+}
+
+/// Each once: as the host tells of it for which it waits, if it has its turn on the other.
+pub(crate) fn each(waiters: impl Iterator<Item = Waiter>) -> Vec<Waiter> {
+    let mut each: BTreeMap<MigrationId, Waiter> = BTreeMap::new();
+    for waiter in waiters {
+        let known = each.entry(waiter.order.id).or_insert_with(|| waiter.clone());
+        if known.has_turn {
+            *known = waiter;
+        }
+    }
+    each.into_values().collect()
 }

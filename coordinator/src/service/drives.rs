@@ -31,7 +31,7 @@ use super::{
     wish::fits,
 };
 use crate::{
-    client::RemoteAgent,
+    client::{PREPARED, RemoteAgent},
     command::drive::insist,
     exit::Failed,
     fleet::{Fleet, Newest},
@@ -39,9 +39,9 @@ use crate::{
     journey::{Turned, statistics, turned_away},
 };
 
-/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
-/// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
-const PREPARING: Duration = Duration::from_secs(130);
+/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back. And
+/// how often it is looked at meanwhile.
+const PREPARING: Duration = PREPARED;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How long one that waited may be neither waiting nor begun, until it is taken for given up: it has its turn, and is checked again.

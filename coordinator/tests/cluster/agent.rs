@@ -27,7 +27,7 @@ use vmferry_core::{
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
     host::{Capacity, Cordon, Host, LastCordon, Offers, Pages, Room, Taken, Uncordoned, host_policies},
-    id::MigrationId,
+    id::{InstanceId, MigrationId},
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
@@ -39,6 +39,8 @@ use vmferry_core::{
 };
 use vmferry_proto::{authorize, convert::wire_duration, status::from_call_error, v1};
 use vmferry_transport::{Credentials, accept};
+
+use super::Misbehaviour;
 
 pub(crate) const INSTANCE: &str = "ed831ace-39ef-4960-8bae-a035d292c305";
 const DOMAIN: &str = "<domain type='kvm'><name>web</name><uuid>ed831ace-39ef-4960-8bae-a035d292c305</uuid>\
@@ -123,6 +125,14 @@ pub(crate) struct World {
     pub(crate) checks: usize,
     /// A host whose facts take a while.
     pub(crate) slow_host: Option<(&'static str, Duration)>,
+    /// A host that does not answer as it should.
+    pub(crate) misbehaves: Option<(&'static str, Misbehaviour)>,
+    /// How many guests more node-31 lists.
+    pub(crate) crowd: u128,
+    /// How long the source takes to get ready.
+    pub(crate) preparing: Duration,
+    /// How often each host was asked for a turn.
+    pub(crate) admissions: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Clone)]
@@ -147,6 +157,7 @@ pub(super) async fn serve(
         }
     });
     let server = Server::builder()
+        .layer(super::faulty::Layer { name, world: Arc::clone(&agent.world) })
         .layer(authorize::Layer::new(name.parse().expect("valid")))
         .add_service(v1::group_service_server::GroupServiceServer::new(agent.clone()))
         .add_service(v1::host_service_server::HostServiceServer::new(agent.clone()))
@@ -472,7 +483,14 @@ impl v1::instance_service_server::InstanceService for Agent {
         &self,
         _: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
-        let instances = if self.has_guest() { vec![self.instance().into()] } else { vec![] };
+        let crowd = if self.name == "node-31" { self.world().crowd } else { 0 };
+        let one = |number| Instance {
+            id: InstanceId(uuid::Uuid::from_u128(number)),
+            name: format!("crowd-{number}"),
+            ..self.instance()
+        };
+        let instances = self.has_guest().then(|| self.instance()).into_iter().chain((1..=crowd).map(one));
+        let instances = instances.map(Into::into).collect();
         Ok(Response::new(v1::ListInstancesResponse { instances }))
     }
 

@@ -1,6 +1,6 @@
 //! Where a migration becomes one: from here on there is something to take back. Other coordinators may have been asked for the same.
 
-use super::{Plan, Watch, go_on};
+use super::{Plan, Watch, admit::keeping, go_on};
 use crate::{
     agent::{Agent, CallError, Half, Pair},
     domain_xml::rewrite::Relocation,
@@ -22,7 +22,9 @@ pub(super) async fn pre<S: Agent, D: Agent>(
     if let Ok(Some(_)) = hosts.source.record(order).await {
         return Err(driven(order));
     }
-    hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
+    // The destination has given it a turn, and hears nothing of it until this is over.
+    let half = Half::Source { resolved: resolved.clone() };
+    keeping(hosts, order, hosts.source.pre(order, &half)).await?;
     go_on(order, watch)?;
     let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
     go_on(order, watch)?;

@@ -9,6 +9,7 @@ use std::{
 
 use bytesize::ByteSize;
 use vmferry_core::{
+    affinity::GroupName,
     domain_xml::{HostCapabilities, cpu_list},
     host::{Capacity, Claims, Offers, Pages, Resident, Room, Space},
     network::NetworkName,
@@ -76,7 +77,7 @@ impl LibvirtHost {
             secrets: self.housekeeping.secrets.clone(),
             pages: space.pages.clone(),
             cpus: space.cpus.clone(),
-            groups: space.groups.clone(),
+            groups: counted(&space),
         };
         Ok((Room { capacity: space.capacity, taken: space.taken, offers }, space))
     }
@@ -111,6 +112,12 @@ impl LibvirtHost {
         *known() = Some((opened, models.clone()));
         Ok(models)
     }
+}
+
+/// How many of each group: who they are, nobody asks who looks at all hosts.
+fn counted(space: &Space) -> BTreeMap<GroupName, u32> {
+    let count = |members: &Vec<String>| u32::try_from(members.len()).unwrap_or(u32::MAX);
+    space.groups.iter().map(|(group, members)| (group.clone(), count(members))).collect()
 }
 
 impl Housing for LibvirtHost {

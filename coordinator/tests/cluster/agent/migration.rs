@@ -52,6 +52,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         if self.world().is_old && self.name == "node-28" {
             return Err(Status::unimplemented("admit"));
         }
+        *self.world().admissions.entry(self.name).or_default() += 1;
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
@@ -72,6 +73,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let waiter = Waiter {
             requested_by: "vmferry://default/coordinator/ops".into(),
             waited: Duration::from_secs(3),
+            has_turn: false,
             waiting: waiting.clone(),
             order,
         };
@@ -120,6 +122,10 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = record.order.id;
         self.world().records.entry((self.name.to_owned(), id)).or_insert(record);
         self.begin(id, Phase::Pre)?;
+        let preparing = self.world().preparing;
+        if side == Side::Source {
+            sleep(preparing).await;
+        }
         let refusal = {
             let mut world = self.world();
             let ours = world.pre_refusals.iter().position(|(host, _)| *host == self.name);
