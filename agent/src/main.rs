@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     if arguments.check_config {
         let usable = vmferry_transport::load(&config.tls)
             .map_err(anyhow::Error::from)
-            .and_then(|credentials| judge_identity(&config.name, credentials.identity()));
+            .and_then(|credentials| Ok(judge_identity(&config.name, credentials.identity())?));
         return match usable {
             Ok(()) => {
                 println!("{} can be used", arguments.config.display());
@@ -126,5 +126,5 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().keep_networks().await }
     });
-    process.serve(migrations, grants).await
+    Ok(process.serve(migrations, grants).await?)
 }

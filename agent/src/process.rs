@@ -1,8 +1,7 @@
 //! What an agent's process does, whichever hypervisor it drives: takes up what it knows, serves, stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::{
@@ -21,6 +20,7 @@ use vmferry_transport::Credentials;
 use crate::{
     config::Config,
     hypervisor::Served,
+    journal,
     migrations::Migrations,
     register,
     serve::Port,
@@ -41,6 +41,49 @@ const PROBE_LIFE: Duration = Duration::from_secs(60);
 /// on its source.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// Why an agent cannot start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] vmferry_transport::Error),
+    /// They are somebody else's.
+    #[error(
+        "the certificate is for {identity}, but this is the agent of {name}; issue one with `vmferry pki issue agent {name}`"
+    )]
+    Identity {
+        /// Whose.
+        identity: Identity,
+        /// Who this is.
+        name: HostName,
+    },
+    /// It has no port.
+    #[error("cannot listen on {address}; is another agent running?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something of the system is not to be had.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What it knew cannot be read.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// Its port broke.
+    #[error(transparent)]
+    Served(#[from] tonic::transport::Error),
+    /// What says in etcd that it is there has panicked.
+    #[error("the registration in etcd")]
+    Registration(#[from] tokio::task::JoinError),
+}
+
 /// An agent that has its port and its identity, and drives nothing yet.
 #[derive(Debug)]
 pub struct Process {
@@ -52,14 +95,15 @@ pub struct Process {
 
 impl Process {
     /// Reads the certificates, and takes the port so that nobody else does: who calls waits until it is served.
-    pub async fn begin(config: Config) -> anyhow::Result<Self> {
+    pub async fn begin(config: Config) -> Result<Self, Error> {
         let (credentials, reload) = vmferry_transport::watch_files(config.tls.clone(), CERTIFICATE_INTERVAL).await?;
         let identity = credentials.borrow().identity().clone();
         judge_identity(&config.name, &identity)?;
         let listener = TcpListener::bind(config.listen)
             .await
-            .with_context(|| format!("cannot listen on {}; is another agent running?", config.listen))?;
-        std::fs::create_dir_all(tunnel::DIRECTORY).with_context(|| format!("cannot make {}", tunnel::DIRECTORY))?;
+            .map_err(|source| Error::Listen { address: config.listen, source })?;
+        std::fs::create_dir_all(tunnel::DIRECTORY)
+            .map_err(|source| Error::System { action: "make the directory of migrations", source })?;
         tokio::spawn(reload);
         Ok(Self { config, credentials, identity, listener })
     }
@@ -75,7 +119,7 @@ impl Process {
     }
 
     /// Takes up the migrations that the journals tell of, and forgets those that ended long ago, now and from now on.
-    pub fn take_up<H: Served>(&self, host: H) -> anyhow::Result<Arc<Migrations<H>>> {
+    pub fn take_up<H: Served>(&self, host: H) -> Result<Arc<Migrations<H>>, Error> {
         let keep_records = self.config.keep_records;
         let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
         let capacity = &self.config.capacity;
@@ -96,13 +140,14 @@ impl Process {
 
     /// Serves until it is told to stop by a signal, and then until the calls that run have been answered, but not for long. `grants`
     /// are those of the migrations' host.
-    pub async fn serve<H: Served>(self, migrations: Arc<Migrations<H>>, grants: Arc<Grants>) -> anyhow::Result<()> {
+    pub async fn serve<H: Served>(self, migrations: Arc<Migrations<H>>, grants: Arc<Grants>) -> Result<(), Error> {
         let Self { config, credentials, identity, listener } = self;
         let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);
         info!("{identity} is ready on {}", config.listen);
-        sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
+        sd_notify::notify(&[NotifyState::Ready])
+            .map_err(|source| Error::System { action: "tell systemd that the agent is ready", source })?;
         let registered = config.etcd.map(|etcd| tokio::spawn(register::keep(etcd, stop.clone())));
         let served = port.serve(listener, stop.clone());
         tokio::pin!(served);
@@ -114,7 +159,7 @@ impl Process {
             }
         }
         if let Some(registered) = registered {
-            registered.await.context("the registration in etcd")?;
+            registered.await?;
         }
         info!("stopped");
         Ok(())
@@ -122,17 +167,17 @@ impl Process {
 }
 
 /// The certificate must be this host's agent's.
-pub fn judge_identity(name: &HostName, identity: &Identity) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        identity.role == Role::Agent && identity.name == name.as_str(),
-        "the certificate is for {identity}, but this is the agent of {name}; issue one with `vmferry pki issue agent {name}`"
-    );
-    Ok(())
+pub fn judge_identity(name: &HostName, identity: &Identity) -> Result<(), Error> {
+    if identity.role == Role::Agent && identity.name == name.as_str() {
+        return Ok(());
+    }
+    Err(Error::Identity { identity: identity.clone(), name: name.clone() })
 }
 
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, Error> {
+    let unheard = |source| Error::System { action: "listen for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
