@@ -4,7 +4,7 @@ mod ask;
 mod look;
 mod newest;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
+    /// Where each is among the agents.
+    places: HashMap<HostName, usize>,
     warnings: Vec<String>,
 }
 
@@ -60,19 +62,23 @@ impl Fleet {
         let Loaded { inventory, warnings } = loaded;
         let agents =
             inventory.hosts.iter().map(|endpoint| RemoteAgent::new(credentials.clone(), endpoint.clone())).collect();
-        Self { inventory, agents, warnings }
+        Self::of(inventory, agents, warnings)
+    }
+
+    fn of(inventory: Inventory, agents: Vec<RemoteAgent>, warnings: Vec<String>) -> Self {
+        let places = agents.iter().enumerate().map(|(place, agent)| (agent.endpoint().host.clone(), place)).collect();
+        Self { inventory, agents, places, warnings }
     }
 
     /// The hosts of a later inventory. Connections to those that are still there stay.
     fn renewed(&self, loaded: Loaded, credentials: &watch::Receiver<Credentials>) -> Self {
         let Loaded { inventory, warnings } = loaded;
-        let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
-        let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
+        let agent = |endpoint: &Endpoint| match self.find(&endpoint.host) {
             Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
             _ => RemoteAgent::new(credentials.clone(), endpoint.clone()),
         };
         let agents = inventory.hosts.iter().map(agent).collect();
-        Self { inventory, agents, warnings }
+        Self::of(inventory, agents, warnings)
     }
 
     /// The hosts that a coordinator knows, and its policies besides our own.
@@ -85,7 +91,7 @@ impl Fleet {
         let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
         inventory.policies.extend(theirs);
         let agents = inventory.hosts.iter().map(|endpoint| RemoteAgent::through(relay, endpoint.clone())).collect();
-        Ok(Self { inventory, agents, warnings })
+        Ok(Self::of(inventory, agents, warnings))
     }
 
     /// Which hosts there are, and which policies.
@@ -121,6 +127,7 @@ impl Fleet {
         for name in names {
             self.agent(name)?;
         }
+        let names: HashSet<_> = names.iter().collect();
         let is_meant = |agent: &&RemoteAgent| names.is_empty() || names.contains(&agent.endpoint().host);
         Ok(ask::each(self.agents.iter().filter(is_meant), call).await)
     }
@@ -154,18 +161,22 @@ impl Fleet {
 
     /// Whether the inventory has a host of that name.
     pub(crate) fn has(&self, name: &HostName) -> bool {
-        self.agents.iter().any(|agent| agent.endpoint().host == *name)
+        self.places.contains_key(name)
     }
 
     /// The agent of the host called `name`.
     pub(crate) fn agent(&self, name: &HostName) -> Result<&RemoteAgent, Failed> {
-        self.agents.iter().find(|agent| agent.endpoint().host == *name).ok_or_else(|| {
+        self.find(name).ok_or_else(|| {
             let known: Vec<_> = self.inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
             Failed::because(
                 Reason::HostNotFound,
                 format!("no host {name} in the inventory {}; it has {}", self.inventory.place(), known.join(", ")),
             )
         })
+    }
+
+    fn find(&self, name: &HostName) -> Option<&RemoteAgent> {
+        self.places.get(name).map(|place| &self.agents[*place])
     }
 }
 

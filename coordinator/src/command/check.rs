@@ -1,5 +1,7 @@
 //! `vmferry check`
 
+use std::collections::HashSet;
+
 use vmferry_core::{
     agent::{Agent, CheckReport},
     host::Host,
@@ -49,8 +51,9 @@ pub(crate) async fn run(session: &Session, args: &cli::Check) -> Result<Exit, Fa
 /// Whose agents are asked: those that could take it by what they have, or all that answer.
 fn asked(ranking: &Ranking, hosts: &[Answer<Host>], all: bool) -> Vec<HostName> {
     let candidates = ranking.candidates.iter().map(|candidate| &candidate.host);
-    let answers = |host: &&HostName| hosts.iter().any(|answer| answer.endpoint.host == **host && answer.result.is_ok());
-    let refused = ranking.refused.iter().map(|refused| &refused.host).filter(|host| all && answers(host));
+    let answering: HashSet<_> =
+        hosts.iter().filter(|answer| answer.result.is_ok()).map(|answer| &answer.endpoint.host).collect();
+    let refused = ranking.refused.iter().map(|refused| &refused.host).filter(|host| all && answering.contains(host));
     candidates.chain(refused).cloned().collect()
 }
 

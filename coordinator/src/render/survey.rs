@@ -1,5 +1,7 @@
 //! Which hosts could take an instance: a row a host, and all their reasons.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
@@ -78,16 +80,13 @@ impl<'a> Survey<'a> {
         source: &'a [Check],
         hosts: &'a [Answer<Host>],
         ranking: &'a Ranking,
-        mut answers: Vec<(HostName, Verdict)>,
+        answers: Vec<(HostName, Verdict)>,
     ) -> Self {
-        let mut answered = |host: &HostName| {
-            let index = answers.iter().position(|(name, _)| name == host)?;
-            Some(answers.swap_remove(index).1)
-        };
-        let zone = |name: &HostName| {
-            let answer = hosts.iter().find(|answer| answer.endpoint.host == *name)?;
-            answer.result.as_ref().ok().map(|host| host.zone.as_str())
-        };
+        let mut answers: HashMap<_, _> = answers.into_iter().collect();
+        let mut answered = |host: &HostName| answers.remove(host);
+        let zones = hosts.iter().filter_map(|answer| Some((&answer.endpoint.host, answer.result.as_ref().ok()?)));
+        let zones: HashMap<_, _> = zones.map(|(name, host)| (name, host.zone.as_str())).collect();
+        let zone = |name: &HostName| zones.get(name).copied();
         let mut rows = Vec::new();
         for candidate in &ranking.candidates {
             let Some(verdict) = answered(&candidate.host) else { continue };
