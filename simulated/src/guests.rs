@@ -171,7 +171,7 @@ mod tests {
     fn file() -> File {
         let domain_xml = format!(
             "<domain type='kvm'><name>web</name><uuid>{ID}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-             <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+             <os><type arch='x86_64' machine='q35'>hvm</type></os><devices/></domain>"
         );
         File { domain_xml, dirty_rate: ByteSize::mib(1) }
     }
