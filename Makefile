@@ -46,7 +46,7 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 	cargo test --package vmferry-tests --test kernel -- --ignored --nocapture --test-threads=16
 
 .PHONY: bench
-bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
+bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
 	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench ways --bench volumes --bench networks --bench fleet

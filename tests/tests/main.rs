@@ -30,6 +30,7 @@ mod rig;
 mod security;
 mod serve;
 mod shared_storage;
+mod simulated;
 mod storage_rig;
 mod streams;
 mod turns;
