@@ -1,6 +1,6 @@
 //! What an agent's process does, whichever hypervisor it drives: takes up what it knows, serves, stops.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -91,10 +91,12 @@ pub struct Process {
     credentials: watch::Receiver<Credentials>,
     identity: Identity,
     listener: TcpListener,
+    /// No other agent works with the same journals as long as this is open.
+    alone: File,
 }
 
 impl Process {
-    /// Reads the certificates, and takes the port so that nobody else does: who calls waits until it is served.
+    /// Reads the certificates, and takes the port and the journals so that nobody else does: who calls waits until it is served.
     pub async fn begin(config: Config) -> Result<Self, Error> {
         let (credentials, reload) = vmferry_transport::watch_files(config.tls.clone(), CERTIFICATE_INTERVAL).await?;
         let identity = credentials.borrow().identity().clone();
@@ -104,8 +106,9 @@ impl Process {
             .map_err(|source| Error::Listen { address: config.listen, source })?;
         std::fs::create_dir_all(tunnel::DIRECTORY)
             .map_err(|source| Error::System { action: "make the directory of migrations", source })?;
+        let alone = journal::hold(&config.state_directory)?;
         tokio::spawn(reload);
-        Ok(Self { config, credentials, identity, listener })
+        Ok(Self { config, credentials, identity, listener, alone })
     }
 
     /// How it is configured.
@@ -141,7 +144,7 @@ impl Process {
     /// Serves until it is told to stop by a signal, and then until the calls that run have been answered, but not for long. `grants`
     /// are those of the migrations' host.
     pub async fn serve<H: Served>(self, migrations: Arc<Migrations<H>>, grants: Arc<Grants>) -> Result<(), Error> {
-        let Self { config, credentials, identity, listener } = self;
+        let Self { config, credentials, identity, listener, alone: _alone } = self;
         let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);

@@ -10,6 +10,7 @@ mod direct;
 mod faults;
 mod filters;
 mod fleet;
+mod full_disk;
 mod groups;
 mod interrupts;
 mod intruders;
