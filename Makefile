@@ -50,7 +50,7 @@ test-model: rust ## The protocol of a migration, explored further than `make tes
 	cargo test --package vmferry-model --test explore -- --include-ignored --nocapture --test-threads=1
 
 .PHONY: bench
-bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
+bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
 	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench ways --bench volumes --bench networks --bench fleet

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod cold;
+pub mod measure;
 pub mod migrate;
 pub mod post;
 pub mod pre;

@@ -6,7 +6,7 @@ mod known;
 mod look;
 mod newest;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ use crate::{
 pub(crate) struct Fleet {
     inventory: Inventory,
     agents: Vec<RemoteAgent>,
+    /// Where each is among the agents.
+    places: HashMap<HostName, usize>,
     left_out: Vec<LeftOut>,
     warnings: Vec<Warning>,
     way: Way,
@@ -89,19 +91,29 @@ impl Fleet {
         let Loaded { inventory, left_out, warnings } = loaded;
         let way = Way::Direct(credentials.clone());
         let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
-        Self { inventory, agents, left_out, warnings, way, asker: None }
+        Self::of(inventory, agents, left_out, warnings, way)
+    }
+
+    fn of(
+        inventory: Inventory,
+        agents: Vec<RemoteAgent>,
+        left_out: Vec<LeftOut>,
+        warnings: Vec<Warning>,
+        way: Way,
+    ) -> Self {
+        let places = agents.iter().enumerate().map(|(place, agent)| (agent.endpoint().host.clone(), place)).collect();
+        Self { inventory, agents, places, left_out, warnings, way, asker: None }
     }
 
     /// The hosts of a later inventory. Connections to those that are still there stay.
     fn renewed(&self, loaded: Loaded) -> Self {
         let Loaded { inventory, left_out, warnings } = loaded;
-        let known: HashMap<_, _> = self.agents.iter().map(|agent| (&agent.endpoint().host, agent)).collect();
-        let agent = |endpoint: &Endpoint| match known.get(&endpoint.host) {
+        let agent = |endpoint: &Endpoint| match self.find(&endpoint.host) {
             Some(agent) if agent.endpoint() == endpoint => RemoteAgent::clone(agent),
             _ => self.way.agent(endpoint),
         };
         let agents = inventory.hosts.iter().map(agent).collect();
-        Self { inventory, agents, left_out, warnings, way: self.way.clone(), asker: self.asker.clone() }
+        Self::of(inventory, agents, left_out, warnings, self.way.clone())
     }
 
     /// The hosts that a coordinator knows, and its policies besides our own.
@@ -116,21 +128,15 @@ impl Fleet {
         inventory.policies.extend(theirs);
         let way = Way::Through(relay.clone());
         let agents = inventory.hosts.iter().map(|endpoint| way.agent(endpoint)).collect();
-        Ok(Self { inventory, agents, left_out, warnings, way, asker: None })
+        Ok(Self::of(inventory, agents, left_out, warnings, way))
     }
 
     /// The same hosts, asked for somebody else.
     pub(crate) fn on_behalf_of(&self, identity: &Identity) -> Self {
         let agents = self.agents.iter().map(|agent| agent.on_behalf_of(identity)).collect();
         let Self { inventory, left_out, warnings, way, .. } = self;
-        Self {
-            inventory: inventory.clone(),
-            agents,
-            left_out: left_out.clone(),
-            warnings: warnings.clone(),
-            way: way.clone(),
-            asker: Some(identity.clone()),
-        }
+        let same = Self::of(inventory.clone(), agents, left_out.clone(), warnings.clone(), way.clone());
+        Self { asker: Some(identity.clone()), ..same }
     }
 
     /// Which hosts there are, and which policies.
@@ -184,6 +190,7 @@ impl Fleet {
         for name in names {
             self.agent(name)?;
         }
+        let names: HashSet<_> = names.iter().collect();
         let is_meant = |agent: &&RemoteAgent| names.is_empty() || names.contains(&agent.endpoint().host);
         Ok(ask::each(self.agents.iter().filter(is_meant), call).await)
     }
@@ -217,14 +224,13 @@ impl Fleet {
 
     /// Whether the inventory has a host of that name.
     pub(crate) fn has(&self, name: &HostName) -> bool {
-        self.agents.iter().any(|agent| agent.endpoint().host == *name)
+        self.places.contains_key(name)
     }
 
     /// The agent of a host of an order that was given: where the inventory has it, or else where the order says. A host that has gone
     /// from the inventory since is still who must end it.
     pub(crate) fn agent_at(&self, endpoint: &Endpoint) -> RemoteAgent {
-        let known = self.agents.iter().find(|agent| agent.endpoint().host == endpoint.host);
-        known.cloned().unwrap_or_else(|| {
+        self.find(&endpoint.host).cloned().unwrap_or_else(|| {
             let agent = self.way.agent(endpoint);
             self.asker.iter().fold(agent, |agent, asker| agent.on_behalf_of(asker))
         })
@@ -232,13 +238,17 @@ impl Fleet {
 
     /// The agent of the host called `name`.
     pub(crate) fn agent(&self, name: &HostName) -> Result<&RemoteAgent, Failed> {
-        self.agents.iter().find(|agent| agent.endpoint().host == *name).ok_or_else(|| {
+        self.find(name).ok_or_else(|| {
             let known: Vec<_> = self.inventory.hosts.iter().map(|endpoint| endpoint.host.as_str()).collect();
             Failed::because(
                 Reason::HostNotFound,
                 format!("no host {name} in the inventory {}; it has {}", self.inventory.place(), known.join(", ")),
             )
         })
+    }
+
+    fn find(&self, name: &HostName) -> Option<&RemoteAgent> {
+        self.places.get(name).map(|place| &self.agents[*place])
     }
 }
 

@@ -35,6 +35,7 @@ mod serve;
 mod serve_fleet;
 mod serve_waiting;
 mod shared_storage;
+mod simulated;
 mod storage_rig;
 mod streams;
 mod turns;

@@ -19,22 +19,18 @@ use vmferry_transport::Credentials;
 
 use super::migration::asker;
 use crate::{
-    hypervisor::{Fault, LibvirtHost},
+    hypervisor::{Fault, Served},
     migrations::Migrations,
 };
 
-pub(super) struct Service {
-    migrations: Arc<Migrations<LibvirtHost>>,
+pub(super) struct Service<H> {
+    migrations: Arc<Migrations<H>>,
     zone: String,
     credentials: watch::Receiver<Credentials>,
 }
 
-impl Service {
-    pub(super) fn new(
-        migrations: Arc<Migrations<LibvirtHost>>,
-        zone: String,
-        credentials: watch::Receiver<Credentials>,
-    ) -> Self {
+impl<H: Served> Service<H> {
+    pub(super) fn new(migrations: Arc<Migrations<H>>, zone: String, credentials: watch::Receiver<Credentials>) -> Self {
         Self { migrations, zone, credentials }
     }
 
@@ -54,7 +50,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl HostService for Service {
+impl<H: Served> HostService for Service<H> {
     async fn get_host(&self, _: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
         let (migrations, gate) = (&self.migrations, self.migrations.gate());
         let active = migrations.records(true).len();

@@ -174,6 +174,12 @@ pub struct Space {
 }
 
 impl Space {
+    /// How many guests of each affinity group: who they are, nobody asks who looks at all hosts.
+    pub fn group_sizes(&self) -> BTreeMap<GroupName, u32> {
+        let size = |members: &Vec<String>| u32::try_from(members.len()).unwrap_or(u32::MAX);
+        self.groups.iter().map(|(group, members)| (group.clone(), size(members))).collect()
+    }
+
     /// With these guests there, and with what is promised to others: `memory_available` and `pages` were what the kernel says.
     #[must_use]
     pub fn after(mut self, residents: &[Resident], claims: &Claims) -> Self {
