@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration file, as an agent's. What its [libvirt] names as socket is made.
+    /// The configuration file, as an agent's. What its `[libvirt]` names as socket is made.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The directory that has one for each host, by its name, with a file for each guest.

@@ -1,5 +1,5 @@
 //! The files that disks lie in, and probes beside them. All of this blocks, for as long as a dead file server does: it
-//! runs on threads that nobody waits for longer than [`LIMIT`].
+//! runs on threads that nobody waits for longer than `LIMIT`.
 
 use std::{
     fs::{self, OpenOptions},

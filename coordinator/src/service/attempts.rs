@@ -77,7 +77,7 @@ impl Drives {
         };
         settled.warnings.iter().for_each(|warning| info!("{warning}"));
         tried.into_iter().for_each(|turned| settled.search.was_turned_away(turned));
-        self.tried(drive, wish, settled, ids).await
+        Box::pin(self.tried(drive, wish, settled, ids)).await
     }
 
     /// Tries one host after the other, until one takes it.

@@ -87,7 +87,7 @@ impl Drives {
         running.insert(id, Arc::clone(&drive));
         drop(running);
         let (drives, task) = (Arc::clone(self), Arc::clone(&drive));
-        self.start(Arc::clone(&drive), async move { drives.wished(&task, &wish).await });
+        self.start(Arc::clone(&drive), async move { Box::pin(drives.wished(&task, &wish)).await });
         Ok(drive)
     }
 
