@@ -45,8 +45,12 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 	target/debug/kernel-vm
 	cargo test --package vmferry-tests --test kernel -- --ignored --nocapture --test-threads=16
 
+.PHONY: test-model
+test-model: rust ## The protocol of a migration, explored further than `make test` does: minutes, and up to a GiB of memory
+	cargo test --package vmferry-model --test explore -- --include-ignored --nocapture --test-threads=1
+
 .PHONY: bench
-bench: packages rust ## What moves cost, measured on this machine and printed; nothing passes or fails (needs root)
+bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
 	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench handover --bench ways --bench volumes --bench networks --bench fleet

@@ -6,9 +6,12 @@ use std::{
     path::Path,
 };
 
+/// The extension of what is being written.
+pub(crate) const DRAFT: &str = "new";
+
 /// On disk when this returns, all of it or nothing.
 pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
+    let draft = path.with_extension(DRAFT);
     let mut file = File::create(&draft)?;
     file.write_all(text)?;
     file.sync_all()?;

@@ -11,7 +11,7 @@ use std::path::Path;
 use vmferry_core::{
     compatibility::{Check, room},
     domain_xml::Definition,
-    host::{Claim, Claims, Cordon},
+    host::{Claim, Claims, Cordon, Uncordoned},
     id::MigrationId,
     migration::Order,
     undo::Undo,
@@ -65,12 +65,12 @@ impl Gate {
         self.cordon.put(reason, by)
     }
 
-    /// Lets guests in again. On disk when this returns. Returns what kept them out.
+    /// Lets guests in again. On disk when this returns. Returns what kept them out, now or the last time.
     ///
     /// # Errors
     ///
     /// `JOURNAL_FAILED`: it could not be written. Nothing was changed.
-    pub fn open(&self) -> Result<Option<Cordon>, Fault> {
+    pub fn open(&self) -> Result<Uncordoned, Fault> {
         self.cordon.remove()
     }
 

@@ -1,16 +1,22 @@
 //! The edge: everything that the phases ask of, or do to, the host they run on.
 //!
-//! [`Hypervisor`] has one implementation for real hosts, [`host::LibvirtHost`], and one in the flow's tests, for
-//! faults that a real host cannot be made to have.
+//! [`Hypervisor`] has one implementation for real hosts, [`host::LibvirtHost`], and two for tests: one in the flow's, for
+//! faults that a real host cannot be made to have, and one for fleets that are larger than a machine has room for. What calls from
+//! outside ask of a host besides its migrations is [`Served`].
 
-mod files;
+mod examine;
+pub mod files;
 mod filter;
+mod group;
 mod handover;
 mod host;
 mod housing;
+mod instance;
+mod label;
 mod measure;
 mod network;
 mod power;
+mod report;
 mod storage;
 
 use std::future::Future;
@@ -26,13 +32,18 @@ use vmferry_core::{
 };
 
 pub use self::{
+    examine::Examining,
     filter::Filtering,
+    group::Grouping,
     handover::{HandingOver, OnRelease},
     host::LibvirtHost,
     housing::Housing,
+    instance::instance_of,
+    label::Labelling,
     measure::Measuring,
     network::Networking,
     power::Power,
+    report::Reporting,
     storage::{OnSent, Storage},
 };
 pub use crate::libvirt::{Control, Helm, OnDeed, OnProgress, OnSwitch, SteeringError, Switch};
@@ -59,6 +70,11 @@ impl From<Refusal> for Fault {
         Self { reason, message: format!("{message}; {remedy}") }
     }
 }
+
+/// All that the port's calls ask of a host.
+pub trait Served: Hypervisor + Reporting + Labelling + Grouping + Examining {}
+
+impl<H: Hypervisor + Reporting + Labelling + Grouping + Examining> Served for H {}
 
 /// The host, its libvirt and its tunnel; its disks are [`Storage`]'s, its vifs [`Networking`]'s, libvirt's
 /// own filters [`Filtering`]'s, guests that are off [`Power`]'s, strict hand-overs [`HandingOver`]'s, what forecasts go by [`Measuring`]'s, what room is left [`Housing`]'s.

@@ -2,9 +2,13 @@
 //!
 //! [`State`] is the fold of a file's entries. Whatever an agent knows of a migration it can read back from there.
 
+mod compact;
+mod file;
+
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
+    ffi::OsStr,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,8 +26,12 @@ use vmferry_core::{
     vif::Placement,
 };
 
-/// The format of the entries below. A journal of another format is refused, not guessed at.
-const FORMAT: u32 = 1;
+use self::file::{Lines, Weight};
+use crate::durable;
+
+/// The format of the entries below, one more with each entry or field that an older version of the agent would not understand. A journal
+/// of a later format is refused, not guessed at; one of an earlier format is rewritten when it is taken up.
+const FORMAT: u32 = 2;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,10 +108,29 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Whether what follows must not begin before this is on disk. What only informs may be lost in a crash.
-    fn must_be_synced(&self) -> bool {
-        !matches!(self, Self::Warning(_) | Self::Foreseen(_) | Self::Event(_) | Self::Timeline(_))
+    fn weight(&self) -> Weight {
+        match self {
+            Self::Opened { .. } => Weight::Opens,
+            Self::Foreseen(_) | Self::Event(_) | Self::Timeline(_) => Weight::Informs,
+            _ => Weight::Needed,
+        }
     }
+
+    /// Without its end of line.
+    fn line(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("entries have only string keys")
+    }
+}
+
+/// Of a journal's first line, what can be read of it in every format.
+#[derive(Deserialize)]
+struct Preamble {
+    opened: Opening,
+}
+
+#[derive(Deserialize)]
+struct Opening {
+    format: u32,
 }
 
 /// What the entries amount to.
@@ -137,7 +164,7 @@ pub struct State {
 
 impl State {
     fn opened(entry: Entry) -> Option<Self> {
-        let Entry::Opened { format: FORMAT, order, side, requested_by, at } = entry else { return None };
+        let Entry::Opened { format: _, order, side, requested_by, at } = entry else { return None };
         let record = Record {
             order,
             side,
@@ -284,39 +311,61 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is not of our format.
+    /// Another agent uses the directory.
+    #[error("{} is held by another agent: is one running? (pgrep -a vmferry-agent)", path.display())]
+    Held {
+        /// What says so.
+        path: PathBuf,
+    },
+    /// A later version of the agent wrote it.
     #[error(
-        "journal {} is of a format this version does not know; install the version of the agent that wrote it",
+        "journal {} is of format {found}, and this version of the agent knows those up to {FORMAT}; install the version that wrote it, or a \
+         later one",
         path.display()
     )]
     Format {
         /// The file.
         path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It is no journal, or was changed by somebody else.
+    #[error(
+        "journal {} cannot be read from line {line} on; its migration may be under way: see on which host its guest runs (virsh list), move \
+         the file elsewhere, start the agent, and see what vmferry doctor finds",
+        path.display()
+    )]
+    Garbled {
+        /// The file.
+        path: PathBuf,
+        /// The first line that says nothing, from 1.
+        line: usize,
+        /// Why not.
+        source: serde_json::Error,
     },
 }
 
 /// One migration's journal: where it is and what its entries amount to.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
+    lines: Lines,
     state: State,
 }
 
 impl Journal {
-    /// Starts one. On disk when this returns.
+    /// Starts one, with room to take back what is begun. On disk when this returns.
     pub fn open(directory: &Path, order: Order, side: Side, requested_by: String) -> Result<Self, Error> {
         let path = path_of(directory, order.id);
-        let fail = |action| io_error(action, &path);
         let opened = Entry::Opened { format: FORMAT, order, side, requested_by, at: Timestamp::now() };
-        let state = State::opened(opened.clone()).expect("it is an opening entry of our format");
-        File::create_new(&path).map_err(fail("create"))?;
-        let journal = Self { path: path.clone(), state };
+        let state = State::opened(opened.clone()).expect("it is an opening entry");
+        let mut journal = Self { lines: Lines::create(path.clone())?, state };
+        let fail = io_error("create", &path);
         let written = journal
             .write(&opened)
-            .and_then(|()| File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail("create")));
+            .and_then(|()| File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail));
         if let Err(error) = written {
             // Nothing was begun: a repeat must find its place free.
-            fs::remove_file(&path).map_err(fail("remove"))?;
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
             return Err(error);
         }
         Ok(journal)
@@ -325,34 +374,46 @@ impl Journal {
     /// Reads one back. A last line that a crash tore is dropped: what it named was not begun.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let fail = |action| io_error(action, path);
-        let file = OpenOptions::new().read(true).append(true).open(path).map_err(fail("open"))?;
+        let file = File::open(path).map_err(fail("open"))?;
         let mut reader = BufReader::new(&file);
         let mut state: Option<State> = None;
+        let mut format = FORMAT;
         let mut line = Vec::new();
         let mut whole = 0;
-        loop {
+        for number in 1.. {
             line.clear();
             // Bytes: a torn line may end inside a character.
             let read = reader.read_until(b'\n', &mut line).map_err(fail("read"))?;
             let Some(text) = line.strip_suffix(b"\n") else { break };
-            let Ok(entry) = serde_json::from_slice(text) else {
-                return Err(Error::Format { path: path.to_owned() });
-            };
+            let garbled = |source| Error::Garbled { path: path.to_owned(), line: number, source };
+            if state.is_none() {
+                format = serde_json::from_slice::<Preamble>(text).map_err(garbled)?.opened.format;
+                if format > FORMAT {
+                    return Err(Error::Format { path: path.to_owned(), found: format });
+                }
+            }
+            let entry = serde_json::from_slice(text).map_err(garbled)?;
             match &mut state {
-                None => state = Some(State::opened(entry).ok_or_else(|| Error::Format { path: path.to_owned() })?),
+                None => state = State::opened(entry),
                 Some(state) => state.apply(entry),
             }
             whole += read as u64;
         }
-        let state = state.ok_or_else(|| Error::Format { path: path.to_owned() })?;
-        file.set_len(whole).map_err(fail("repair"))?;
-        Ok(Self { path: path.to_owned(), state })
+        let no_line =
+            || Error::Garbled { path: path.to_owned(), line: 1, source: serde::de::Error::custom("it has no line") };
+        let state = state.ok_or_else(no_line)?;
+        let mut journal = Self { lines: Lines::take_up(path.to_owned(), whole)?, state };
+        journal.compact(format)?;
+        Ok(journal)
     }
 
     /// Adds an entry. On disk when this returns, if what follows depends on it.
     pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
         self.write(&entry)?;
         self.state.apply(entry);
+        if self.is_over() {
+            self.lines.close();
+        }
         Ok(())
     }
 
@@ -361,22 +422,43 @@ impl Journal {
         &self.state
     }
 
-    fn write(&self, entry: &Entry) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(entry).expect("entries have only string keys");
-        line.push(b'\n');
-        let fail = |action| io_error(action, &self.path);
-        let mut file = OpenOptions::new().append(true).open(&self.path).map_err(fail("open"))?;
-        let length = file.metadata().map_err(fail("write"))?.len();
-        if let Err(error) = file.write_all(&line) {
-            // Half a line must not stay in front of the next one.
-            file.set_len(length).map_err(fail("repair"))?;
-            return Err(fail("write")(error));
+    fn write(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.lines.append(entry.line(), entry.weight())
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.outcome().is_some() && self.state.pending.is_empty()
+    }
+
+    /// Rewrites it if it is of an earlier format, or most of it is over.
+    fn compact(&mut self, format: u32) -> Result<(), Error> {
+        let text = self.state.text();
+        let length = text.len() as u64;
+        if format == FORMAT && 2 * length > self.lines.length() {
+            return Ok(());
         }
-        if entry.must_be_synced() {
-            file.sync_data().map_err(fail("sync"))?;
+        let path = self.lines.path().to_owned();
+        match durable::replace(&path, &text) {
+            Ok(()) => self.lines = Lines::take_up(path, length)?,
+            // The longer one says the same.
+            Err(error) => tracing::warn!("journal {} cannot be rewritten: {error}", path.display()),
         }
         Ok(())
     }
+}
+
+/// Makes this process the only one that uses the state directory, for as long as what is returned is held: two would spoil each other's
+/// journals.
+pub fn hold(state_directory: &Path) -> Result<File, Error> {
+    fs::create_dir_all(state_directory).map_err(io_error("create", state_directory))?;
+    let path = state_directory.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(io_error("open", &path))?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => Error::Held { path },
+        TryLockError::Error(source) => io_error("lock", &path)(source),
+    })?;
+    Ok(file)
 }
 
 /// Every journal of the directory. Removes what ended before `oldest`.
@@ -385,8 +467,14 @@ pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Journal>, Err
     let mut journals = Vec::new();
     for file in fs::read_dir(directory).map_err(io_error("list", directory))? {
         let path = file.map_err(io_error("list", directory))?.path();
-        if path.extension().is_none_or(|extension| extension != "jsonl") {
-            continue;
+        match path.extension().and_then(OsStr::to_str) {
+            Some("jsonl") => {}
+            // A crash left it while one was rewritten.
+            Some(durable::DRAFT) => {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                continue;
+            }
+            _ => continue,
         }
         // A crash while the file was made left it without its first line: nothing was begun.
         if is_stillborn(&path).map_err(io_error("read", &path))? {
@@ -395,7 +483,7 @@ pub fn read_all(directory: &Path, oldest: Timestamp) -> Result<Vec<Journal>, Err
         }
         let journal = Journal::read(&path)?;
         let is_old = journal.state.record.ended.is_some_and(|ended| ended < oldest);
-        if is_old && journal.state.pending.is_empty() {
+        if is_old && journal.is_over() {
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         } else {
             journals.push(journal);

@@ -1,6 +1,8 @@
 //! VMFerry's agent: the privileged half of a migration, one on every hypervisor.
 //!
 //! ```text
+//!  process
+//!    ▼
 //!  serve ──▶ migrations ──▶ migration ──▶ phase ──▶ hypervisor ──▶ libvirt, network, tunnel
 //!    │                          └───────▶ journal
 //!    └─────▶ tunnel (destination's ends)
@@ -18,6 +20,7 @@ pub mod migrations;
 pub mod network;
 pub mod phase;
 pub mod probes;
+pub mod process;
 pub mod register;
 pub mod serve;
 pub mod storage;

@@ -1,47 +1,19 @@
 //! `vmferry-agent`: arguments, configuration, build, serve, stop.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use jiff::Timestamp;
-use sd_notify::NotifyState;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::error;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use vmferry_agent::{
     config::{self, Config},
     firewall::Firewall,
     hypervisor::LibvirtHost,
     libvirt::Libvirt,
-    migrations::Migrations,
-    register,
-    serve::Port,
+    process::{Process, judge_identity},
     storage::{iscsi, rbd, receivers::Receivers},
-    tunnel::{self, Grants, Listeners},
-    turns::Concurrency,
+    tunnel::{Grants, Listeners},
 };
-use vmferry_core::{
-    id::HostName,
-    identity::{Identity, Role},
-};
-
-/// How often the certificate files are looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How often records that have been kept long enough are looked for.
-const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
-
-/// How long probe files lie beside disks if nobody says that they were seen. A check takes less.
-const PROBE_LIFE: Duration = Duration::from_secs(60);
-
-/// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
-/// on its source.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// VMFerry's agent: the privileged half of a migration, one on every hypervisor.
 ///
@@ -96,7 +68,7 @@ fn main() -> ExitCode {
     if arguments.check_config {
         let usable = vmferry_transport::load(&config.tls)
             .map_err(anyhow::Error::from)
-            .and_then(|credentials| judge_identity(&config.name, credentials.identity()));
+            .and_then(|credentials| Ok(judge_identity(&config.name, credentials.identity())?));
         return match usable {
             Ok(()) => {
                 println!("{} can be used", arguments.config.display());
@@ -131,15 +103,8 @@ fn start_logging() {
 
 #[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
-    let (credentials, reload) = vmferry_transport::watch_files(config.tls.clone(), CERTIFICATE_INTERVAL).await?;
-    let identity = credentials.borrow().identity().clone();
-    judge_identity(&config.name, &identity)?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; is another agent running?", config.listen))?;
-    std::fs::create_dir_all(tunnel::DIRECTORY).with_context(|| format!("cannot make {}", tunnel::DIRECTORY))?;
-    tokio::spawn(reload);
-
+    let process = Process::begin(config).await?;
+    let config = process.config();
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
     let libvirt = Libvirt::new(&config.libvirt_uri);
@@ -150,28 +115,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&firewall),
         config.direct.as_ref().map(|direct| direct.end.clone()),
     ));
-    let host = LibvirtHost::new(
-        &config,
-        libvirt,
-        Listeners::new(credentials.clone()),
-        Arc::clone(&grants),
-        receivers,
-        firewall,
-    );
-    let keep_records = config.keep_records;
-    let oldest = move || Timestamp::now().checked_sub(keep_records).unwrap_or(Timestamp::MIN);
-    let concurrency = Concurrency { incoming: config.capacity.incoming, outgoing: config.capacity.outgoing };
-    let migrations = Migrations::start(Arc::new(host), &config.state_directory, oldest(), PROBE_LIFE, concurrency)?;
-    let migrations = Arc::new(migrations);
-    tokio::spawn({
-        let migrations = Arc::clone(&migrations);
-        async move {
-            loop {
-                tokio::time::sleep(FORGET_INTERVAL).await;
-                migrations.forget(oldest());
-            }
-        }
-    });
+    let listeners = Listeners::new(process.credentials());
+    let host = LibvirtHost::new(config, libvirt, listeners, Arc::clone(&grants), receivers, firewall);
+    let migrations = process.take_up(host)?;
     tokio::spawn({
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().warm_up().await }
@@ -180,47 +126,5 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let migrations = Arc::clone(&migrations);
         async move { migrations.host().keep_networks().await }
     });
-    let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
-
-    let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone())?);
-    info!("{identity} is ready on {}", config.listen);
-    sd_notify::notify(&[NotifyState::Ready]).context("cannot tell systemd that the agent is ready")?;
-    let registered = config.etcd.map(|etcd| tokio::spawn(register::keep(etcd, stop.clone())));
-    let served = port.serve(listener, stop.clone());
-    tokio::pin!(served);
-    tokio::select! {
-        served = &mut served => served?,
-        // Streams are calls too: one that watches a migration may have long to go.
-        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN_LIMIT).await } => {
-            info!("stopping with calls unanswered after {DRAIN_LIMIT:?}");
-        }
-    }
-    if let Some(registered) = registered {
-        registered.await.context("the registration in etcd")?;
-    }
-    info!("stopped");
-    Ok(())
-}
-
-/// The certificate must be this host's agent's.
-fn judge_identity(name: &HostName, identity: &Identity) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        identity.role == Role::Agent && identity.name == name.as_str(),
-        "the certificate is for {identity}, but this is the agent of {name}; issue one with `vmferry pki issue agent {name}`"
-    );
-    Ok(())
-}
-
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        info!("stopping");
-        stop.cancel();
-    })
+    Ok(process.serve(migrations, grants).await?)
 }

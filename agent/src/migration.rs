@@ -285,7 +285,9 @@ impl<H: Hypervisor> Task<H> {
         {
             return judged.map(|()| Vec::new());
         }
-        self.append(Entry::Failed(cause))?;
+        if self.unfinished() != Some(Phase::Cleanup) {
+            self.append(Entry::Failed(cause))?;
+        }
         if is_news {
             self.append(Entry::Kept)?;
         }
@@ -299,7 +301,11 @@ impl<H: Hypervisor> Task<H> {
         Ok(leftovers)
     }
 
+    /// One that is tried again goes on: its journal must not grow for as long as libvirt, say, is down.
     fn begin(&mut self, phase: Phase) -> Result<Instant, CallError> {
+        if self.unfinished() == Some(phase) {
+            return Ok(Instant::now());
+        }
         info!(%phase, "{}: {phase} begins", self.journal.state().order().instance_name);
         self.append(Entry::Begun { phase, at: Timestamp::now() })?;
         Ok(Instant::now())

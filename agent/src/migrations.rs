@@ -128,7 +128,7 @@ impl<H: Hypervisor> Migrations<H> {
         let foretold = side == Side::Source && !order.kind.is_cold();
         let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
         let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
-            .map_err(|error| self.call_error(Fault::new(Reason::JournalFailed, error.to_string())))?;
+            .map_err(|error| self.call_error(error.into()))?;
         let migration = Migration::start(Arc::clone(&self.host), Arc::clone(&self.gate), journal, usual);
         halves.insert(order.id, migration.clone());
         self.turns.withdraw(order.id);

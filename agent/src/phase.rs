@@ -5,6 +5,7 @@ pub mod check;
 pub mod cleanup;
 pub mod cold;
 pub mod handover;
+pub mod measure;
 pub mod migrate;
 pub mod post;
 pub mod pre;
@@ -18,7 +19,7 @@ use vmferry_core::{
 
 use crate::{
     hypervisor::{Fault, Hypervisor},
-    journal::{Entry, Journal, State},
+    journal::{self, Entry, Journal, State},
 };
 
 /// How long libvirt may take to destroy an incoming guest whose tunnel was cut, and how often to look.
@@ -44,8 +45,12 @@ impl<'a> Steps<'a> {
         step.await
     }
 
-    /// Journals how to take a step back that is about to be taken, or what is to be undone in any case.
+    /// Journals how to take a step back that is about to be taken, or what is to be undone in any case. What is journaled already, as in a
+    /// phase that is tried again, is not journaled twice.
     pub(crate) fn promise(&mut self, undo: Undo) -> Result<(), Fault> {
+        if self.journal.state().pending.contains(&undo) {
+            return Ok(());
+        }
         write(self.journal, Entry::Step(undo))
     }
 
@@ -232,8 +237,12 @@ async fn destroy_incoming(
 
 /// Appends to the journal without holding up the other tasks of this thread.
 pub(crate) fn write(journal: &mut Journal, entry: Entry) -> Result<(), Fault> {
-    tokio::task::block_in_place(|| journal.append(entry)).map_err(|error| {
+    tokio::task::block_in_place(|| journal.append(entry)).map_err(Fault::from)
+}
+
+impl From<journal::Error> for Fault {
+    fn from(error: journal::Error) -> Self {
         let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        Fault::new(Reason::JournalFailed, format!("{error}{cause}"))
-    })
+        Self::new(Reason::JournalFailed, format!("{error}{cause}"))
+    }
 }

@@ -11,7 +11,10 @@ use vmferry_registry::{Error, LEASE, Registry, Settings};
 
 use crate::config::Etcd;
 
-/// Registers the host until `stop`, and again whenever etcd was away or has forgotten it. Then takes it off.
+/// Registers the host until `stop`, and again whenever etcd was away or has forgotten it.
+///
+/// It is not taken off then: an agent that is stopped is mostly back soon, and until its lease is over coordinators that cannot reach it
+/// still know whose guests and migrations it has.
 pub async fn keep(etcd: Etcd, stop: CancellationToken) {
     let Etcd { settings, host } = etcd;
     let mut standing = Standing::default();
@@ -25,16 +28,11 @@ pub async fn keep(etcd: Etcd, stop: CancellationToken) {
                 standing.is(None, || {
                     info!("{} is registered in {} as {}", host.address, settings.place(), registration.key())
                 });
-                match stop.run_until_cancelled(registration.keep()).await {
-                    Some(error) => error,
-                    None => {
-                        match registration.revoke().await {
-                            Ok(()) => info!("no longer registered in {}", settings.place()),
-                            Err(error) => warn!("{} {error}; it forgets this host after {LEASE:?}", settings.place()),
-                        }
-                        return;
-                    }
-                }
+                let Some(error) = stop.run_until_cancelled(registration.keep()).await else {
+                    info!("{} remembers this host for {LEASE:?}", settings.place());
+                    return;
+                };
+                error
             }
         };
         let error = error.to_string();

@@ -23,30 +23,26 @@ use vmferry_proto::{
 };
 use vmferry_transport::{Accepted, Credentials, Protocol, listen};
 
-use crate::{
-    hypervisor::{Hypervisor as _, LibvirtHost},
-    migrations::Migrations,
-    tunnel::Grants,
-};
+use crate::{hypervisor::Served, migrations::Migrations, tunnel::Grants};
 
 /// Definitions of large guests are below 1 MiB, and so is what is told of groups unless tens of thousands of guests are in some;
 /// nothing else is larger than a few KiB.
 const MESSAGE_LIMIT: usize = 8 << 20;
 
 /// What the port serves.
-#[derive(Debug, Clone)]
-pub struct Port {
+#[derive(Debug)]
+pub struct Port<H> {
     /// Newest first: every new connection takes what is current.
     pub credentials: watch::Receiver<Credentials>,
     /// The host and its migrations.
-    pub migrations: Arc<Migrations<LibvirtHost>>,
+    pub migrations: Arc<Migrations<H>>,
     /// The host's availability zone.
     pub zone: String,
     /// Where tunnel streams lead.
     pub grants: Arc<Grants>,
 }
 
-impl Port {
+impl<H: Served> Port<H> {
     /// Serves until `stop`, and then until the calls that run have been answered.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
         let (grpc, incoming) = mpsc::channel(64);
@@ -63,7 +59,7 @@ impl Port {
         }));
 
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<MigrationServiceServer<migration::Service>>().await;
+        health.set_serving::<MigrationServiceServer<migration::Service<H>>>().await;
         // Clients are still divided between the two versions of the same protocol.
         let reflection = || {
             tonic_reflection::server::Builder::configure()

@@ -18,7 +18,7 @@ mod open;
 mod source;
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -28,7 +28,7 @@ use tokio::{
     net::UnixStream,
 };
 use tokio_util::sync::CancellationToken;
-use vmferry_core::id::MigrationId;
+use vmferry_core::{id::MigrationId, leftovers::HeldDirectory};
 use vmferry_transport::Stream;
 
 pub use self::{destination::Grants, source::Listeners};
@@ -63,6 +63,22 @@ pub fn disk_socket(migration: MigrationId) -> PathBuf {
 /// On the source, the way to what receives an image; on the destination, its socket.
 pub fn image_socket(migration: MigrationId, index: usize) -> PathBuf {
     directory(migration).join(format!("image-{index}.sock"))
+}
+
+/// What lies where migrations have their directories.
+pub fn directories() -> io::Result<Vec<HeldDirectory>> {
+    let mut held = Vec::new();
+    let entries = match fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(held),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let migration = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        held.push(HeldDirectory { path: entry.path().display().to_string(), migration });
+    }
+    held.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(held)
 }
 
 async fn send(stream: &mut Stream, message: &impl Message) -> io::Result<()> {

@@ -68,6 +68,11 @@ impl Queue {
         self.on(side, |turns, now| turns.waiters(open, now))
     }
 
+    /// As [`Turns::queued`].
+    pub fn queued(&self, side: Side, open: &[Open]) -> Vec<Waiter> {
+        self.on(side, |turns, now| turns.queued(open, now))
+    }
+
     fn on<T>(&self, side: Side, act: impl FnOnce(&mut Turns, Duration) -> T) -> T {
         let now = self.now();
         act(self.lock().get_mut(&side).expect("both sides are there"), now)

@@ -30,6 +30,8 @@ struct Arguments {
     #[arg(long)]
     id: Option<uuid::Uuid>,
     instance: String,
+    /// Without: wherever it suits best
+    #[arg(default_value = "")]
     destination: String,
 }
 
@@ -40,7 +42,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     if let Some(name) = arguments.name {
         config.name = name;
     }
-    let client = Client::connect(&config)?;
+    let client = Client::connect(&config).await?;
 
     for host in client.list_hosts().await? {
         match host.state {
@@ -71,6 +73,6 @@ fn tell(event: Event) {
         Event::Order(order) => println!("migration {} of {}", order.migration_id, order.instance_name),
         Event::Phase(phase) => println!("  {}", Phase::try_from(phase).unwrap_or_default().as_str_name()),
         Event::Progress(progress) => println!("  {} %", progress.percent),
-        Event::Checked(_) | Event::Ended(_) => {}
+        _ => {}
     }
 }

@@ -5,7 +5,7 @@
 //! use vmferry_client::{Client, Config, Wish};
 //!
 //! let config = Config::new("fleet.example.org:7444", "/etc/vmferry/pki".as_ref());
-//! let client = Client::connect(&config)?;
+//! let client = Client::connect(&config).await?;
 //! for instance in client.list_instances().await?.instances {
 //!     println!("{} on {}", instance.name, instance.host);
 //! }
@@ -20,6 +20,7 @@
 //! Any number of coordinators may stand behind one address: none of them keeps anything, so that a call that one of them did
 //! not answer may be made again.
 
+mod drain;
 mod error;
 mod migrate;
 
@@ -38,6 +39,9 @@ pub use error::Error;
 
 /// How long connecting may take, TLS and all.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often the certificate files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A history may be long; tonic's own limit is 4 MiB.
 const MESSAGE_LIMIT: usize = 64 << 20;
@@ -74,11 +78,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the certificates. Calls nobody yet. Must be called within a tokio runtime.
-    pub fn connect(config: &Config) -> Result<Self, Error> {
-        let credentials = vmferry_transport::load(&config.certificates).map_err(Error::certificates)?;
+    /// Reads the certificates. Calls nobody yet. Certificates that are replaced are taken up by connections made from then on.
+    ///
+    /// # Errors
+    ///
+    /// The certificates cannot serve.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let watched = vmferry_transport::watch_files(config.certificates.clone(), CERTIFICATE_INTERVAL).await;
+        let (credentials, reload) = watched.map_err(Error::certificates)?;
+        // It ends with the last clone.
+        tokio::spawn(reload);
         let callee = Callee::Coordinator(config.name.clone());
-        let (channel, _) = vmferry_transport::channel(credentials.fixed(), callee, &config.address, CONNECT);
+        let (channel, _) = vmferry_transport::channel(credentials, callee, &config.address, CONNECT);
         let calls = FleetServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { name: config.name.clone(), calls })
     }
@@ -127,11 +138,14 @@ impl Client {
         self.read(answer)
     }
 
-    /// Moves an instance, and returns when that has ended, whatever came of it: see [`Ended::outcome`]. The error: it was never
-    /// begun, or nobody can be asked any more; [`Error::migration`] has its id then.
+    /// Moves an instance, and returns when that has ended, whatever came of it: see [`Ended::outcome`].
     ///
     /// A coordinator that is restarted meanwhile, or replaced by another, is asked again. Whoever drops the future lets the
     /// migration go on.
+    ///
+    /// # Errors
+    ///
+    /// It was never begun; or what became of it cannot be known now, and [`Error::migration`] has its id to ask again with.
     pub async fn migrate(&self, wish: Wish, event: impl FnMut(Event)) -> Result<Ended, Error> {
         self.migrate_as(Uuid::now_v7(), wish, event).await
     }
@@ -142,7 +156,8 @@ impl Client {
         migrate::migrate(self, id, wish, event).await
     }
 
-    /// Ends a migration that goes on, whoever began it, and returns when it has ended; the guest stays on its source.
+    /// Ends a migration that goes on, waits or is being checked, whoever began it, and returns when it has ended; the guest stays on its
+    /// source. Without an [`Ended::outcome`] nothing had been changed for it yet.
     pub async fn abort_migration(&self, migration: &str) -> Result<Ended, Error> {
         let request = messages::AbortMigrationRequest { migration: migration.to_owned() };
         let answer = self.calls.clone().abort_migration(request).await;
@@ -201,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn missing_certificates_are_told_before_anybody_is_called() {
         let config = Config::new("192.0.2.1:7444", "/nonexistent".as_ref());
-        let error = Client::connect(&config).expect_err("there are none");
+        let error = Client::connect(&config).await.expect_err("there are none");
         assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn migrate(
             .with_jitter()
             .build()
     };
-    let (mut since, mut waiting) = (Instant::now(), pauses());
+    let (mut since, mut waiting, mut asked) = (Instant::now(), pauses(), false);
     loop {
         let mut is_heard = false;
         let error = match follow(client, &request, &mut event, &mut is_heard).await {
@@ -38,10 +38,9 @@ pub(crate) async fn migrate(
             (since, waiting) = (Instant::now(), pauses());
         }
         if !error.may_pass() || since.elapsed() >= PATIENCE {
-            // Of what is refused nothing goes on.
-            let migration = error.may_pass().then_some(id);
-            return Err(Error { migration, ..error });
+            return Err(if error.leaves_open(asked) { error.leaving_open(id) } else { error });
         }
+        asked |= error.is_asked();
         let pause = waiting.next().unwrap_or(PATIENCE);
         tracing::debug!(migration = %id, ?pause, %error, "asking again");
         sleep(pause).await;

@@ -11,6 +11,7 @@ mod queue;
 mod relayed;
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +32,7 @@ use vmferry_core::{
     turns::Admission,
 };
 use vmferry_proto::{
-    convert::duration,
+    convert::{Invalid, duration},
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
@@ -60,6 +61,10 @@ const START: Duration = Duration::from_secs(150);
 const RESTART: Duration = Duration::from_secs(15);
 /// The same, while nothing is lost yet by giving up.
 const PREPARING: Duration = Duration::from_secs(3);
+
+/// How long a migration that is driven may stay before its job: each host may take a phase's time to get ready, and the source may not be
+/// heard for a while before it is told to begin. With some time to spare.
+pub(crate) const PREPARED: Duration = PHASE.saturating_mul(2).saturating_add(RESTART.saturating_mul(2));
 
 /// A history may be long; tonic's own limit is 4 MiB.
 const MESSAGE_LIMIT: usize = 64 << 20;
@@ -228,7 +233,7 @@ impl RemoteAgent {
     /// From wire to core; what cannot mean anything is an error of that host's agent.
     fn read<T, U>(&self, value: Option<T>) -> Result<U, CallError>
     where
-        U: TryFrom<T, Error = vmferry_proto::convert::Invalid>,
+        U: TryFrom<T, Error = Invalid>,
     {
         vmferry_proto::convert::required(value, "answer").map_err(|invalid| error::nonsense(&self.place, &invalid))
     }
@@ -267,6 +272,10 @@ impl Agent for RemoteAgent {
             Err(error) if may_pass(&error) => self.within(CHECK, once()).await?,
             answer => answer?,
         };
+        // Whoever has judged nothing has found nothing in order, either.
+        if answer.checks.is_empty() {
+            return Err(error::nonsense(&self.place, &Invalid { field: "checks" }));
+        }
         Ok(CheckReport {
             checks: answer.checks.into_iter().map(|check| self.read(Some(check))).collect::<Result<_, _>>()?,
             leaving: answer.leaving.map(|leaving| self.read(Some(leaving))).transpose()?,
@@ -281,6 +290,10 @@ impl Agent for RemoteAgent {
 
     async fn admit(&self, order: &Order, side: Side, hold: Duration) -> Result<Admission, CallError> {
         self.ask_for_turn(order, side, hold).await
+    }
+
+    async fn keep_turn(&self, order: &Order, side: Side) -> Infallible {
+        self.ask_to_keep_turn(order, side).await
     }
 
     async fn withdraw(&self, order: &Order) -> Result<(), CallError> {

@@ -3,8 +3,6 @@
 pub(crate) mod abort;
 pub(crate) mod affinity;
 pub(crate) mod check;
-mod choose;
-mod convoy;
 pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod drain;
@@ -18,23 +16,23 @@ pub(crate) mod migrate;
 pub(crate) mod migrations;
 mod planned;
 pub(crate) mod policies;
-mod queue;
+pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod resolve;
-mod search;
 pub(crate) mod serve;
 pub(crate) mod steer;
-pub(crate) mod strategy;
-pub(crate) mod trip;
+mod strategy;
 pub(crate) mod vif;
 pub(crate) mod volumes;
 pub(crate) mod watch;
 pub(crate) mod zones;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use vmferry_core::{
     agent::{CallError, Pair},
-    host::{Alike, Host},
+    host::Host,
     id::HostName,
     identity::{Identity, Role},
     instance::Instance,
@@ -58,7 +56,7 @@ pub(crate) struct Session {
     /// Where it writes.
     pub(crate) terminal: Terminal,
     /// Whom it asks.
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Arc<Fleet>,
     /// As whom.
     identity: Identity,
 }
@@ -74,9 +72,9 @@ impl Session {
             terminal.warn(&sentence);
         }
         let identity = credentials.identity().clone();
-        let fleet = Fleet::open(loaded, credentials.fixed()).await?;
+        let fleet = Arc::new(Fleet::open(loaded, credentials.fixed()).await?);
         for sentence in fleet.warnings() {
-            terminal.warn(sentence);
+            terminal.warn(&sentence);
         }
         Ok(Self { terminal, fleet, identity })
     }
@@ -95,11 +93,7 @@ impl Session {
 
     /// Facts of all hosts.
     async fn hosts(&self) -> Vec<Answer<Host>> {
-        let mut answers = self.fleet.ask(RemoteAgent::facts).await;
-        // Of thousands of hosts most say the same.
-        let mut alike = Alike::default();
-        answers.iter_mut().filter_map(|answer| answer.result.as_mut().ok()).for_each(|host| alike.share(host));
-        answers
+        self.fleet.hosts().await
     }
 
     /// As [`Fleet::instances`].

@@ -76,6 +76,7 @@ impl Exit {
             | R::CoordinatorUntrusted
             | R::CoordinatorStopping
             | R::InventoryUnavailable
+            | R::InventoryConflict
             | R::PermissionDenied => Self::Unreachable,
             R::InstanceNotFound | R::InstanceAmbiguous | R::HostNotFound | R::MigrationNotFound | R::InvalidRequest => {
                 Self::Usage

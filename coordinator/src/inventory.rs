@@ -32,12 +32,14 @@
 mod cache;
 mod dns;
 mod etcd;
+mod merge;
 mod problem;
 mod source;
 mod sources;
+mod warning;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -56,8 +58,10 @@ use vmferry_transport::CertificateFiles;
 use self::dns::Dns;
 pub(crate) use self::{
     cache::Cache,
+    merge::{LeftOut, canonical},
     problem::{Invalid, Problem},
     source::{Loaded, Source},
+    warning::Warning,
 };
 
 use crate::client::Coordinator;
@@ -71,7 +75,7 @@ pub(crate) struct Inventory {
     pub(crate) tls: CertificateFiles,
     /// Through whom agents are called, if not by ourselves; it knows the hosts.
     pub(crate) coordinator: Option<Coordinator>,
-    /// The file's in its order, then those of DNS, then those of etcd; names and addresses are unique.
+    /// The file's in its order, then those of DNS, then those of etcd; names are unique.
     pub(crate) hosts: Vec<Endpoint>,
     /// The file's: how live migrations may come to their end.
     pub(crate) policies: Vec<Policy>,
@@ -207,7 +211,7 @@ impl Reader {
         if is_address(address) {
             return Some(Coordinator::new(address, None));
         }
-        let remedy = "write HOST:PORT, for example fleet.example.org:7444";
+        let remedy = "write HOST:PORT, for example fleet.example.org:7444 or [2001:db8::10]:7443";
         self.complain("--coordinator", &format!("is `{address}`, not an address with a port"), remedy)
     }
 
@@ -240,7 +244,7 @@ impl Reader {
             }
         };
         let mut found = Vec::new();
-        let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+        let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
         for (number, host) in hosts.iter().enumerate() {
             let prefix = format!("host[{}].", number + 1);
             let Value::Table(host) = host else {
@@ -250,12 +254,12 @@ impl Reader {
             self.unknown(&prefix, host, &["name", "address"]);
             let name = self.name(host, &prefix);
             let address = self.address(host, &prefix);
-            if let Some(name) = name.as_ref().filter(|name| !names.insert((*name).clone())) {
-                let what = format!("repeats the name {name}");
+            if let Some(first) = name.as_ref().and_then(|name| names.insert(name.clone(), number + 1)) {
+                let what = format!("repeats that of host[{first}]");
                 self.complain::<()>(&format!("{prefix}name"), &what, "give each host a name of its own");
             }
-            if let Some(address) = address.as_ref().filter(|address| !addresses.insert((*address).clone())) {
-                let what = format!("repeats the address {address}");
+            if let Some(first) = address.as_ref().and_then(|address| addresses.insert(canonical(address), number + 1)) {
+                let what = format!("repeats that of host[{first}]");
                 self.complain::<()>(&format!("{prefix}address"), &what, "give each host an address of its own");
             }
             if let (Some(host), Some(address)) = (name, address) {

@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::socket::{Backlog, listen};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, said};
 
 /// What connecting to a host that does not answer may take, and took when each was waited for to its end.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -86,4 +86,22 @@ async fn where_most_are_dead_nobody_is_given_up_early() {
     let (code, document) = cluster.json("hypervisors").await;
     assert_eq!(code, 0, "{document:#}");
     assert!(began.elapsed() >= CONNECT, "two of five may be all that is left of a network");
+}
+
+#[tokio::test]
+async fn a_migration_is_ended_though_the_inventory_has_a_host_of_it_no_longer() {
+    for is_dead in [false, true] {
+        let mut cluster = Cluster::new().await;
+        let id = cluster.left_behind().await;
+        let (name, address) = cluster.hosts().remove(1);
+        cluster.find_hosts(&format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+        if is_dead {
+            cluster.stop(0).await;
+            let output = cluster.vmferry(&format!("watch {id}")).await.code(7).get_output().clone();
+            assert!(said(&output).contains("cannot reach the agent of node-28"), "{}", said(&output));
+            continue;
+        }
+        let (code, aborted) = cluster.json(&format!("abort {id}")).await;
+        assert_eq!((code, aborted["outcome"].as_str()), (0, Some("aborted_rolled_back")), "{aborted}");
+    }
 }

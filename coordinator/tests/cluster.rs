@@ -1,10 +1,12 @@
 //! A cluster without hypervisors: real certificates, real TLS, real gRPC, and agents that only pretend to move a guest.
 
 mod agent;
+mod faulty;
 mod service;
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::{Output, Stdio},
     sync::{Arc, Mutex, MutexGuard},
@@ -28,6 +30,7 @@ use vmferry_transport::{CertificateFiles, load};
 
 pub(crate) use agent::INSTANCE;
 use agent::World;
+pub(crate) use faulty::{Lossy, Misbehaviour};
 pub(crate) use service::{Service, naming};
 
 /// Two hosts, node-28 and node-31, and one instance, web, on the first.
@@ -39,16 +42,21 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// All of whose agents listen there.
+    pub(crate) async fn at(ip: IpAddr) -> Self {
         let mut cluster =
             Self { home: TempDir::new().expect("a directory"), world: Arc::default(), agents: Vec::new() };
         cluster.pki("init");
         cluster.pki("issue coordinator ops");
         cluster.pki("issue viewer dashboard");
-        cluster.pki("issue coordinator fleet --address 127.0.0.1");
+        cluster.pki("issue coordinator fleet --address 127.0.0.1 --address ::1");
         let mut hosts = String::new();
         for name in ["node-28", "node-31"] {
             cluster.pki(&format!("issue agent {name}"));
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let listener = TcpListener::bind((ip, 0)).await.expect("a port");
             let address = listener.local_addr().expect("bound");
             hosts += &format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n");
             let files = CertificateFiles::in_directory(&cluster.directory().join(format!("pki/agent-{name}")));
@@ -82,11 +90,13 @@ impl Cluster {
         self.say(&format!("[[host]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
     }
 
-    /// From now on the inventory of the coordinator says this, too.
+    /// From now on the inventories of coordinators say this, too.
     pub(crate) fn say(&self, more: &str) {
-        let path = self.directory().join("inventory.toml");
-        let text = fs::read_to_string(&path).expect("written before");
-        fs::write(path, text + more).expect("written");
+        for file in ["inventory.toml", "coordinator-fleet.toml"] {
+            let path = self.directory().join(file);
+            let text = fs::read_to_string(&path).expect("written before");
+            fs::write(path, text + more).expect("written");
+        }
     }
 
     fn directory(&self) -> PathBuf {

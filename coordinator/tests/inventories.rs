@@ -112,11 +112,13 @@ async fn hosts_are_found_in_etcd_with_what_is_wrong_there() {
     put("node-00", &format!("{{\"address\":\"{}\"}}", hosts[0].1));
     cluster.name_host(&hosts[1].0, &hosts[1].1);
     let (code, document) = cluster.json("hypervisors").await;
-    // The file's first; and of two that share an address the first.
-    assert_eq!(names(&document), ["node-31", "node-00"], "{code} {document:#}");
+    // The file's first; of two that share an address its certificate says which it is, and the other hides it from nobody.
+    assert_eq!(names(&document), ["node-31", "node-00", "node-28"], "{code} {document:#}");
+    let rows = &document["hypervisors"];
+    assert_eq!((rows[1]["reason"].as_str(), rows[2]["state"].as_str()), (Some("AGENT_UNTRUSTED"), Some("up")));
     let warnings = told(&cluster).await;
-    for words in
-        ["the key /vmferry/hosts/node-99 of etcd at ", &format!("node-28 at {} of etcd at {}", hosts[0].1, etcd.url())]
+    let both = format!("has the address {}, as node-00 of etcd at {}", hosts[0].1, etcd.url());
+    for words in ["the key /vmferry/hosts/node-99 of etcd at ", &both, "the inventory has node-28 at the same address"]
     {
         assert!(warnings.contains(words), "{words} in {warnings}");
     }
@@ -129,4 +131,30 @@ async fn hosts_are_found_in_etcd_with_what_is_wrong_there() {
     let (code, document) = cluster.json("hypervisors").await;
     assert_eq!((code, names(&document)), (0, vec!["node-31", "node-28"]), "{document:#}");
     assert!(document.get("warnings").is_none() && document.get("error").is_none(), "{document:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_at_two_addresses_is_a_row_for_each_and_only_the_first_is_called() {
+    let cluster = Cluster::new().await;
+    let hosts = cluster.hosts();
+    let etcd = Etcd::on_loopback().expect("etcd");
+    // As the file has it, and as the impostor says.
+    cluster.say(&format!("[etcd]\nendpoints = [\"{}\"]\n", etcd.url()));
+    etcd.ctl(&["put", "/vmferry/hosts/node-31", &format!("{{\"address\":\"{}\"}}", hosts[0].1)]).expect("written");
+    let (code, document) = cluster.json("hypervisors").await;
+    assert_eq!((code, names(&document)), (0, vec!["node-28", "node-31", "node-31"]), "{document:#}");
+    let row = |number: usize, key: &str| document["hypervisors"][number][key].as_str().unwrap_or_default().to_owned();
+    assert_eq!([row(1, "state"), row(2, "state"), row(2, "reason")], ["up", "down", "INVENTORY_CONFLICT"]);
+    assert_eq!([row(1, "address"), row(2, "address")], [hosts[1].1.clone(), hosts[0].1.clone()]);
+    let warnings = told(&cluster).await;
+    assert_eq!(warnings.matches("is left out").count(), 1, "{warnings}");
+    cluster.vmferry("migrate web --to node-31").await.success();
+
+    // The same through a coordinator.
+    let text = std::fs::read_to_string(cluster.inventory("inventory")).expect("written");
+    let (_, hosts) = text.split_once("[[host]]").expect("it has hosts");
+    let service = cluster.serve_hosts_of(&format!("[[host]]{hosts}")).await;
+    let (code, relayed) = cluster.json(&format!("--coordinator {} hypervisors", service.address)).await;
+    assert_eq!((code, names(&relayed)), (0, vec!["node-28", "node-31", "node-31"]), "{relayed:#}");
+    assert_eq!(relayed["hypervisors"][2]["reason"].as_str(), Some("INVENTORY_CONFLICT"), "{relayed:#}");
 }

@@ -5,6 +5,7 @@ mod away;
 mod cluster;
 mod convergence;
 mod cordon;
+mod faulty;
 mod fleet;
 mod groups;
 mod inventories;

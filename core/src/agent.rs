@@ -1,6 +1,10 @@
 //! The calls that the flow makes on a host's agent.
 
-use std::{future::Future, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    time::Duration,
+};
 
 use crate::{
     compatibility::Check,
@@ -16,8 +20,8 @@ use crate::{
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.
 ///
-/// Every call but `check`, `end_check`, `admit`, `withdraw`, `locate` and `record` is a phase: idempotent by the order's id. A repeat returns what the
-/// first returned, or joins it.
+/// Every call but `check`, `end_check`, `admit`, `keep_turn`, `withdraw`, `locate` and `record` is a phase: idempotent by the order's id. A
+/// repeat returns what the first returned, or joins it.
 pub trait Agent: Sync {
     /// The host's name.
     fn host(&self) -> &HostName;
@@ -46,6 +50,14 @@ pub trait Agent: Sync {
         side: Side,
         hold: Duration,
     ) -> impl Future<Output = Result<Admission, CallError>> + Send;
+
+    /// The migration keeps its turn on this host for as long as this is polled, however long the rest takes. What cannot be kept is not
+    /// told: whoever begins without a turn is.
+    ///
+    /// Pending forever if turns are not forgotten there.
+    fn keep_turn(&self, _order: &Order, _side: Side) -> impl Future<Output = Infallible> + Send {
+        pending()
+    }
 
     /// The migration does not wait any more and does not want its turn, if it has not been opened here.
     fn withdraw(&self, order: &Order) -> impl Future<Output = Result<(), CallError>> + Send;

@@ -21,6 +21,7 @@
 //! on with [`resolve`] wherever the first one stopped.
 
 mod admit;
+mod begin;
 mod permission;
 mod planned;
 mod runner;
@@ -29,7 +30,7 @@ mod standing;
 use std::time::Duration;
 
 use crate::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Pair, Rollback},
+    agent::{Agent, CallError, CheckReport, Leaving, Pair, Rollback},
     compatibility::{Check, HANDOVER, handover_unknown},
     disk::Resolved,
     domain_xml::rewrite::Relocation,
@@ -38,7 +39,8 @@ use crate::{
     reason::Reason,
     turns::Waiting,
 };
-use admit::{Admitted, admit, withdraw};
+use admit::{Admitted, admit, keeping, withdraw};
+use begin::{Begun, begun_by, pre};
 pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, runner};
 use standing::{Standing, standing};
@@ -153,7 +155,7 @@ pub async fn run<S: Agent, D: Agent>(
     let mut plan = fit(hosts, order, watch).await?;
     // A host may have changed meanwhile.
     while admit(hosts, order, watch).await.map_err(Failure::NotStarted)? == Admitted::AfterWaiting {
-        plan = match fit(hosts, order, watch).await {
+        plan = match keeping(hosts, order, fit(hosts, order, watch)).await {
             Ok(plan) => plan,
             Err(failure) => {
                 withdraw(hosts, order).await;
@@ -164,8 +166,15 @@ pub async fn run<S: Agent, D: Agent>(
 
     let relocations = match pre(hosts, order, &plan, watch).await {
         Ok(relocations) => relocations,
-        // No job was started: the guest is where it was.
-        Err(error) => return cleanup(hosts, order, error.into(), watch).await,
+        Err(error) => match begun_by(hosts, order, &error).await {
+            Begun::ByUs => return cleanup(hosts, order, error.into(), watch).await,
+            Begun::Otherwise => {
+                withdraw(hosts, order).await;
+                return Err(Failure::NotStarted(error));
+            }
+            // Its turns are this one's, too.
+            Begun::BySomebodyElse => return Err(Failure::NotStarted(error)),
+        },
     };
     let moved = migrate(hosts, order, &relocations, watch).await;
     settle(hosts, order, moved, watch).await
@@ -236,23 +245,6 @@ async fn ask_both<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Resu
     }
     plan.checks.extend(not_strict(order, &plan.checks));
     Ok(plan)
-}
-
-/// The source first: its lock makes this the only migration of the instance.
-async fn pre<S: Agent, D: Agent>(
-    hosts: &Pair<S, D>,
-    order: &Order,
-    plan: &Plan,
-    watch: &impl Watch,
-) -> Result<Vec<Relocation>, CallError> {
-    go_on(order, watch)?;
-    watch.phase(Phase::Pre);
-    let Plan { leaving, resolved, .. } = plan.clone();
-    hosts.source.pre(order, &Half::Source { resolved: resolved.clone() }).await?;
-    go_on(order, watch)?;
-    let relocations = hosts.destination.pre(order, &Half::Destination { leaving: Box::new(leaving), resolved }).await?;
-    go_on(order, watch)?;
-    Ok(relocations)
 }
 
 /// A repeated call joins the job that runs, or returns what it returned.

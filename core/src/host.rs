@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     alike::Alike,
     claims::{Claim, Claims, Resident, Space},
-    room::{Capacity, Cordon, Machines, Offers, Pages, Room, Taken},
+    room::{Capacity, Cordon, LastCordon, Machines, Offers, Pages, Room, Taken, Uncordoned},
 };
 use crate::{
     convergence::{Policy, overlaid},

@@ -23,6 +23,7 @@ pub mod network;
 pub mod nwfilter;
 pub mod policy;
 pub mod reason;
+pub mod resolution;
 pub mod schedule;
 pub mod turns;
 pub mod undo;

@@ -171,6 +171,8 @@ reasons! {
     AgentUnreachable = "AGENT_UNREACHABLE",
     /// What the inventory has its hosts from does not answer, and nobody remembers them.
     InventoryUnavailable = "INVENTORY_UNAVAILABLE",
+    /// Another host of the inventory has the name already, at another address.
+    InventoryConflict = "INVENTORY_CONFLICT",
     /// A certificate was not accepted, on either side.
     AgentUntrusted = "AGENT_UNTRUSTED",
     /// The coordinator through which agents are called cannot be reached.

@@ -48,7 +48,7 @@ pub struct Waiting {
     pub before: Vec<String>,
 }
 
-/// One that waits, for those who look on.
+/// One that waits or is about to begin, for those who look on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waiter {
     /// What was asked for.
@@ -57,6 +57,8 @@ pub struct Waiter {
     pub requested_by: String,
     /// For how long it has been waiting on this host.
     pub waited: Duration,
+    /// Whether it has its turn on this host, and has not been opened here yet: it may wait for the other one.
+    pub has_turn: bool,
     /// What for.
     pub waiting: Waiting,
 }
@@ -174,13 +176,21 @@ impl Turns {
 
     /// Those that wait, the next one first.
     pub fn waiters(&mut self, open: &[Open], now: Duration) -> Vec<Waiter> {
+        let mut waiters = self.queued(open, now);
+        waiters.retain(|waiter| !waiter.has_turn);
+        waiters
+    }
+
+    /// Those that have their turn and have not begun, then those that wait, the next one first.
+    pub fn queued(&mut self, open: &[Open], now: Duration) -> Vec<Waiter> {
         self.forget(open, now);
-        let mut waiting: Vec<_> = self.entries.values().filter(|entry| !entry.has_turn).collect();
-        waiting.sort_by_key(|entry| entry.rank());
+        let mut waiting: Vec<_> = self.entries.values().collect();
+        waiting.sort_by_key(|entry| (!entry.has_turn, entry.rank()));
         let waiter = |entry: &Entry| Waiter {
             order: entry.order.clone(),
             requested_by: entry.requested_by.clone(),
             waited: now.saturating_sub(entry.since),
+            has_turn: entry.has_turn,
             waiting: self.standing(entry.rank(), open),
         };
         waiting.into_iter().map(waiter).collect()

@@ -169,6 +169,7 @@ mod tests {
             vcpus: 2,
             pages: [(2_048, 128)].into(),
             groups: ["db".parse().expect("valid")].into(),
+            name: "web".into(),
         };
         let undo = Undo::ReleaseClaim(claim);
         let text = serde_json::to_string(&undo).expect("it can be");

@@ -75,11 +75,16 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.coordinator.v1.FleetService/GetInstance", READERS),
     ("/vmferry.coordinator.v1.FleetService/ListMigrations", READERS),
     ("/vmferry.coordinator.v1.FleetService/GetMigration", READERS),
+    ("/vmferry.coordinator.v1.FleetService/Check", COORDINATORS),
     ("/vmferry.coordinator.v1.FleetService/Plan", COORDINATORS),
     ("/vmferry.coordinator.v1.FleetService/Migrate", COORDINATORS),
     ("/vmferry.coordinator.v1.FleetService/WatchMigration", READERS),
     ("/vmferry.coordinator.v1.FleetService/AbortMigration", COORDINATORS),
     ("/vmferry.coordinator.v1.FleetService/SteerMigration", COORDINATORS),
+    ("/vmferry.coordinator.v1.FleetService/Drain", COORDINATORS),
+    ("/vmferry.coordinator.v1.FleetService/Undrain", COORDINATORS),
+    ("/vmferry.coordinator.v1.FleetService/Cordon", COORDINATORS),
+    ("/vmferry.coordinator.v1.FleetService/Uncordon", COORDINATORS),
 ];
 
 fn is_allowed(role: Role, path: &str) -> bool {
@@ -224,7 +229,8 @@ mod tests {
             assert!(is_allowed(Role::Viewer, &format!("/vmferry.agent.v1.HostService/{call}")), "{call}");
         }
         assert!(!is_allowed(Role::Coordinator, "/vmferry.agent.v1.MigrationService/Unheard"));
-        for (call, viewers) in [("ListHosts", true), ("WatchMigration", true), ("Migrate", false), ("Plan", false)] {
+        let changing = ["Check", "Plan", "Migrate", "Drain", "Undrain", "Cordon", "Uncordon"].map(|call| (call, false));
+        for (call, viewers) in [("ListHosts", true), ("WatchMigration", true)].into_iter().chain(changing) {
             let path = format!("/vmferry.coordinator.v1.FleetService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && !is_allowed(Role::Agent, &path), "{call}");
             assert_eq!(is_allowed(Role::Viewer, &path), viewers, "{call}");

@@ -56,7 +56,8 @@ fn timestamp(value: prost_types::Timestamp, field: &'static str) -> Result<Times
     Timestamp::new(value.seconds, value.nanos).map_err(invalid(field))
 }
 
-fn wire_timestamp(value: Timestamp) -> prost_types::Timestamp {
+/// A moment as it travels.
+pub fn wire_timestamp(value: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: value.as_second(), nanos: value.subsec_nanosecond() }
 }
 

@@ -1,193 +1,172 @@
-//! What a fleet costs: listing and choosing among 500 agents of which 20 are dead, and a host that is drained beside `virsh migrate` in a
-//! row. Run by `make bench`; prints what it measured.
+//! What a fleet costs: listing and choosing among 500 agents of which 20 are dead, 10,000 guests of which some move, and a host that is
+//! drained beside `virsh migrate` in a row. Run by `make bench`; prints what it measured. Fails if a guest is lost or on two hosts, or a host
+//! has more than there is room for.
 
 use std::{
-    fmt::Write as _,
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use nix::sched::{CloneFlags, unshare};
-use serde_json::Value;
-use tempfile::TempDir;
+use anyhow::{Result, anyhow, ensure};
 use vmferry_tests::{
-    Options, Testbed, alone, binaries::Binaries, guest::BootSectorGuest, process::run, testbed::HostSpec, wait::until,
+    Options, Testbed, alone,
+    cost::{self, Cost},
+    fleet::{Fleet, Hosts, Serving, Simulated, guest_name, node, own_network},
+    guest::BootSectorGuest,
+    process::run,
+    testbed::HostSpec,
 };
 
 const AGENTS: usize = 500;
 const DEAD: usize = 20;
 /// Runs of each command.
 const RUNS: usize = 5;
-/// Guests that are drained, and times that they are.
+/// 10,000 guests, and room for 2,000 more.
+const HOST: Simulated = Simulated { guests: 20, room: 24, guest_memory: 512, dirty_rate: 8, bandwidth: 1024 };
+/// Hosts that are drained at the same time, by a coordinator each.
+const DRAINED: usize = 10;
+/// Guests that are drained from a real host, and times that they are.
 const GUESTS: usize = 8;
 const DRAINS: usize = 5;
 
 fn main() -> Result<()> {
-    // In a network of their own, which the thread and its children are in.
-    let listed = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-        many_agents()
-    });
-    listed.join().map_err(|_| anyhow!("the listing of many agents panicked"))??;
+    for many in [listed, moved] {
+        // In a network of their own, which the thread and its children are in.
+        let measured = thread::spawn(move || {
+            own_network()?;
+            many()
+        });
+        measured.join().map_err(|_| anyhow!("what was to be measured panicked"))??;
+    }
     drains()
 }
 
-/// Real agents, each with libvirt's own simulated hypervisor: its `test` driver, which has guests and moves none.
-struct Fleet {
-    directory: TempDir,
-    binaries: Binaries,
-    agents: Vec<Child>,
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        for agent in &mut self.agents {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-    }
-}
-
-impl Fleet {
-    fn up() -> Result<Self> {
-        let directory = TempDir::new()?;
-        let binaries = Binaries::locate()?;
-        let mut fleet = Self { directory, binaries, agents: Vec::new() };
-        let pki = fleet.path("pki");
-        fleet.pki(&["init", "--cluster", "fleet"])?;
-        fleet.pki(&["issue", "coordinator", "operator"])?;
-        let at = pki.join("coordinator-operator").display().to_string();
-        let mut inventory =
-            format!("[tls]\nca = \"{at}/ca.pem\"\ncertificate = \"{at}/cert.pem\"\nkey = \"{at}/key.pem\"\n");
-        for number in 0..AGENTS {
-            let name = format!("node-{number}");
-            fleet.pki(&["issue", "agent", &name])?;
-            writeln!(inventory, "[[host]]\nname = \"{name}\"\naddress = \"{}:7443\"", address(number)?)?;
-            fleet.start(number, &name, &pki)?;
-        }
-        fs::write(fleet.path("inventory.toml"), inventory)?;
-        Ok(fleet)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn pki(&self, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(&self.binaries.vmferry);
-        run(command.arg("pki").args(arguments).arg("--directory").arg(self.path("pki"))).map(drop)
-    }
-
-    fn start(&mut self, number: usize, name: &str, pki: &Path) -> Result<()> {
-        let (pki, state) = (pki.join(format!("agent-{name}")), self.path(&format!("state-{number}")));
-        let (pki, zone) = (pki.display(), number % 3);
-        let domains = self.path(&format!("libvirt-{number}.xml"));
-        fs::write(&domains, node(number))?;
-        let configuration = format!(
-            "name = \"{name}\"\nzone = \"zone-{zone}\"\nlisten = \"{}:7443\"\nstate_directory = \"{}\"\n\
-             [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/cert.pem\"\nkey = \"{pki}/key.pem\"\n\
-             [libvirt]\nuri = \"test://{}\"\nqemu_group = \"root\"\n",
-            address(number)?,
-            state.display(),
-            domains.display()
-        );
-        let file = self.path(&format!("agent-{number}.toml"));
-        fs::write(&file, configuration)?;
-        let log = fs::File::create(self.path(&format!("agent-{number}.log")))?;
-        let agent = Command::new(&self.binaries.agent)
-            .arg("--config")
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        self.agents.push(agent);
-        Ok(())
-    }
-
-    fn vmferry(&self, arguments: &[&str]) -> Result<(Duration, Value)> {
-        let begun = Instant::now();
-        let output = Command::new(&self.binaries.vmferry)
-            .args(arguments)
-            .args(["-o", "json", "--inventory"])
-            .arg(self.path("inventory.toml"))
-            .output()?;
-        let took = begun.elapsed();
-        let document = serde_json::from_slice(&output.stdout);
-        Ok((took, document.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?))
-    }
-
-    /// The hosts that answer.
-    fn up_now(&self) -> Result<usize> {
-        let (_, document) = self.vmferry(&["hypervisors"])?;
-        let hosts = document["hypervisors"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(hosts.iter().filter(|host| host["state"] == "up").count())
-    }
-
-    /// Memory that is an agent's own, in KiB.
-    fn memory(&self) -> Result<u64> {
-        let mut all = 0;
-        for agent in &self.agents {
-            let status = fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap_or_default();
-            let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
-            all += own.and_then(|own| own.trim().parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(all / u64::try_from(self.agents.len().max(1))?)
-    }
-}
-
-/// Each has an address of its own, as hosts do.
-fn address(number: usize) -> Result<Ipv4Addr> {
-    let [high, low] = u16::try_from(number)?.to_be_bytes();
-    Ok(Ipv4Addr::new(127, 10, high, low))
-}
-
-/// A host of libvirt's `test` driver with ten guests that run.
-fn node(number: usize) -> String {
-    let mut node = "<node>".to_owned();
-    for guest in 0..10 {
-        let uuid = format!("00000000-0000-4000-8000-{:012x}", number * 10 + guest + 1);
-        let _ = write!(
-            node,
-            "<domain type='test'><name>guest-{number}-{guest}</name><uuid>{uuid}</uuid><memory unit='MiB'>64</memory>\
-             <vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os></domain>"
-        );
-    }
-    node + "</node>"
-}
-
-fn many_agents() -> Result<()> {
+fn up(hosts: Hosts, what: &str) -> Result<Fleet> {
     let begun = Instant::now();
-    let mut fleet = Fleet::up()?;
-    until("all agents", Duration::from_secs(120), || Ok((fleet.up_now()? == AGENTS).then_some(())))?;
-    println!("{AGENTS} real agents with libvirt's test driver, up after {:.0} s", begun.elapsed().as_secs_f64());
-    for agent in &mut fleet.agents[..DEAD / 2] {
-        agent.kill()?;
-        agent.wait()?;
-    }
+    let mut fleet = Fleet::up(AGENTS, hosts)?;
+    let kib = fleet.memory()?;
+    println!(
+        "{AGENTS} real agents with {what}, up after {:.0} s, each with {kib} KiB of its own",
+        begun.elapsed().as_secs_f64()
+    );
     // Half of the dead refuse connections, the others take them and say nothing.
-    for agent in &fleet.agents[DEAD / 2..DEAD] {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.id())?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+    (0..DEAD / 2).try_for_each(|number| fleet.kill(number))?;
+    (DEAD / 2..DEAD).try_for_each(|number| fleet.freeze(number))?;
+    ensure!(fleet.answering()? == AGENTS - DEAD, "those that live are listed");
+    println!("{DEAD} of them are dead: half refuse, half say nothing. Least to most of {RUNS} runs");
+    Ok(fleet)
+}
+
+/// One line for several runs of one thing.
+fn show(what: &str, costs: &mut [Cost]) {
+    costs.sort_by_key(|cost| cost.took);
+    let (least, middle, most) = (costs[0], costs[costs.len() / 2], costs[costs.len() - 1]);
+    println!(
+        "{what:>34}  {} ms ({} to {}), {:.2} s of CPU, {} MiB at most",
+        middle.took.as_millis(),
+        least.took.as_millis(),
+        most.took.as_millis(),
+        middle.cpu.as_secs_f64(),
+        middle.peak
+    );
+}
+
+fn repeat(fleet: &Fleet, arguments: &[&str]) -> Result<()> {
+    let cost = |_| cost::of(fleet.vmferry(arguments).args(["-o", "json"]));
+    let mut costs = (0..RUNS).map(cost).collect::<Result<Vec<_>>>()?;
+    show(&arguments.join(" "), &mut costs);
+    Ok(())
+}
+
+/// Guests that stay: libvirt's own simulated hypervisor moves none.
+fn listed() -> Result<()> {
+    let fleet = up(Hosts::TestDriver { guests: 10 }, "libvirt's test driver")?;
+    for arguments in [&["hypervisors"] as &[_], &["instances"], &["migrations"]] {
+        repeat(&fleet, arguments)?;
     }
-    ensure!(fleet.up_now()? == AGENTS - DEAD, "those that live are listed");
-    println!("{DEAD} of them are dead: half refuse, half say nothing. Times in ms, least to most of {RUNS}");
+    // Nobody takes such a guest.
+    let begun = Instant::now();
+    fleet.document(&["check", "guest-100-3"])?;
+    println!("{:>34}  {} ms", "check guest-100-3", begun.elapsed().as_millis());
+    Ok(())
+}
+
+/// Guests that move.
+fn moved() -> Result<()> {
+    let fleet = up(Hosts::Simulated(HOST), "simulated hosts")?;
     for arguments in [&["hypervisors"] as &[_], &["instances"], &["migrations"], &["check", "guest-100-3"]] {
-        let mut times = (0..RUNS).map(|_| Ok(fleet.vmferry(arguments)?.0.as_millis())).collect::<Result<Vec<_>>>()?;
-        times.sort_unstable();
-        println!("{:>28}  {} ({} to {})", arguments.join(" "), times[RUNS / 2], times[0], times[RUNS - 1]);
+        repeat(&fleet, arguments)?;
     }
-    println!("{:>28}  {} KiB of its own", "an agent has", fleet.memory()?);
-    for agent in &fleet.agents[DEAD / 2..DEAD] {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.id())?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+    repeat(&fleet, &["check", "guest-100-3", "--all-hosts"])?;
+    let (serving, coordinator) = fleet.serve()?;
+    for listed in ["hypervisors", "instances"] {
+        repeat(&fleet, &["--coordinator", coordinator, listed])?;
     }
+    let migrate = |run| cost::of(&mut fleet.vmferry(&["migrate", &guest_name(200 + run, 0)]));
+    let mut costs = (0..RUNS).map(migrate).collect::<Result<Vec<_>>>()?;
+    show("migrate NAME", &mut costs);
+    let mut costs = [cost::of(&mut fleet.vmferry(&["drain", &node(100)]))?];
+    show(&format!("drain of {} guests", HOST.guests), &mut costs);
+    at_once(&fleet, &serving, coordinator)?;
+
+    let census = fleet.census()?;
+    for number in 100..=100 + DRAINED {
+        ensure!(census[&node(number)].is_empty(), "{} is not empty: {:?}", node(number), census[&node(number)]);
+    }
+    let left = fleet.leftovers()?;
+    ensure!(left.is_empty(), "left behind: {left:#?}");
+    let guests = census.values().map(Vec::len).sum::<usize>();
+    println!("{guests} guests are on one host each, nothing of a migration is left");
+    Ok(())
+}
+
+/// Several hosts are drained by a coordinator each, while another lists all hosts.
+fn at_once(fleet: &Fleet, serving: &Serving, coordinator: &str) -> Result<()> {
+    let over = AtomicBool::new(false);
+    let (agents, served) = (fleet.cpu(), cost::cpu(serving.pid())?);
+    let begun = Instant::now();
+    let (mut costs, took, listings) = thread::scope(|scope| {
+        let drain = |number| move || cost::of(&mut fleet.vmferry(&["drain", &node(number)]));
+        let drains: Vec<_> = (101..=100 + DRAINED).map(|number| scope.spawn(drain(number))).collect();
+        let listings = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                times.push(cost::of(&mut fleet.vmferry(&["--coordinator", coordinator, "hypervisors"]))?.took);
+                let overfilled = fleet.overfilled()?;
+                ensure!(overfilled.is_empty(), "more guests than there is room for: {overfilled:?}");
+            }
+            Ok(times)
+        });
+        let panicked = |_| anyhow!("it panicked");
+        let costs: Vec<_> = drains.into_iter().map(|drain| drain.join().map_err(panicked)?).collect();
+        let took = begun.elapsed();
+        over.store(true, Ordering::Relaxed);
+        let listings: Result<Vec<Duration>> = listings.join().map_err(panicked)?;
+        let costs = costs.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok::<_, anyhow::Error>((costs, took, listings?))
+    })?;
+    let moves = DRAINED * HOST.guests;
+    println!(
+        "{DRAINED} drains at once, {moves} guests: {:.1} s, {:.1} moves a second; the agents took {:.1} s of CPU",
+        took.as_secs_f64(),
+        moves as f64 / took.as_secs_f64(),
+        (fleet.cpu() - agents).as_secs_f64()
+    );
+    show("each of these coordinators", &mut costs);
+    let mut listings = listings;
+    listings.sort_unstable();
+    let at = |percent: usize| listings[(listings.len() * percent).div_ceil(100).saturating_sub(1)].as_millis();
+    println!(
+        "{:>34}  {} ms (99 % within {} ms, of {} meanwhile); the coordinator that serves it: {:.1} s of CPU, {} MiB at most",
+        "hypervisors, by another",
+        at(50),
+        at(99),
+        listings.len(),
+        (cost::cpu(serving.pid())? - served).as_secs_f64(),
+        cost::peak(serving.pid()).unwrap_or_default()
+    );
     Ok(())
 }
 

@@ -33,6 +33,15 @@ pub(crate) fn guest_tool() -> Result<PathBuf> {
     Ok(directory()?.join("guest-tool"))
 }
 
+/// The agent whose host is simulated.
+pub(crate) fn simulated_agent() -> Result<PathBuf> {
+    let program = directory()?.join("simulated-agent");
+    if !program.exists() {
+        bail!("{} is missing: run `cargo build --workspace` first", program.display());
+    }
+    Ok(program)
+}
+
 fn directory() -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os("VMFERRY_BIN_DIR") {
         return Ok(PathBuf::from(directory));

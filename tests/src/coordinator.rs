@@ -45,14 +45,34 @@ impl Testbed {
         Ok(coordinator)
     }
 
-    /// The example client of the crate `vmferry-client`: moves an instance by what is at `address`, as the operator.
+    /// An example client of the crate `vmferry-client`: moves an instance by what is at `address`, as the operator. No `destination`: it is
+    /// chosen.
     pub fn client(&self, address: &str, instance: &str, destination: &str) -> Result<Command> {
+        let mut command = self.example("move", address)?;
+        command.args([instance, destination]);
+        Ok(command)
+    }
+
+    /// Another: empties a host by what is at `address`.
+    pub fn emptier(&self, address: &str, host: &str) -> Result<Command> {
+        let mut command = self.example("drain", address)?;
+        command.arg(host);
+        Ok(command)
+    }
+
+    /// Another: aborts a migration by what is at `address`.
+    pub fn aborting_client(&self, address: &str, migration: &str) -> Result<Command> {
+        let mut command = self.example("abort", address)?;
+        command.arg(migration);
+        Ok(command)
+    }
+
+    fn example(&self, name: &str, address: &str) -> Result<Command> {
         let programs = self.program_directory().context("a testbed without agents has no use for a client")?;
-        let example = programs.join("examples/move");
+        let example = programs.join("examples").join(name);
         ensure!(example.exists(), "{} is missing: run `make build` first", example.display());
         let mut command = self.command(example);
         command.arg("--coordinator").arg(address).arg("--pki").arg(self.layout().pki().join("coordinator-operator"));
-        command.args([instance, destination]);
         Ok(command)
     }
 

@@ -37,6 +37,8 @@ const PACKAGES: &[&str] = &[
     "ceph-common",
     "libiscsi-bin",
     "open-iscsi",
+    // A host whose clock is wrong: nothing but what a test starts with it.
+    "libfaketime",
     // Runs only where a test starts it.
     "openvswitch-switch",
     // What is in a volume, and the libraries of the storage node's daemons: see customize.sh.

@@ -117,10 +117,13 @@ fn hosts_register_vanish_when_their_agents_die_and_are_remembered_while_etcd_is_
         ensure!((1..10).contains(&times), "{times} complaints of {}", host.name());
     }
 
-    // In its own time: gone at once.
+    // Stopped: it is known, and cannot be reached, until its lease is over.
     destination.stop()?;
-    ensure!(registered(&etcd)? == [SOURCE], "{:?}", registered(&etcd)?);
-    Ok(())
+    ensure!(registered(&etcd)? == [SOURCE, DESTINATION], "{:?}", registered(&etcd)?);
+    let (up, answer) = hosts(&testbed)?;
+    let rows = answer.document["hypervisors"].as_array().context("rows")?;
+    ensure!(up == [SOURCE] && rows.len() == 2 && rows[1]["reason"] == "AGENT_UNREACHABLE", "{answer:#?}");
+    wait_for(&etcd, &[SOURCE], LEASE)
 }
 
 #[test]
@@ -143,8 +146,12 @@ fn what_is_wrong_in_etcd_or_with_its_certificates_is_said() -> Result<()> {
         Ok(second.agent().journal()?.contains("another agent is registered by that name").then_some(()))
     })?;
     let answer = vmferry(&testbed, true, "", &["hypervisors"])?;
-    let said = format!("{DESTINATION} at 192.0.2.10:7443 of etcd at https://192.0.2.1:2379");
-    ensure!(answer.stderr.contains(&said) && answer.stderr.contains("is left out"), "{answer:#?}");
+    // Whose certificate is there answers, and is hidden by nobody.
+    let said = format!("has the address 192.0.2.10:7443, as {SOURCE} of etcd at https://192.0.2.1:2379");
+    ensure!(answer.stderr.contains(&said), "{answer:#?}");
+    let row = |number: usize, key: &str| answer.document["hypervisors"][number][key].as_str().map(str::to_owned);
+    ensure!(row(0, "name").as_deref() == Some(SOURCE) && row(0, "state").as_deref() == Some("up"), "{answer:#?}");
+    ensure!(row(1, "reason").as_deref() == Some("AGENT_UNTRUSTED"), "{answer:#?}");
     etcd.ctl(&["del", &format!("/vmferry/hosts/{DESTINATION}")])?;
     wait_for(&etcd, &[SOURCE, DESTINATION], SOON)?;
 
@@ -157,7 +164,8 @@ fn what_is_wrong_in_etcd_or_with_its_certificates_is_said() -> Result<()> {
     command.env("VMFERRY_INVENTORY", &path).env("XDG_CACHE_HOME", testbed.layout().run_dir().join("cache"));
     let answer = Answer::of(&mut command)?;
     let rows = answer.document["hypervisors"].as_array().context("rows")?;
-    ensure!(rows.len() == 2 && rows[0]["name"] == DESTINATION && rows[0]["state"] == "down", "{answer:#?}");
+    ensure!(rows.len() == 3 && rows[0]["name"] == DESTINATION && rows[0]["state"] == "down", "{answer:#?}");
+    ensure!(rows[2]["name"] == DESTINATION && rows[2]["reason"] == "INVENTORY_CONFLICT", "{answer:#?}");
     ensure!(
         answer.stderr.contains("192.0.2.11:7443 of etcd") && answer.stderr.contains("192.0.2.11:7444"),
         "{answer:#?}"

@@ -1,15 +1,18 @@
 //! The product on real hosts, as its user meets it: the programs as built, judged by virsh and by what is left.
 
+mod affinity;
 mod block;
 mod block_faults;
 mod block_refusals;
 mod block_rig;
 mod capacity;
+mod clocks;
 mod cold;
 mod direct;
 mod faults;
 mod filters;
 mod fleet;
+mod full_disk;
 mod groups;
 mod interrupts;
 mod intruders;
@@ -29,7 +32,10 @@ mod refusals;
 mod rig;
 mod security;
 mod serve;
+mod serve_fleet;
+mod serve_waiting;
 mod shared_storage;
+mod simulated;
 mod storage_rig;
 mod streams;
 mod strict;

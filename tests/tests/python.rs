@@ -73,5 +73,14 @@ fn a_stock_python_client_lists_and_moves_by_a_coordinator() -> Result<()> {
         ensure!(printed.contains(expected), "`{expected}` is not in:\n{printed}");
     }
     ensure!(testbed.runners("web-1")? == ["node-31"]);
+
+    // And away again: a host that is emptied.
+    let (mut client, _generated) = python(&testbed, "fleet.py")?;
+    client.arg("--pki").arg(testbed.layout().pki().join("coordinator-operator"));
+    let printed = process::run(client.args(["--coordinator", service.address(), "--drain", "node-31"]))?;
+    for expected in ["1 to move, in about", "web-1 moved node-28", "1 moved, 0 stay"] {
+        ensure!(printed.contains(expected), "`{expected}` is not in:\n{printed}");
+    }
+    ensure!(testbed.runners("web-1")? == ["node-28"]);
     Ok(())
 }

@@ -154,10 +154,23 @@ fn a_destination_takes_one_at_a_time_from_wherever_they_come() -> Result<()> {
     ensure!(seen["why"] == why && seen["host"] == DESTINATION && seen["side"] == "destination", "{seen:#}");
     ensure!(seen["source"] == "node-27", "{seen:#}");
     assert_only_on(&testbed, &second, "node-27")?;
+    let shown = vmferry(&testbed, &["migrations", "show", "web-2"])?;
+    ensure!(shown.exit == Some(0) && shown.document["waiting"]["why"] == why, "{shown:#?}");
+    let told = vmferry(&testbed, &["set", "web-2", "bandwidth=1MiB/s"])?;
+    ensure!(told.exit == Some(1) && told.stderr.contains(why), "{told:#?}");
+    let mut watch = testbed.vmferry(["watch", "web-2", "-o", "json"])?;
+    let watching = watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
 
     speed_up(&testbed, &first)?;
     moving.end(SOON)?.assert_ended(0, &[])?;
     queued.end(SOON)?.assert_ended(0, &[])?;
+    let watched = watching.wait_with_output()?;
+    let lines: Vec<Value> =
+        String::from_utf8(watched.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let (first_line, last_line) = (lines.first().context("it waits")?, lines.last().context("it ends")?);
+    ensure!(first_line["waiting"]["why"] == why && last_line["outcome"] == "completed", "{lines:#?}");
+    ensure!(watched.status.success(), "{}", String::from_utf8_lossy(&watched.stderr));
     let [_, first_ends] = span(&testbed, "web-1", "destination")?;
     let [second_begins, _] = span(&testbed, "web-2", "destination")?;
     ensure!(first_ends <= second_begins, "one at a time");

@@ -1,5 +1,6 @@
 use bytesize::ByteSize;
 use serde::Deserialize;
+use vmferry_core::host;
 
 use super::check;
 
@@ -18,6 +19,21 @@ pub struct Capacity {
     pub incoming: u32,
     /// Migrations that may leave at the same time.
     pub outgoing: u32,
+}
+
+impl Capacity {
+    /// What a host gives that has so much memory and so many logical CPUs.
+    pub fn of(&self, total: ByteSize, cpus: usize) -> host::Capacity {
+        let free = total.as_u64().saturating_sub(self.memory_reserve.as_u64());
+        let Self { instances, incoming, outgoing, .. } = *self;
+        host::Capacity {
+            memory: ByteSize::b((free as f64 * self.memory_overcommit) as u64),
+            vcpus: (cpus as f64 * self.cpu_overcommit) as u32,
+            instances,
+            incoming,
+            outgoing,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,5 +105,25 @@ mod tests {
             read("memory_reserve = 'much'\nmemory_overcommit = 0.0\ncpu_overcommit = nan\nincoming = 0\noutgoing = 0")
                 .expect_err("all wrong");
         assert_eq!(problems.len(), 5, "{problems:#?}");
+    }
+
+    fn configured() -> Capacity {
+        Capacity {
+            memory_reserve: ByteSize::gib(2),
+            memory_overcommit: 1.5,
+            cpu_overcommit: 2.5,
+            instances: Some(7),
+            incoming: 4,
+            outgoing: 3,
+        }
+    }
+
+    #[test]
+    fn what_may_be_promised_is_what_the_reserve_leaves_times_what_it_may_be_overcommitted_by() {
+        let given = configured().of(ByteSize::gib(10), 3);
+        let expected =
+            host::Capacity { memory: ByteSize::gib(12), vcpus: 7, instances: Some(7), incoming: 4, outgoing: 3 };
+        assert_eq!(given, expected);
+        assert_eq!(configured().of(ByteSize::gib(1), 3).memory, ByteSize::b(0), "less than its reserve");
     }
 }

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 use tracing::error;
-use vmferry_core::{host::Cordon, reason::Reason};
+use vmferry_core::{
+    host::{Cordon, LastCordon, Uncordoned},
+    reason::Reason,
+};
 
 use crate::{durable, hypervisor::Fault};
 
@@ -22,13 +25,22 @@ const LONGEST: usize = 500;
 #[derive(Debug)]
 pub(super) struct CordonFile {
     path: PathBuf,
-    cordon: Mutex<Option<Cordon>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Kept {
+    cordon: Option<Cordon>,
+    /// The one before. Files of before have none.
+    #[serde(default)]
+    last: Option<LastCordon>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Contents {
     format: u32,
-    cordon: Option<Cordon>,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 impl CordonFile {
@@ -36,21 +48,22 @@ impl CordonFile {
     /// is there because somebody once said that they shall not.
     pub(super) fn load(state_directory: &Path) -> Self {
         let path = state_directory.join("cordon.json");
-        let cordon = read(&path).unwrap_or_else(|error| {
+        let kept = read(&path).unwrap_or_else(|error| {
             let reason = format!("whether it is cordoned cannot be told: cannot read {}: {error}", path.display());
             error!("{reason}");
-            Some(Cordon { reason, by: "vmferry-agent".to_owned(), since: Timestamp::now() })
+            let cordon = Cordon { reason, by: "vmferry-agent".to_owned(), since: Timestamp::now() };
+            Kept { cordon: Some(cordon), last: None }
         });
-        Self { path, cordon: Mutex::new(cordon) }
+        Self { path, kept: Mutex::new(kept) }
     }
 
     pub(super) fn get(&self) -> Option<Cordon> {
-        self.lock().clone()
+        self.lock().cordon.clone()
     }
 
     /// Looks at it; nobody changes it until `then` has returned.
     pub(super) fn look<T>(&self, then: impl FnOnce(Option<&Cordon>) -> T) -> T {
-        then(self.lock().as_ref())
+        then(self.lock().cordon.as_ref())
     }
 
     pub(super) fn put(&self, reason: &str, by: &str) -> Result<Cordon, Fault> {
@@ -59,49 +72,54 @@ impl CordonFile {
             let message = format!("a cordon needs a reason: one line of at most {LONGEST} characters");
             return Err(Fault::new(Reason::InvalidRequest, message));
         }
-        let mut cordon = self.lock();
-        if let Some(known) = cordon.as_ref().filter(|known| known.reason == reason && known.by == by) {
+        let mut kept = self.lock();
+        if let Some(known) = kept.cordon.as_ref().filter(|known| known.reason == reason && known.by == by) {
             return Ok(known.clone());
         }
         let new = Cordon { reason: reason.to_owned(), by: by.to_owned(), since: Timestamp::now() };
-        self.write(Some(&new))?;
-        *cordon = Some(new.clone());
+        let next = Kept { cordon: Some(new.clone()), last: kept.last.clone() };
+        self.write(&next)?;
+        *kept = next;
         Ok(new)
     }
 
-    pub(super) fn remove(&self) -> Result<Option<Cordon>, Fault> {
-        let mut cordon = self.lock();
-        if cordon.is_some() {
-            self.write(None)?;
+    pub(super) fn remove(&self) -> Result<Uncordoned, Fault> {
+        let mut kept = self.lock();
+        if let Some(cordon) = kept.cordon.clone() {
+            let last = LastCordon { cordon: cordon.clone(), ended: Timestamp::now() };
+            let next = Kept { cordon: None, last: Some(last) };
+            self.write(&next)?;
+            *kept = next;
+            return Ok(Uncordoned { was: Some(cordon), last: kept.last.clone() });
         }
-        Ok(cordon.take())
+        Ok(Uncordoned { was: None, last: kept.last.clone() })
     }
 
-    fn write(&self, cordon: Option<&Cordon>) -> Result<(), Fault> {
+    fn write(&self, kept: &Kept) -> Result<(), Fault> {
         let failed = |error: io::Error| {
             let message = format!("cannot write {}: {error}; see to the disk that it is on", self.path.display());
             Fault::new(Reason::JournalFailed, message)
         };
-        let contents = Contents { format: FORMAT, cordon: cordon.cloned() };
+        let contents = Contents { format: FORMAT, kept: kept.clone() };
         let text = serde_json::to_vec(&contents).map_err(|error| failed(error.into()))?;
         block_in_place(|| durable::replace(&self.path, &text)).map_err(failed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Cordon>> {
-        self.cordon.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Cordon>> {
+fn read(path: &Path) -> io::Result<Kept> {
     let text = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         text => text?,
     };
-    let Contents { format, cordon } = serde_json::from_slice(&text)?;
+    let Contents { format, kept } = serde_json::from_slice(&text)?;
     if format != FORMAT {
         return Err(io::Error::other(format!("format {format} is unknown to this version")));
     }
-    Ok(cordon)
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -114,12 +132,30 @@ mod tests {
     async fn a_cordon_outlives_the_agent_and_so_does_its_end() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let file = CordonFile::load(directory.path());
-        assert_eq!((file.get(), file.remove().expect("nothing to do")), (None, None));
+        assert_eq!((file.get(), file.remove().expect("nothing to do")), (None, Uncordoned::default()));
         let put = file.put(" its fans fail ", OPS).expect("written");
         assert_eq!((put.reason.as_str(), put.by.as_str()), ("its fans fail", OPS));
         assert_eq!(CordonFile::load(directory.path()).get(), Some(put.clone()));
-        assert_eq!(file.remove().expect("written"), Some(put));
-        assert_eq!(CordonFile::load(directory.path()).get(), None);
+        let removed = file.remove().expect("written");
+        assert_eq!(removed.was, Some(put.clone()));
+        // Who asks again hears of it as well, also another process.
+        let file = CordonFile::load(directory.path());
+        assert_eq!((file.get(), file.remove().expect("known").was), (None, None));
+        assert_eq!(file.remove().expect("known").last, removed.last);
+        assert_eq!(removed.last.expect("it was").cordon, put);
+        file.put("again", OPS).expect("written");
+        let last = file.remove().expect("written").last.expect("it was");
+        assert!(last.cordon.reason == "again" && last.ended >= last.cordon.since, "{last:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_of_an_older_agent_is_read() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let text = r#"{"format":1,"cordon":{"reason":"fan","by":"ops","since":"2026-11-23T14:00:00Z"}}"#;
+        fs::write(directory.path().join("cordon.json"), text).expect("writable");
+        let file = CordonFile::load(directory.path());
+        assert_eq!(file.get().expect("kept").reason, "fan");
+        assert_eq!(file.remove().expect("written").last.expect("it was").cordon.reason, "fan");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! The files that disks lie in, and probes beside them. All of this blocks, for as long as a dead file server does: it
-//! runs on threads that nobody waits for longer than [`LIMIT`].
+//! runs on threads that nobody waits for longer than `LIMIT`.
 
 use std::{
     fs::{self, OpenOptions},
@@ -25,14 +25,14 @@ const BLOCK: u64 = 512;
 const TOKEN_LIMIT: u64 = 128;
 
 /// Runs what blocks; gives it up after a while.
-pub(super) async fn within_limit<T: Send + 'static>(
+pub async fn within_limit<T: Send + 'static>(
     blocking: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     within(LIMIT, blocking).await
 }
 
 /// A disk's file, every symbolic link followed.
-pub(super) fn look_at(path: &str) -> io::Result<File> {
+pub fn look_at(path: &str) -> io::Result<File> {
     let real = fs::canonicalize(path)?;
     // To open it makes an NFS client ask its server. Where root may not open it, it may still look.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&real);
@@ -52,7 +52,7 @@ pub(super) fn look_at(path: &str) -> io::Result<File> {
 }
 
 /// Writes a probe and returns its device number. It is on the server when this returns.
-pub(super) fn place(probe: &Probe) -> io::Result<u64> {
+pub fn place(probe: &Probe) -> io::Result<u64> {
     let path = Path::new(&probe.directory).join(&probe.file_name);
     // Others may write to the directory too: what has this name already is not followed, and not ours to write.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
@@ -64,7 +64,7 @@ pub(super) fn place(probe: &Probe) -> io::Result<u64> {
 }
 
 /// Removes a probe, if it is there.
-pub(super) fn remove(probe: &Probe) -> io::Result<()> {
+pub fn remove(probe: &Probe) -> io::Result<()> {
     let path = Path::new(&probe.directory).join(&probe.file_name);
     match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -78,7 +78,7 @@ pub(super) fn remove(probe: &Probe) -> io::Result<()> {
 ///
 /// Looks again for a while, as long as a probe that should be here is not; but where a file system believes nothing of what it
 /// saw before, what is not there at once is not there.
-pub(super) fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io::Result<Option<Seen>> {
+pub fn see(path: &str, shown: Option<&File>, probe: Option<&Probe>) -> io::Result<Option<Seen>> {
     let patience = if sees_at_once(Path::new(path)) { Duration::ZERO } else { PATIENCE };
     let deadline = Instant::now() + patience;
     loop {

@@ -4,6 +4,7 @@ mod filters;
 mod groups;
 mod instances;
 mod job;
+mod labels;
 mod measure;
 mod network;
 mod postcopy;
@@ -24,11 +25,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
 use vmferry_core::{
     agent::{Leaving, Sighting},
-    compatibility::{DestinationFacts, SourceFacts, until_it_stops, version_text},
+    compatibility::{DestinationFacts, SourceFacts, until_it_stops},
     convergence::Policy,
     disk::Transfer,
     domain_xml::{
@@ -36,19 +36,14 @@ use vmferry_core::{
         rewrite::{Place, Relocation, rewrite},
         without_passwords,
     },
-    host::{Claims, Cordon, Host, HostPolicy, Space, host_policies},
+    host::Space,
     id::{HostName, InstanceId, MigrationId},
     migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
 };
 
-use self::{
-    filters::Filters,
-    network::Vifs,
-    room::{Housekeeping, memory},
-    volumes::Volumes,
-};
-use super::{Control, Fault, Hypervisor, OnRelease};
+use self::{filters::Filters, network::Vifs, room::Housekeeping, volumes::Volumes};
+use super::{Control, Fault, Hypervisor, OnRelease, instance_of};
 use crate::{
     config::{Config, Direct},
     firewall::Firewall,
@@ -109,51 +104,12 @@ impl LibvirtHost {
         }
     }
 
-    /// How live migrations from here may come to their end, the default first.
-    pub fn policies(&self) -> Vec<HostPolicy> {
-        host_policies(&self.policies)
-    }
-
     /// Has libvirt probe its emulators, as it does when it is first asked: that takes seconds, which nobody's first
     /// migration should wait for.
     pub async fn warm_up(&self) {
         if let Err(error) = self.libvirt.host().await {
             tracing::warn!("libvirt does not answer yet: {error}");
         }
-    }
-
-    /// What the host is, and has for guests now that so much is promised. `cordon` is why none shall come.
-    pub async fn facts(
-        &self,
-        zone: &str,
-        claims: &Claims,
-        cordon: Option<Cordon>,
-        migrations_active: u32,
-        certificate_expires: Timestamp,
-    ) -> Result<Host, Fault> {
-        let (reading, domains) = futures::try_join!(self.libvirt.host(), self.libvirt.domains())?;
-        let active =
-            domains.iter().filter(|domain| matches!(domain.sighting, Sighting::Running | Sighting::Incomplete)).count();
-        let (room, space) = self.room(reading.capabilities.clone(), &domains, claims).await?;
-        Ok(Host {
-            name: self.name.clone(),
-            zone: zone.to_owned(),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            libvirt_version: version_text(reading.libvirt_version),
-            qemu_version: version_text(reading.qemu_version),
-            architecture: reading.capabilities.architecture,
-            cpu_model: reading.capabilities.cpu_model,
-            cpus: reading.cpus,
-            memory_total: memory()?.total,
-            memory_available: space.memory_available,
-            instances_active: u32::try_from(active).unwrap_or(u32::MAX),
-            instances_total: u32::try_from(domains.len()).unwrap_or(u32::MAX),
-            migrations_active,
-            certificate_expires,
-            cordon,
-            room: Some(room),
-            answered: Some(Timestamp::now()),
-        })
     }
 
     /// A directory for root and, within `mode`, for QEMU's group.
@@ -255,6 +211,7 @@ impl Hypervisor for LibvirtHost {
             host: self.name.clone(),
             kind: order.kind,
             state: domain.state,
+            crosses: domain.crosses,
             persistent: domain.persistent,
             saved,
             passing,
@@ -271,7 +228,7 @@ impl Hypervisor for LibvirtHost {
             postcopy: Some(postcopy::able(host.libvirt_version)),
             policy: None,
         };
-        let instance = self.instance_of(domain);
+        let instance = instance_of(self.name.clone(), domain);
         let qemu_version = host.qemu_version;
         let filters = gathered.unwrap_or_default().filters;
         Ok((facts, Leaving { instance, domain_xml, definition, qemu_version, shown, autostart, members, filters }))

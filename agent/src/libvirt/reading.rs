@@ -31,6 +31,8 @@ pub struct DomainReading {
     /// `Arriving` only while libvirt's incoming job runs: by its state alone (paused for migration) an arriving guest
     /// looks like one that is just being handed over, on its source.
     pub sighting: Sighting,
+    /// Whether it is paused because it comes, goes, or is on two hosts, or may be.
+    pub crosses: bool,
     /// Whether libvirt keeps the definition when the guest stops.
     pub persistent: bool,
     /// Snapshots that libvirt keeps of it.
@@ -114,6 +116,7 @@ impl Raw {
             name: definition.name.clone(),
             state: self.moment.state(),
             sighting: self.moment.sighting(),
+            crosses: self.moment.crosses(),
             persistent: self.persistent,
             snapshots: self.snapshots,
             job: self.moment.job.map(|job| job.to_string()),
@@ -161,6 +164,13 @@ impl Moment {
             // A state that changed since is not known to be harmless.
             _ => Sighting::Running,
         }
+    }
+
+    fn crosses(&self) -> bool {
+        let may_arrive = self.is_paused_to_arrive() && self.job == Some(Job::Unknown);
+        let moves = matches!(self.job, Some(Job::MigrationIn | Job::MigrationOut));
+        let was_moved = self.reason == sys::VIR_DOMAIN_PAUSED_MIGRATION;
+        self.active && self.state == sys::VIR_DOMAIN_PAUSED && (moves || was_moved || may_arrive || self.is_departing())
     }
 
     fn is_departing(&self) -> bool {
@@ -253,6 +263,19 @@ mod tests {
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, Some(Job::MigrationOut)), Sighting::Paused);
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, Some(Job::Unknown)), Sighting::Paused);
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, None), Sighting::Paused);
+    }
+
+    #[test]
+    fn who_is_paused_to_move_is_told_from_who_is_paused_by_its_user() {
+        let crosses = |reason, job| Moment { reason, job, ..PAUSED }.crosses();
+        for job in [None, Some(Job::MigrationIn), Some(Job::MigrationOut), Some(Job::Unknown)] {
+            assert!(crosses(sys::VIR_DOMAIN_PAUSED_MIGRATION, job), "{job:?}");
+            assert!(crosses(sys::VIR_DOMAIN_PAUSED_POSTCOPY, job), "{job:?}");
+            let is_known = matches!(job, Some(Job::MigrationIn | Job::MigrationOut));
+            assert_eq!(crosses(sys::VIR_DOMAIN_PAUSED_USER, job), is_known, "{job:?}");
+            assert_eq!(crosses(sys::VIR_DOMAIN_PAUSED_STARTING_UP, job), job.is_some(), "{job:?}");
+        }
+        assert!(!Moment { active: false, state: sys::VIR_DOMAIN_SHUTOFF, ..PAUSED }.crosses());
     }
 
     #[test]

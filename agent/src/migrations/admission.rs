@@ -64,6 +64,13 @@ impl<H: Hypervisor> Migrations<H> {
         [Side::Source, Side::Destination].into_iter().flat_map(of).collect()
     }
 
+    /// Those that have their turn here and have not begun, and those that wait, the next ones first.
+    pub fn queued(&self) -> Vec<Waiter> {
+        let halves = self.lock();
+        let of = |side| self.turns.queued(side, &open(&halves, side));
+        [Side::Source, Side::Destination].into_iter().flat_map(of).collect()
+    }
+
     /// Ends the migration, or its wait. `by` is the identity of who wants it.
     pub fn abort(&self, id: MigrationId, by: &str) -> Result<(), CallError> {
         let halves = self.lock();

@@ -11,16 +11,16 @@ use vmferry_proto::{
 };
 
 use crate::{
-    hypervisor::{Fault, LibvirtHost},
+    hypervisor::{Fault, Served},
     migrations::Migrations,
 };
 
-pub(super) struct Service {
-    migrations: Arc<Migrations<LibvirtHost>>,
+pub(super) struct Service<H> {
+    migrations: Arc<Migrations<H>>,
 }
 
-impl Service {
-    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>) -> Self {
+impl<H: Served> Service<H> {
+    pub(super) fn new(migrations: Arc<Migrations<H>>) -> Self {
         Self { migrations }
     }
 
@@ -30,7 +30,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl GroupService for Service {
+impl<H: Served> GroupService for Service<H> {
     async fn get_groups(&self, _: Request<GetGroupsRequest>) -> Result<Response<GetGroupsResponse>, Status> {
         let report = self.migrations.host().groups().await.map_err(|fault| self.status(fault))?;
         Ok(Response::new(report.into()))

@@ -19,22 +19,18 @@ use vmferry_transport::Credentials;
 
 use super::migration::asker;
 use crate::{
-    hypervisor::{Fault, LibvirtHost},
+    hypervisor::{Fault, Served},
     migrations::Migrations,
 };
 
-pub(super) struct Service {
-    migrations: Arc<Migrations<LibvirtHost>>,
+pub(super) struct Service<H> {
+    migrations: Arc<Migrations<H>>,
     zone: String,
     credentials: watch::Receiver<Credentials>,
 }
 
-impl Service {
-    pub(super) fn new(
-        migrations: Arc<Migrations<LibvirtHost>>,
-        zone: String,
-        credentials: watch::Receiver<Credentials>,
-    ) -> Self {
+impl<H: Served> Service<H> {
+    pub(super) fn new(migrations: Arc<Migrations<H>>, zone: String, credentials: watch::Receiver<Credentials>) -> Self {
         Self { migrations, zone, credentials }
     }
 
@@ -54,7 +50,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl HostService for Service {
+impl<H: Served> HostService for Service<H> {
     async fn get_host(&self, _: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
         let (migrations, gate) = (&self.migrations, self.migrations.gate());
         let active = migrations.records(true).len();
@@ -76,12 +72,12 @@ impl HostService for Service {
     }
 
     async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
-        let was = self.migrations.gate().open();
-        let was = was.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
-        if let Some(Cordon { reason, .. }) = &was {
+        let opened = self.migrations.gate().open();
+        let opened = opened.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        if let Some(Cordon { reason, .. }) = &opened.was {
             info!("no longer cordoned, says {}; it was because: {reason}", asker(&request));
         }
-        Ok(Response::new(UncordonResponse { was: was.map(Into::into) }))
+        Ok(Response::new(opened.into()))
     }
 
     async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {

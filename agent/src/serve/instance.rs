@@ -21,16 +21,16 @@ use vmferry_proto::{
 };
 
 use crate::{
-    hypervisor::{Fault, Hypervisor as _, LibvirtHost},
+    hypervisor::{Fault, Served},
     migrations::Migrations,
 };
 
-pub(super) struct Service {
-    migrations: Arc<Migrations<LibvirtHost>>,
+pub(super) struct Service<H> {
+    migrations: Arc<Migrations<H>>,
 }
 
-impl Service {
-    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>) -> Self {
+impl<H: Served> Service<H> {
+    pub(super) fn new(migrations: Arc<Migrations<H>>) -> Self {
         Self { migrations }
     }
 
@@ -86,7 +86,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl InstanceService for Service {
+impl<H: Served> InstanceService for Service<H> {
     async fn list_instances(
         &self,
         _: Request<ListInstancesRequest>,

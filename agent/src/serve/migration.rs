@@ -20,21 +20,22 @@ use vmferry_proto::{
 };
 
 use crate::{
-    hypervisor::{Fault, LibvirtHost},
+    hypervisor::{Fault, Served},
     migration::Migration,
     migrations::Migrations,
+    phase,
 };
 
-pub(super) struct Service {
-    migrations: Arc<Migrations<LibvirtHost>>,
+pub(super) struct Service<H> {
+    migrations: Arc<Migrations<H>>,
     /// The agent is to end: nothing is held back any more.
     stop: CancellationToken,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-impl Service {
-    pub(super) fn new(migrations: Arc<Migrations<LibvirtHost>>, stop: CancellationToken) -> Self {
+impl<H: Served> Service<H> {
+    pub(super) fn new(migrations: Arc<Migrations<H>>, stop: CancellationToken) -> Self {
         Self { migrations, stop }
     }
 
@@ -82,7 +83,7 @@ fn status(error: CallError) -> Status {
 }
 
 #[tonic::async_trait]
-impl MigrationService for Service {
+impl<H: Served> MigrationService for Service<H> {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let request = request.into_inner();
         let side = self.side(request.side())?;
@@ -103,7 +104,8 @@ impl MigrationService for Service {
 
     async fn measure(&self, request: Request<v1::MeasureRequest>) -> Result<Response<v1::MeasureResponse>, Status> {
         let order = self.order(request.into_inner().order)?;
-        let measured = self.migrations.host().measure(&order).await.map_err(|fault| self.status(fault))?;
+        let measured =
+            phase::measure::source(self.migrations.host(), &order).await.map_err(|fault| self.status(fault))?;
         let usual = usual(&self.migrations.records(false), &order);
         Ok(Response::new(Measured { usual, ..measured }.into()))
     }
@@ -227,7 +229,7 @@ impl MigrationService for Service {
         &self,
         _: Request<v1::ListWaitingRequest>,
     ) -> Result<Response<v1::ListWaitingResponse>, Status> {
-        let waiters = self.migrations.waiters().into_iter().map(Into::into).collect();
+        let waiters = self.migrations.queued().into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListWaitingResponse { waiters }))
     }
 

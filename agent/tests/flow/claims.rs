@@ -186,10 +186,14 @@ async fn claims_outlive_the_agent() {
         rig.admit_another(number, &half).await.expect("there is room");
     }
     let claims = rig.destination.gate().claims(None);
-    let claim = Claim { memory: MEMORY, vcpus: 1, ..Claim::default() };
-    assert_eq!(claims.coming.values().collect::<Vec<_>>(), [&claim; 3]);
-    // The new process sees nothing of its host yet, so it cannot give anything up.
+    let claim = |number| Claim { memory: MEMORY, vcpus: 1, name: format!("other-{number}"), ..Claim::default() };
+    assert_eq!(claims.coming.values().cloned().collect::<Vec<_>>(), [1, 2, 3].map(claim));
+    // The new process can do nothing to its host yet, so it cannot give anything up.
+    let before = rig.world.steps();
     rig.restart_blind(Side::Destination);
+    while rig.world.steps() < before + 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert_eq!(rig.destination.gate().claims(None), claims);
     rig.world.calm();
     rig.restart(Side::Destination);

@@ -2,12 +2,14 @@ use std::{num::NonZeroU32, time::Duration};
 
 use bytesize::ByteSize;
 use clap::Args;
-use vmferry_core::{drain, id::HostName, migration::Streams};
-
-use super::{
-    Limits, Target,
-    limits::{DataPath, bandwidth},
+use vmferry_core::{
+    drain,
+    id::HostName,
+    migration::{Path, Streams},
 };
+
+use super::{Target, limits::bandwidth};
+use crate::journey::Asked;
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -96,15 +98,15 @@ impl Pace {
     }
 
     /// What each move may cost, as for one that is asked for by itself.
-    pub(crate) fn each(&self) -> Limits {
-        Limits {
+    pub(crate) fn each(&self) -> Asked {
+        Asked {
             policy: self.policy.clone(),
             max_downtime: self.max_downtime,
             deadline: self.deadline,
             postcopy: false,
             bandwidth: self.limits().share(),
             streams: Streams::ONE,
-            path: DataPath::Tunnel,
+            path: Path::Tunnel,
             handover: None,
         }
     }

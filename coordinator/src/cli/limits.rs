@@ -2,10 +2,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use vmferry_core::{
-    convergence::Policy,
-    migration::{FLOOR, Handover, Path, Streams},
-};
+use vmferry_core::migration::{FLOOR, Handover, Path, Streams};
+
+use crate::journey::Asked;
 
 /// What a live migration may cost, and how it comes to its end.
 #[derive(Debug, Args)]
@@ -39,13 +38,17 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// How a guest that moves by this policy is handed over.
-    pub(crate) fn handover(&self, policy: &Policy) -> Handover {
-        match self.handover {
-            Some(HandOver::Strict) => Handover::Strict,
-            Some(HandOver::Fast) => Handover::Fast,
-            None if policy.may_postcopy() => Handover::Fast,
-            None => Handover::Strict,
+    /// What is asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            policy: self.policy.clone(),
+            max_downtime: self.max_downtime,
+            deadline: self.deadline,
+            postcopy: self.postcopy,
+            bandwidth: self.bandwidth,
+            streams: self.streams,
+            path: self.path.into(),
+            handover: self.handover.map(Into::into),
         }
     }
 }
@@ -59,11 +62,11 @@ pub(crate) enum HandOver {
     Fast,
 }
 
-impl From<Handover> for HandOver {
-    fn from(handover: Handover) -> Self {
+impl From<HandOver> for Handover {
+    fn from(handover: HandOver) -> Self {
         match handover {
-            Handover::Strict => Self::Strict,
-            Handover::Fast => Self::Fast,
+            HandOver::Strict => Self::Strict,
+            HandOver::Fast => Self::Fast,
         }
     }
 }

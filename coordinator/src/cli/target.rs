@@ -1,8 +1,10 @@
 use clap::Args;
 use vmferry_core::id::HostName;
 
+use crate::journey;
+
 /// Which hosts come into question.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Destination")]
 pub(crate) struct Target {
     /// The host it shall run on; of several, the best of them; without: the best of all
@@ -17,11 +19,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The one host that comes into question, if the user has named one and left nothing to choose.
-    pub(crate) fn only(&self) -> Option<&HostName> {
-        match (self.to.as_slice(), &self.zone, self.exclude.as_slice()) {
-            ([only], None, []) => Some(only),
-            _ => None,
-        }
+    /// What is asked for.
+    pub(crate) fn target(&self) -> journey::Target {
+        let Self { to, zone, exclude } = self.clone();
+        journey::Target { to, zone, exclude }
     }
 }

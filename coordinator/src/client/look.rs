@@ -7,7 +7,7 @@ use vmferry_core::{
     agent::CallError,
     convergence::GuestLimits,
     domain_xml::metadata::{AffinityChange, VolumeLabel, interfaces::InterfaceLabel},
-    host::{Cordon, Host, HostPolicy},
+    host::{Cordon, Host, HostPolicy, Uncordoned},
     id::{InstanceId, MigrationId},
     instance::Instance,
     leftovers::Leftover,
@@ -55,11 +55,11 @@ impl RemoteAgent {
         self.read(answer.cordon)
     }
 
-    /// Has the host take guests again. What kept them out.
-    pub(crate) async fn uncordon(&self) -> Result<Option<Cordon>, CallError> {
+    /// Has the host take guests again. What kept them out, now or the last time.
+    pub(crate) async fn uncordon(&self) -> Result<Uncordoned, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.uncordon(v1::UncordonRequest {})).await?;
-        answer.was.map(|was| self.read(Some(was))).transpose()
+        self.read(Some(answer))
     }
 
     /// How live migrations from the host may come to their end. An agent of before has none of its own.

@@ -1,12 +1,13 @@
 //! Waiting for a turn. An agent of before lets everybody begin at once.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
+use tokio::time::sleep;
 use tonic::{Code, Response, Status};
 use vmferry_core::{
     agent::CallError,
     migration::{Order, Side},
-    turns::{Admission, Waiter},
+    turns::{Admission, KEPT, Waiter},
 };
 use vmferry_proto::{convert::wire_duration, v1};
 
@@ -15,6 +16,13 @@ use super::{LOOK, PREPARING, RESTART, RemoteAgent, wire};
 impl RemoteAgent {
     /// The migrations that wait on this host.
     pub(crate) async fn waiters(&self) -> Result<Vec<Waiter>, CallError> {
+        let mut waiters = self.queued().await?;
+        waiters.retain(|waiter| !waiter.has_turn);
+        Ok(waiters)
+    }
+
+    /// The migrations that wait on this host, and those that have their turn here and have not begun.
+    pub(crate) async fn queued(&self) -> Result<Vec<Waiter>, CallError> {
         let mut client = self.phases();
         let call = async { or_default(client.list_waiting(v1::ListWaitingRequest {}).await) };
         let answer = self.within(LOOK, call).await?;
@@ -31,6 +39,16 @@ impl RemoteAgent {
         };
         let answer = self.repeated(hold + RESTART + LOOK, RESTART, admit).await?;
         self.read(Some(answer))
+    }
+
+    /// Asks for the turn that it has, for as long as it is polled, so that it is not taken for one that nobody uses.
+    pub(super) async fn ask_to_keep_turn(&self, order: &Order, side: Side) -> Infallible {
+        loop {
+            sleep(KEPT / 3).await;
+            if let Err(error) = self.ask_for_turn(order, side, Duration::ZERO).await {
+                tracing::debug!(%error, "whether it keeps its turn shows when it begins");
+            }
+        }
     }
 
     /// The migration does not want its turn any more. Nobody waits for long for who does not hear it: it forgets by itself.

@@ -9,16 +9,22 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
-use vmferry_core::{convergence::Policy, id::HostName, identity::Identity, migration::Endpoint};
+use vmferry_core::{
+    agent::CallError,
+    convergence::Policy,
+    id::HostName,
+    identity::Identity,
+    migration::{Cause, Endpoint},
+};
 use vmferry_proto::{
     authorize::{HOST, ON_BEHALF_OF},
-    convert::all,
-    fleet::{ListInventoryRequest, fleet_service_client::FleetServiceClient},
+    convert::{Invalid, all, required},
+    fleet::{FleetHost, ListInventoryRequest, fleet_host::State, fleet_service_client::FleetServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
 
 use super::{CONNECT, LOOK, MESSAGE_LIMIT, error};
-use crate::exit::Failed;
+use crate::{exit::Failed, inventory::LeftOut};
 
 /// A coordinator that is called in the place of agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +56,8 @@ impl Coordinator {
 pub(crate) struct Known {
     /// In its inventory's order.
     pub(crate) hosts: Vec<Endpoint>,
+    /// Those that it does not call.
+    pub(crate) left_out: Vec<LeftOut>,
     /// Its inventory's.
     pub(crate) policies: Vec<Policy>,
     /// Of where its hosts are from, a sentence each.
@@ -82,9 +90,21 @@ impl Relay {
         };
         let told_by = |sentence| format!("{}: {sentence}", self.coordinator);
         let warnings = answer.warnings.into_iter().map(told_by).collect();
-        let read = || Ok(Known { hosts: all(answer.hosts)?, policies: all(answer.policies)?, warnings });
+        let left_out = answer.left_out.into_iter().filter_map(|host| left_out(host).transpose());
+        let read = || {
+            let left_out = left_out.collect::<Result<_, _>>()?;
+            Ok(Known { hosts: all(answer.hosts)?, left_out, policies: all(answer.policies)?, warnings })
+        };
         read().map_err(|invalid| error::nonsense_of_coordinator(&self.coordinator, &invalid))
     }
+}
+
+/// `None`: nothing is said of why.
+fn left_out(host: FleetHost) -> Result<Option<LeftOut>, Invalid> {
+    let Some(State::Unreachable(why)) = host.state else { return Ok(None) };
+    let endpoint = required(host.endpoint, "left_out.endpoint")?;
+    let Cause { reason, host, message } = why.try_into()?;
+    Ok(Some(LeftOut { endpoint, why: CallError { host, reason, message } }))
 }
 
 /// The way to an agent: its own connection, or one that leads to a coordinator.

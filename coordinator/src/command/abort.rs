@@ -9,6 +9,7 @@ use super::{Session, drive, queue};
 use crate::{
     cli,
     exit::{Exit, Failed},
+    fleet::Ending,
     history::Migration,
     render::{
         live::Live,
@@ -20,16 +21,16 @@ use crate::{
 /// Ends a migration on its source, whether its coordinator lives or not.
 pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Failed> {
     session.may_coordinate()?;
-    if let Some(exit) = queue::abort(session, &args.id).await? {
-        return Ok(exit);
-    }
-    let (migration, silent) = session.migration_of(&args.id).await?;
+    let (migration, silent) = match session.fleet.end_wait(&args.id, |agent| agent).await? {
+        Ending::Waited(order) => return queue::aborted(session, &order),
+        Ending::Begun(migration, silent) => (migration, silent),
+    };
     let order = &migration.order;
     if session.is_settled(&migration, &silent) {
         return ended(session, &migration);
     }
 
-    let hosts = session.pair(order)?;
+    let hosts = session.fleet.pair_of(order);
     let live = Live::resume(session.terminal, order);
     live.cancel();
     let insisting = async {

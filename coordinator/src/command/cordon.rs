@@ -24,7 +24,8 @@ pub(crate) async fn close(session: &Session, cli::Cordon { hosts, reason }: &cli
 /// Has hosts take guests again.
 pub(crate) async fn open(session: &Session, cli::Uncordon { hosts }: &cli::Uncordon) -> Result<Exit, Failed> {
     session.may_coordinate()?;
-    let answers = session.fleet.ask_these(hosts, RemoteAgent::uncordon).await?;
+    let open = async |agent: &RemoteAgent| Ok(agent.uncordon().await?.was);
+    let answers = session.fleet.ask_these(hosts, open).await?;
     let exit = exit(&answers);
     session.terminal.show(|| opened(&answers), &opened_document(&answers, exit))?;
     tell(session, &answers);

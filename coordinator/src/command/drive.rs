@@ -31,8 +31,8 @@ pub(super) async fn abortable(
     hosts: &Pair<RemoteAgent, RemoteAgent>,
     order: &Order,
     live: &Live,
+    interrupts: &mut Interrupts,
 ) -> Driven {
-    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
     let mut flow = pin!(flow);
     select! {
         result = &mut flow => return Ok(result),

@@ -17,8 +17,11 @@ use crate::{
 pub(crate) async fn run(session: &Session) -> Result<Exit, Failed> {
     let answers = session.fleet.ask(timed).await;
     let skews: Vec<_> = answers.iter().filter_map(|answer| answer.result.as_ref().ok()?.1.clone()).collect();
-    let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|(host, _)| host)).collect();
-    session.terminal.show(|| hypervisors(&answers), &hypervisors_document(&answers))?;
+    let mut answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|(host, _)| host)).collect();
+    session.fleet.explain(&mut answers);
+    // Those that are not called have been told as warnings.
+    let rows: Vec<_> = answers.iter().cloned().chain(session.fleet.left_out()).collect();
+    session.terminal.show(|| hypervisors(&rows), &hypervisors_document(&rows))?;
     let (hosts, silent) = match heard(answers) {
         Ok(heard) => heard,
         Err(failed) => {

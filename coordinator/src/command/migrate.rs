@@ -1,28 +1,26 @@
 //! `vmferry migrate` and `vmferry plan`
 
+use tokio::select;
 use vmferry_core::{
-    agent::{Agent, CallError, Pair},
-    convergence::{Forecast, Job, load},
-    disk::{Resolved, copied_by_the_job},
+    agent::{CallError, Pair},
     flow::{self, Completed, Failure, Planned, Watch as _},
-    migration::{Kind, Limits, Order, Statistics},
+    migration::{Kind, Order},
+    reason::Reason,
 };
 
-use super::{
-    Session, choose, drive, limits, planned,
-    search::{Next, Search, refusal_of_destination},
-    strategy,
-    trip::Trip,
-};
+use super::{Session, cannot_watch_signals, drive, planned, strategy};
 use crate::{
     cli,
     client::RemoteAgent,
     exit::{Exit, Failed},
+    fleet::Found,
+    interrupt::Interrupts,
+    journey::{self, Next, Policies, Search, Target, Trip, Turned, forecast, judge_limits, judge_target, statistics},
     render::{
         checks::{self, Foreseen, plan_document},
         live::Live,
         migration::{Report, sentence},
-        survey::{Verdict, chosen, turned_away},
+        survey::{chosen, turned_away},
         unnamed,
     },
 };
@@ -36,24 +34,40 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
         return Err(Failed::usage("--save writes a plan down, and none is made: use `vmferry plan`, or add --dry-run"));
     }
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
-    let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &mut search)).await? {
+    let policies = Policies::of(&session.fleet);
+    let mut search = search(session, args, planned.as_ref(), &policies).await?;
+    let mut attempt = Box::pin(next(session, args, &policies, &mut search)).await?;
+    // Until the last try is over: who wants it to end while the next host is looked for is heard as well.
+    let mut interrupts = Interrupts::take_over().map_err(cannot_watch_signals)?;
+    while let Some(Try { order, hosts, is_chosen }) = attempt {
         let live =
             Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
         let flow = Box::pin(flow::run(&hosts, &order, &live));
-        let result = drive::abortable(flow, &hosts, &order, &live).await?;
+        let result = drive::abortable(flow, &hosts, &order, &live, &mut interrupts).await?;
         live.finish(&result);
-        if is_chosen
-            && !live.is_cancelled()
-            && let Err(failure) = &result
-            && let Some(verdict) = refusal_of_destination(&order, failure)
-        {
-            turn_away(session, &mut search, order, verdict);
-            continue;
-        }
-        return report(session, &hosts, &order, &result, &live, &search).await;
+        let refused = result.as_ref().err().filter(|_| is_chosen && !live.is_cancelled());
+        let Some(turned) = refused.and_then(|failure| journey::turned_away(&order, failure)) else {
+            return report(session, &hosts, &order, &result, &live, &search).await;
+        };
+        turn_away(session, &mut search, turned);
+        attempt = select! {
+            next = Box::pin(next(session, args, &policies, &mut search)) => next?,
+            () = interrupts.next() => {
+                let result = Err(Failure::NotStarted(aborted(&order)));
+                return report(session, &hosts, &order, &result, &live, &search).await;
+            }
+        };
     }
-    search.nowhere(session)
+    nowhere(session, &search)
+}
+
+/// The user has ended it while no host had anything of it.
+fn aborted(order: &Order) -> CallError {
+    CallError {
+        host: order.source.host.clone(),
+        reason: Reason::MigrationAborted,
+        message: format!("aborted by the user while another host was looked for than {}", order.destination.host),
+    }
 }
 
 async fn report(
@@ -84,18 +98,19 @@ async fn report(
 /// Says what would be done.
 pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit, Failed> {
     let planned = args.plan.as_deref().map(planned::read).transpose()?;
-    let mut search = search(session, args, planned.as_ref()).await?;
-    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &mut search)).await? {
+    let policies = Policies::of(&session.fleet);
+    let mut search = search(session, args, planned.as_ref(), &policies).await?;
+    while let Some(Try { order, hosts, is_chosen }) = Box::pin(next(session, args, &policies, &mut search)).await? {
         let live = Live::quiet(session.terminal).insisting(planned.clone());
         let checked = Box::pin(flow::check(&hosts, &order, &live)).await;
         live.leave();
-        let verdict = match &checked {
+        let turned = match &checked {
             Ok(plan) if !plan.is_refused() => None,
-            Ok(plan) => refusal_of_destination(&order, &Failure::Refused(Box::new(plan.clone()))),
-            Err(error) => refusal_of_destination(&order, &Failure::NotStarted(error.clone())),
+            Ok(plan) => journey::turned_away(&order, &Failure::Refused(Box::new(plan.clone()))),
+            Err(error) => journey::turned_away(&order, &Failure::NotStarted(error.clone())),
         };
-        if let Some(verdict) = verdict.filter(|_| is_chosen) {
-            turn_away(session, &mut search, order, verdict);
+        if let Some(turned) = turned.filter(|_| is_chosen) {
+            turn_away(session, &mut search, turned);
             continue;
         }
         let checked = checked.map_err(|error| Failed {
@@ -108,27 +123,34 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
         }
         return Ok(exit);
     }
-    search.nowhere(session)
+    nowhere(session, &search)
 }
 
 /// Finds the instance, and where it may go. What is unknown or makes no sense is told before anybody is asked.
-async fn search(session: &Session, args: &cli::Migrate, planned: Option<&Planned>) -> Result<Search, Failed> {
-    limits::judge(&args.limits)?;
-    choose::judge(session, &args.target)?;
+async fn search(
+    session: &Session,
+    args: &cli::Migrate,
+    planned: Option<&Planned>,
+    policies: &Policies,
+) -> Result<Search, Failed> {
+    let (fleet, asked, target) = (&session.fleet, args.limits.asked(), args.target.target());
+    judge_limits(&asked)?;
+    judge_target(fleet, &target)?;
     if let Some(planned) = planned {
         let (guest, ..) = session.instance(&planned.order.instance.to_string(), None).await?;
-        let trip = Trip::planned(session, guest, &planned.order)?;
-        return Ok(Search::planned(trip, planned));
+        let trip = Trip::planned(fleet, guest, &planned.order)?;
+        let only = Target::host(planned.order.destination.host.clone());
+        return Ok(Search::new(fleet, trip, &only, Some(0), Vec::new()));
     }
     let wanted = args.instance.as_deref().unwrap_or_default();
-    let (guest, _, silent) = session.instance(wanted, args.from.as_ref()).await?;
+    let Found { guest, hosts, silent } = fleet.found(wanted, args.from.as_ref()).await?;
     // Of the destination the checks will tell.
-    for error in silent.iter().filter(|error| !args.target.to.contains(&error.host)) {
+    for error in silent.iter().filter(|error| !target.to.contains(&error.host)) {
         session.terminal.warn(&format!("could not ask whether there is another {wanted}: {error}"));
     }
     let kind = args.cold.kind(guest.state);
-    let trip = Trip::new(&session.fleet, guest, &args.limits, kind).await?.with_priority(args.queue.priority.into());
-    Ok(Search::new(trip, &args.target, args.retries))
+    let trip = Trip::new(policies, guest, &asked, kind).await?.with_priority(args.queue.priority.into());
+    Ok(Search::new(fleet, trip, &target, args.retries, hosts))
 }
 
 /// A host that is tried.
@@ -140,21 +162,36 @@ struct Try {
 }
 
 /// The next host to try; `None`: there is none left.
-async fn next(session: &Session, args: &cli::Migrate, search: &mut Search) -> Result<Option<Try>, Failed> {
-    let Some(Next { endpoint, candidate, others }) = search.next(session).await? else { return Ok(None) };
+async fn next(
+    session: &Session,
+    args: &cli::Migrate,
+    policies: &Policies,
+    search: &mut Search,
+) -> Result<Option<Try>, Failed> {
+    let Some(Next { endpoint, candidate, others }) = search.next().await? else { return Ok(None) };
     let guest = &search.trip.guest;
     if let Some(candidate) = &candidate {
         session.terminal.note(&chosen(&guest.name, &endpoint.host, candidate, others));
     }
     let order = search.trip.order(&endpoint);
     let hosts = session.pair(&order)?;
-    let order = strategy::settle(session, &hosts, &args.limits, order, guest).await?;
+    let order = strategy::settle(session, policies, &hosts, &args.limits.asked(), order, guest).await?;
     Ok(Some(Try { order, hosts, is_chosen: candidate.is_some() }))
 }
 
-fn turn_away(session: &Session, search: &mut Search, order: Order, verdict: Verdict) {
-    session.terminal.note(&turned_away(&order.destination.host, &verdict));
-    search.turned_away(order.destination.host, verdict);
+fn turn_away(session: &Session, search: &mut Search, turned: Turned) {
+    session.terminal.note(&turned_away(&turned));
+    search.turned_away(turned);
+}
+
+/// That no host takes it, with the reasons of all.
+fn nowhere(session: &Session, search: &Search) -> Result<Exit, Failed> {
+    let survey = search.nowhere();
+    let exit = survey.exit();
+    session.terminal.error(&survey.sentence());
+    session.terminal.note(survey.reasons().trim_end());
+    session.terminal.show(String::new, &survey.document(exit))?;
+    Ok(exit)
 }
 
 async fn show(
@@ -182,30 +219,4 @@ async fn foresee(
 ) -> Option<Foreseen> {
     let foreseen = forecast(&hosts.source, order, &plan.resolved).await;
     foreseen.inspect_err(|error| session.terminal.warn(&format!("there is no forecast: {}", unnamed(error)))).ok()
-}
-
-/// What is measured now, and what follows from it for a guest whose disks get there so.
-pub(crate) async fn forecast(
-    source: &RemoteAgent,
-    order: &Order,
-    resolved: &[Resolved],
-) -> Result<Foreseen, CallError> {
-    let measured = source.measure(order).await?;
-    let Limits { policy, bandwidth, .. } = &order.limits;
-    let (disks, sizes) = copied_by_the_job(resolved);
-    let job = Job { disks, load: load(measured.memory, sizes) };
-    Ok((measured, Forecast::of(&measured, job, policy, *bandwidth)))
-}
-
-/// The flow has them unless the job's answer was lost; then the source's record has.
-pub(crate) async fn statistics(
-    hosts: &Pair<RemoteAgent, RemoteAgent>,
-    order: &Order,
-    result: &Result<flow::Completed, Failure>,
-) -> Option<Statistics> {
-    match result {
-        Ok(completed) if completed.statistics.is_none() => hosts.source.record(order).await.ok()??.statistics,
-        Ok(completed) => completed.statistics,
-        Err(_) => None,
-    }
 }

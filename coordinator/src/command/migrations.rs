@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use tokio::try_join;
 
-use super::Session;
+use super::{
+    Session,
+    queue::{Known, known},
+};
 use crate::{
     cli,
     client::{RemoteAgent, Which},
@@ -45,8 +48,13 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrations) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// Shows one migration, both halves.
+/// Shows one migration, both halves; of one that waits, why.
 pub(crate) async fn show_one(session: &Session, wanted: &str) -> Result<Exit, Failed> {
+    if let Known::Queued(waiter) = known(session, wanted).await? {
+        let text = || queue::list(std::slice::from_ref(&*waiter));
+        session.terminal.show(text, &queue::show_document(&waiter))?;
+        return Ok(Exit::Done);
+    }
     let (migration, silent) = session.whole_migration(wanted).await?;
     let now = Timestamp::now();
     session.terminal.show(|| show(&migration, now), &show_document(&migration, now))?;

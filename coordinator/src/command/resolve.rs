@@ -112,7 +112,7 @@ fn ended(session: &Session, migration: &Migration) -> (Exit, serde_json::Value) 
 
 async fn resolve(session: &Session, migration: &Migration) -> Result<(Exit, serde_json::Value), Failed> {
     let order = &migration.order;
-    let hosts = session.pair(order)?;
+    let hosts = session.fleet.pair_of(order);
     let live = Live::resume(session.terminal, order);
     let flow = Box::pin(flow::resolve(&hosts, order, &live));
     let result = drive::leavable(flow, order, &live).await?;

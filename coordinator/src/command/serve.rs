@@ -61,7 +61,7 @@ pub(crate) async fn run(source: Source, args: &cli::Serve) -> Result<Exit, Faile
     tokio::spawn(following);
 
     let hosts = inventory.hosts.len();
-    let (fleet, taking_up) = Newest::follow(loaded, credentials.clone());
+    let (fleet, taking_up) = Newest::follow(loaded, &credentials);
     tokio::spawn(taking_up);
     let drives = Drives::new(fleet.clone());
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());

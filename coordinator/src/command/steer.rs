@@ -5,7 +5,7 @@ use vmferry_core::{
     migration::{InvalidSteering, Steering},
 };
 
-use super::Session;
+use super::{Session, queue};
 use crate::{
     cli::{self, Limit},
     exit::{Exit, Failed},
@@ -50,7 +50,10 @@ async fn tell(
     session.may_coordinate()?;
     let judged: Result<Vec<_>, InvalidSteering> = wishes.into_iter().map(Steering::judged).collect();
     let wishes = judged.map_err(|invalid| Failed::usage(invalid.to_string()))?;
-    let order = session.moving(&which.migration).await?;
+    let order = match session.moving(&which.migration).await {
+        Ok(order) => order,
+        Err(failed) => return Err(queue::cannot_be_told(session, &which.migration, failed).await),
+    };
     let source = session.fleet.agent(&order.source.host)?;
     for (index, wish) in wishes.iter().enumerate() {
         source.steer(order.id, *wish).await.map_err(|error| {

@@ -1,83 +1,30 @@
-//! `--policy auto`: how a migration comes to its end is chosen by what is measured before it begins.
+//! `--policy auto`, for those who look on.
 
-use vmferry_core::{
-    agent::Pair,
-    convergence::{AUTO, InvalidPolicy, Job, Strategy, candidates, choose, load},
-    disk::copied_by_the_job,
-    flow,
-    instance::Instance,
-    migration::{Kind, Limits, Order},
-    reason::Reason,
-};
+use vmferry_core::{agent::Pair, instance::Instance, migration::Order};
 
-use super::{Session, limits};
+use super::Session;
 use crate::{
-    cli,
     client::RemoteAgent,
-    exit::{Exit, Failed},
-    fleet::Fleet,
-    render::{forecast, live::Live},
+    exit::Failed,
+    journey::{Asked, Policies, choose_policy},
+    render::live::Live,
 };
 
 /// The order as it is to be carried out: with a policy that was chosen, if that was left open.
 pub(super) async fn settle(
     session: &Session,
+    policies: &Policies,
     hosts: &Pair<RemoteAgent, RemoteAgent>,
-    args: &cli::Limits,
+    asked: &Asked,
     order: Order,
     guest: &Instance,
 ) -> Result<Order, Failed> {
     let live = Live::quiet(session.terminal);
-    let settled = choose_policy(&session.fleet, hosts, args, order, guest, &live).await;
+    let settled = choose_policy(policies, hosts, asked, order, guest, &live).await;
     live.leave();
     let (order, is_chosen) = settled?;
     if is_chosen {
         session.terminal.note(&format!("policy {}: chosen by what was measured", order.limits.policy.name()));
     }
     Ok(order)
-}
-
-/// The same, and whether it was.
-pub(crate) async fn choose_policy(
-    fleet: &Fleet,
-    hosts: &Pair<RemoteAgent, RemoteAgent>,
-    args: &cli::Limits,
-    order: Order,
-    guest: &Instance,
-    watch: &impl flow::Watch,
-) -> Result<(Order, bool), Failed> {
-    if args.policy.as_deref() != Some(AUTO) || order.kind != Kind::Live {
-        return Ok((order, false));
-    }
-    let checked = Box::pin(flow::check(hosts, &order, watch)).await;
-    // What is refused, or cannot be asked, is told by the migration itself.
-    let Ok(checked) = checked else { return Ok((order, false)) };
-    if checked.is_refused() {
-        return Ok((order, false));
-    }
-    let measured = hosts.source.measure(&order).await?;
-    let (disks, sizes) = copied_by_the_job(&checked.resolved);
-    let job = Job { disks, load: load(measured.memory, sizes) };
-    let mut policies = Vec::new();
-    for name in candidates() {
-        let named = fleet.policy(name, &guest.host).await?;
-        // Nobody's guest depends on two hosts who has not said that it may.
-        if named.may_postcopy() && !limits::may_follow(guest, args) {
-            continue;
-        }
-        let fitted = limits::fitted(guest, &named, args);
-        policies.push(fitted.map_err(|invalid: InvalidPolicy| Failed::usage(invalid.to_string()))?);
-    }
-    match choose(&measured, job, policies, order.limits.bandwidth) {
-        Ok(Strategy { policy, .. }) => Ok((Order { limits: Limits { policy, ..order.limits }, ..order }, true)),
-        Err(foreseen) => {
-            let why = foreseen.map(|foreseen| forecast::forecast(&order, &measured, &foreseen)).unwrap_or_default();
-            let message = format!(
-                "{} was not moved: it would not arrive by any policy of which `auto` chooses\n{}",
-                order.instance_name,
-                why.trim_end()
-            );
-            Err(Failed { exit: Exit::Refused, ..Failed::because(Reason::NotConverging, message) })
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::try_join;
 use vmferry_core::{
     agent::{CallError, Pair},
-    id::HostName,
+    id::{HostName, MigrationId},
     instance::Instance,
     migration::Order,
 };
@@ -54,29 +54,45 @@ impl Fleet {
         Ok((history::merge(given.into_iter().flatten()), silent))
     }
 
-    /// The migration that is meant by `wanted`, and the hosts that did not answer.
+    /// The migration that is meant by `wanted`, and the hosts that did not answer. One that is named by its whole id is the only one asked for.
     pub(crate) async fn migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
-        let (migrations, silent) = self.migrations(Which::All).await?;
+        let (migrations, silent) = match wanted.parse() {
+            Ok(id) => {
+                let (migration, silent) = self.recorded(id).await?;
+                (migration.into_iter().collect(), silent)
+            }
+            Err(_) => self.migrations(Which::All).await?,
+        };
         Ok((history::find(migrations, &silent, wanted)?, silent))
     }
 
     /// The migration that is meant, or that of the instance that is meant, and the hosts that did not answer.
     pub(crate) async fn migration_of(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
+        if wanted.parse::<MigrationId>().is_ok() {
+            return self.migration(wanted).await;
+        }
+        // Few go on, and of all others there may be a long history.
+        let (active, silent) = self.migrations(Which::Active).await?;
+        if active.iter().any(|migration| migration.order.instance_name == wanted) {
+            let active = history::newest(active, &silent, wanted)?;
+            // It may have ended on one of its hosts.
+            let (whole, unheard) = self.recorded_by(&active.order).await?;
+            return Ok((whole.unwrap_or(active), unheard));
+        }
         let (migrations, silent) = self.migrations(Which::All).await?;
         Ok((history::newest(migrations, &silent, wanted)?, silent))
     }
 
     /// The migration that is meant, with the story of its job; and those of its two hosts that did not answer.
     pub(crate) async fn whole_migration(&self, wanted: &str) -> Result<(Migration, Vec<CallError>), Failed> {
-        let (mut migration, mut silent) = self.migration_of(wanted).await?;
-        let Order { id, source, destination, .. } = &migration.order;
-        silent.retain(|error| [&source.host, &destination.host].contains(&&error.host));
-        if migration.source.is_some() {
-            match self.agent(&source.host)?.whole_record(*id).await {
-                Ok(whole) => migration.source = Some(whole),
-                Err(error) => silent.push(error),
-            }
+        let (migration, silent) = self.migration_of(wanted).await?;
+        if wanted.parse::<MigrationId>().is_err() {
+            let (whole, silent) = self.recorded_by(&migration.order).await?;
+            return Ok((whole.unwrap_or(migration), silent));
         }
+        let Order { source, destination, .. } = &migration.order;
+        let is_of_it = |error: &CallError| [&source.host, &destination.host].contains(&&error.host);
+        let silent = silent.into_iter().filter(is_of_it).collect();
         Ok((migration, silent))
     }
 
@@ -91,11 +107,16 @@ impl Fleet {
         migration.is_settled(|host| self.has(host) && silent.iter().all(|error| error.host != *host))
     }
 
-    /// Both hosts of a migration.
+    /// Both hosts of a migration that is to begin.
     pub(crate) fn pair(&self, order: &Order) -> Result<Pair<RemoteAgent, RemoteAgent>, Failed> {
         Ok(Pair {
             source: self.agent(&order.source.host)?.clone(),
             destination: self.agent(&order.destination.host)?.clone(),
         })
+    }
+
+    /// Both hosts of a migration that was begun: also those that the inventory has no more.
+    pub(crate) fn pair_of(&self, order: &Order) -> Pair<RemoteAgent, RemoteAgent> {
+        Pair { source: self.agent_at(&order.source), destination: self.agent_at(&order.destination) }
     }
 }

@@ -1,14 +1,16 @@
 //! The hosts of now: what the file, DNS and etcd say, or said last.
 
-use std::{collections::HashMap, future::pending, path::Path, time::Duration};
+use std::{future::pending, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::watch, time::sleep};
 use vmferry_core::migration::Endpoint;
 use vmferry_registry::{Changes, Settings};
 
-use super::{Cache, File, Invalid, Inventory, Places, etcd};
-use crate::render::units;
+use super::{
+    Cache, File, Invalid, Inventory, LeftOut, Places, Warning, etcd,
+    merge::{Merged, merge},
+};
 
 /// How often everything is asked again, for a program that stays. etcd tells of changes before that.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -31,8 +33,10 @@ pub(crate) struct Source {
 pub(crate) struct Loaded {
     /// Usable.
     pub(crate) inventory: Inventory,
-    /// What somebody should look at: a sentence each.
-    pub(crate) warnings: Vec<String>,
+    /// Hosts of a name that another has already.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// What somebody should look at.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 impl Source {
@@ -80,9 +84,7 @@ impl Source {
             sender.send_if_modified(|current| {
                 let newest = match loaded {
                     Ok(loaded) => loaded,
-                    Err(invalid) => {
-                        Loaded { inventory: current.inventory.clone(), warnings: vec![invalid.to_string()] }
-                    }
+                    Err(invalid) => Loaded { warnings: vec![invalid.to_string().into()], ..current.clone() },
                 };
                 let is_new = *current != newest;
                 *current = newest;
@@ -95,7 +97,7 @@ impl Source {
         let File { mut inventory, dns, etcd } = file;
         if inventory.coordinator.is_some() {
             // It knows the hosts.
-            return Ok(Loaded { inventory, warnings: Vec::new() });
+            return Ok(Loaded { inventory, left_out: Vec::new(), warnings: Vec::new() });
         }
         let mut warnings = Vec::new();
         let (by_dns, by_etcd) = tokio::join!(async { Some(dns.as_ref()?.hosts().await) }, async {
@@ -107,10 +109,11 @@ impl Source {
             let hosts = self.answered(&place, answer, &mut warnings)?;
             sources.push((place, hosts));
         }
-        let (hosts, conflicts) = merge(sources);
+        let Merged { hosts, left_out, warnings: conflicts } = merge(sources);
         inventory.hosts = hosts;
-        warnings.extend(conflicts);
-        Ok(Loaded { inventory, warnings })
+        let told = left_out.iter().map(|left_out| left_out.why.message.clone());
+        warnings.extend(conflicts.into_iter().chain(told).map(Warning::from));
+        Ok(Loaded { inventory, left_out, warnings })
     }
 
     /// What a source says, or said last.
@@ -118,30 +121,19 @@ impl Source {
         &self,
         place: &str,
         answer: Result<(Vec<Endpoint>, Vec<String>), String>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<Vec<Endpoint>, Invalid> {
         let now = Timestamp::now();
-        let ago = |then: Timestamp| units::about(now.duration_since(then).unsigned_abs());
         match answer {
             Ok((hosts, problems)) => {
-                warnings.extend(problems);
                 let (gone, unkept) = self.cache.remember(place, &hosts, now);
-                warnings.extend(unkept);
-                warnings.extend(gone.into_iter().map(|known| {
-                    format!(
-                        "{} at {} is no longer among the hosts of {place}, which had it {} ago; \
-                         see whether its agent runs, unless it was taken out",
-                        known.name,
-                        known.address,
-                        ago(known.seen)
-                    )
-                }));
+                warnings.extend(problems.into_iter().chain(unkept).map(Warning::from));
+                warnings.extend(gone.into_iter().map(|known| Warning::Gone { place: place.to_owned(), known }));
                 Ok(hosts)
             }
             Err(why) => match self.cache.recall(place, now) {
-                Ok((hosts, then)) => {
-                    let count = units::count(u32::try_from(hosts.len()).unwrap_or(u32::MAX), "host");
-                    warnings.push(format!("{place} {why}: {count} as of {} ago", ago(then)));
+                Ok((hosts, since)) => {
+                    warnings.push(Warning::Away { place: place.to_owned(), why, hosts: hosts.len(), since });
                     Ok(hosts)
                 }
                 Err(forgotten) => Err(Invalid::Unavailable { place: place.to_owned(), why, forgotten }),
@@ -174,37 +166,6 @@ async fn change(settings: Option<Settings>, watched: &mut Option<(Settings, Chan
         Ok(changes) => *watched = Some((settings, changes)),
         Err(_) => pending().await,
     }
-}
-
-/// Hosts that several sources have are one host. Of two that cannot both be, the first counts: a mistake in one host's configuration
-/// must not keep people from all others, and what is written in the file is what they can mend at once.
-fn merge(sources: Vec<(String, Vec<Endpoint>)>) -> (Vec<Endpoint>, Vec<String>) {
-    let mut hosts: Vec<Endpoint> = Vec::new();
-    let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
-    let mut places = Vec::new();
-    let mut conflicts = Vec::new();
-    for (place, more) in sources {
-        places.push(place);
-        let source = places.len() - 1;
-        for host in more {
-            let by_name: Option<&(usize, usize)> = names.get(&host.host);
-            let by_address = addresses.get(&host.address);
-            let Some((index, first)) = by_name.or(by_address).copied() else {
-                names.insert(host.host.clone(), (hosts.len(), source));
-                addresses.insert(host.address.clone(), (hosts.len(), source));
-                hosts.push(host);
-                continue;
-            };
-            let had = &hosts[index];
-            if *had != host {
-                conflicts.push(format!(
-                    "{} at {} of {} is left out: {} has {} at {}; correct one of them",
-                    host.host, host.address, places[source], places[first], had.host, had.address
-                ));
-            }
-        }
-    }
-    (hosts, conflicts)
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn reports_everything_at_once_with_key_and_remedy() {
         zone = "nova"
         [[host]]
         name = "node-31"
-        address = "192.0.2.11:7443"
+        address = "[::ffff:192.0.2.11]:7443"
         [[host]]
     "#;
     insta::assert_snapshot!(problems(text).join("\n"), @r#"
@@ -64,8 +64,8 @@ fn reports_everything_at_once_with_key_and_remedy() {
     host[1].name is wrong: `node 28` is not a valid host name; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[1].address is `192.0.2.10`, not an address with a port; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
     host[2].zone is unknown; remove it; known here: name, address
-    host[3].name repeats the name node-31; give each host a name of its own
-    host[3].address repeats the address 192.0.2.11:7443; give each host an address of its own
+    host[3].name repeats that of host[2]; give each host a name of its own
+    host[3].address repeats that of host[2]; give each host an address of its own
     host[4].name is missing; write the name that the agent's certificate carries: letters, digits, `-`, `.`, `_`
     host[4].address is missing; write HOST:PORT, for example "192.0.2.10:7443" or "[2001:db8::10]:7443"
     colour is unknown; remove it; known here: tls, coordinator, host, policy, schedule, dns, etcd

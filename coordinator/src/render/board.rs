@@ -2,23 +2,27 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use vmferry_core::{
-    flow::Watch,
-    migration::{FLOOR, Order, Phase, Progress},
+    id::InstanceId,
+    migration::{Order, Phase, Progress},
 };
 
 use super::{
     Terminal,
-    convoy::Ended,
+    convoy::line as ended_line,
     progress::{heading, moving_bar, moving_line, running},
-    survey::{Verdict, turned_away},
+    queue::waiting_line,
+    survey::turned_away,
     units::about,
+};
+use crate::{
+    convoy::{Ended, Listener, Why},
+    journey::Turned,
 };
 
 /// How often a move is told of where lines stay.
@@ -41,9 +45,32 @@ pub(crate) struct Board {
 
 #[derive(Debug, Default)]
 struct Trail {
-    /// Why guests wait, by name, as it was told.
-    waits: HashMap<String, String>,
+    /// Why guests wait, as it was told.
+    waits: HashMap<InstanceId, String>,
+    moves: HashMap<InstanceId, Move>,
     total: String,
+}
+
+/// One move.
+#[derive(Debug)]
+struct Move {
+    heading: String,
+    bar: Option<ProgressBar>,
+    told: Option<Instant>,
+}
+
+impl Move {
+    fn draw(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}  {text}", self.heading));
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Board {
@@ -60,7 +87,7 @@ impl Board {
     }
 
     /// A line that stays.
-    pub(crate) fn say(&self, text: &str) {
+    fn say(&self, text: &str) {
         match &self.lines {
             // A terminal that went away must not end a migration.
             Some((all, _)) => all.suspend(|| self.terminal.note(text)),
@@ -68,42 +95,93 @@ impl Board {
         }
     }
 
-    /// A move begins.
-    pub(crate) fn lane(&self, order: &Order) -> Lane {
+    /// Clears what changes.
+    pub(crate) fn leave(&self) {
+        if let Some((all, total)) = &self.lines {
+            total.finish_and_clear();
+            let _ = all.clear();
+        }
+    }
+
+    /// It moves and waits no more, or not for now.
+    fn over(&self, instance: InstanceId) {
+        let mut trail = self.trail();
+        trail.waits.remove(&instance);
+        if let Some(run) = trail.moves.remove(&instance) {
+            run.end();
+        }
+    }
+
+    fn trail(&self) -> MutexGuard<'_, Trail> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Board {
+    fn waits(&self, instance: InstanceId, name: &str, why: &Why) {
+        let (told, is_news) = {
+            let mut trail = self.trail();
+            if let (Why::Turn(waiting), Some(run)) = (why, trail.moves.get(&instance)) {
+                return run.draw(&waiting_line(waiting));
+            }
+            let why = why.to_string();
+            let is_news = trail.waits.insert(instance, why.clone()).is_none_or(|before| before != why);
+            (why, is_news)
+        };
+        // The others' reasons are in the line of all.
+        if is_news && matches!(why, Why::Silence(_) | Why::MovedByOthers) {
+            self.say(&format!("{name} waits: {told}"));
+        }
+    }
+
+    fn begins(&self, order: &Order) {
         let bar = self.lines.as_ref().map(|(all, total)| all.insert_before(total, line()));
-        self.trail().waits.remove(&order.instance_name);
         if bar.is_none() {
             self.say(&format!("{}  begins", heading(order)));
         }
-        Lane(Arc::new(Inner {
-            terminal: self.terminal,
-            heading: heading(order),
-            bar,
-            state: Mutex::new(State { share: order.limits.bandwidth, ..State::default() }),
-        }))
+        let mut trail = self.trail();
+        trail.waits.remove(&order.instance);
+        trail.moves.insert(order.instance, Move { heading: heading(order), bar, told: None });
     }
 
-    /// A guest waits, and why.
-    pub(crate) fn waits(&self, name: &str, why: &str) {
-        self.trail().waits.insert(name.to_owned(), why.to_owned());
+    fn phase(&self, order: &Order, phase: Phase) {
+        if let Some(run) = self.trail().moves.get(&order.instance) {
+            run.draw(&running(phase));
+        }
     }
 
-    /// A destination does not take it; another is looked for.
-    pub(crate) fn refused(&self, order: &Order, verdict: &Verdict) {
-        self.say(&format!("{}: {}", order.instance_name, turned_away(&order.destination.host, verdict)));
+    fn progress(&self, order: &Order, sample: Progress) {
+        let mut trail = self.trail();
+        let Some(run) = trail.moves.get_mut(&order.instance) else { return };
+        run.draw(&moving_bar(sample.percent, &sample, ROOM));
+        if run.bar.is_none() && run.told.is_none_or(|told| told.elapsed() >= LINE_INTERVAL) {
+            run.told = Some(Instant::now());
+            self.terminal.note(&format!("{}  {}", run.heading, moving_line(sample.percent, &sample)));
+        }
     }
 
-    /// A guest moves no more.
-    pub(crate) fn ended(&self, ended: &Ended) {
-        self.say(&ended.line());
+    fn refused(&self, order: &Order, turned: &Turned) {
+        self.over(order.instance);
+        self.say(&format!("{}: {}", order.instance_name, turned_away(turned)));
     }
 
-    /// How far all of it is.
-    pub(crate) fn tell(&self, running: usize, waiting: usize, ended: &[Ended]) {
+    fn ended(&self, ended: &Ended) {
+        self.over(ended.instance);
+        self.say(&ended_line(ended));
+    }
+
+    fn stops(&self, running: usize) {
+        self.say(&format!(
+            "no further move is begun; {running} that run go on to their end: press Ctrl-C again to leave them to their agents"
+        ));
+    }
+
+    fn standing(&self, running: usize, waiting: usize, ended: &[Ended]) {
         let moved = ended.iter().filter(|ended| ended.has_moved()).count();
-        let others = ended.len() - moved;
+        let by_others = ended.iter().filter(|ended| ended.is_there()).count() - moved;
+        let others = ended.len() - moved - by_others;
         let mut text = format!("{}: {moved} of {} moved", self.what, self.guests);
-        for (number, word) in [(others, "did not"), (running, "move")] {
+        for (number, word) in [(by_others, "by somebody else"), (others, "did not"), (running, "move")] {
             if number > 0 {
                 text += &format!(", {number} {word}");
             }
@@ -127,114 +205,9 @@ impl Board {
             None => {}
         }
     }
-
-    /// Clears what changes.
-    pub(crate) fn leave(&self) {
-        if let Some((all, total)) = &self.lines {
-            total.finish_and_clear();
-            let _ = all.clear();
-        }
-    }
-
-    fn trail(&self) -> MutexGuard<'_, Trail> {
-        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn line() -> ProgressBar {
     let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::no_length().with_style(style)
-}
-
-/// One move. Clones are the same.
-#[derive(Debug, Clone)]
-pub(crate) struct Lane(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    terminal: Terminal,
-    heading: String,
-    bar: Option<ProgressBar>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    phase: Option<Phase>,
-    /// It shall not begin any more.
-    stopped: bool,
-    percent: u8,
-    told: Option<Instant>,
-    /// What it may send per second, as it was told last.
-    share: Option<ByteSize>,
-}
-
-impl Lane {
-    /// Whether both hosts are ready: the destination's facts count it.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.state().phase.is_some_and(|phase| phase >= Phase::Migrate)
-    }
-
-    /// What it may send per second if `running` divide `whole`; `None`: it has been told that, or cannot be told.
-    pub(crate) fn share(&self, whole: ByteSize, running: usize) -> Option<ByteSize> {
-        let share = ByteSize::b(whole.as_u64() / running.max(1) as u64).max(FLOOR);
-        let state = self.state();
-        (state.phase == Some(Phase::Migrate) && state.share != Some(share)).then_some(share)
-    }
-
-    /// It has been told.
-    pub(crate) fn has_share(&self, share: ByteSize) {
-        self.state().share = Some(share);
-    }
-
-    /// It shall not begin any more, if it has not.
-    pub(crate) fn stop(&self) {
-        self.state().stopped = true;
-    }
-
-    /// It is over.
-    pub(crate) fn end(&self) {
-        if let Some(bar) = &self.0.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn draw(&self, text: &str) {
-        if let Some(bar) = &self.0.bar {
-            bar.set_message(format!("{}  {text}", self.0.heading));
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Watch for Lane {
-    fn phase(&self, phase: Phase) {
-        self.state().phase = Some(phase);
-        self.draw(&running(phase));
-    }
-
-    fn progress(&self, sample: Progress) {
-        let (percent, is_due) = {
-            let mut state = self.state();
-            state.percent = sample.after(state.percent).percent;
-            let is_due = state.told.is_none_or(|told| told.elapsed() >= LINE_INTERVAL);
-            if is_due {
-                state.told = Some(Instant::now());
-            }
-            (state.percent, is_due)
-        };
-        self.draw(&moving_bar(percent, &sample, ROOM));
-        if self.0.bar.is_none() && is_due {
-            self.0.terminal.note(&format!("{}  {}", self.0.heading, moving_line(percent, &sample)));
-        }
-    }
-
-    /// A drain that is ended begins no further move; it ends none for which anything was changed.
-    fn is_cancelled(&self) -> bool {
-        let state = self.state();
-        state.stopped && state.phase.is_none_or(|phase| phase < Phase::Pre)
-    }
 }

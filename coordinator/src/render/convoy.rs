@@ -1,146 +1,40 @@
 //! Several guests that move: the plan, and what came of it.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use vmferry_core::{
     drain::{Blocked, Move, Plan},
-    flow::{Completed, Failure},
-    id::{HostName, InstanceId},
+    id::HostName,
     instance::Instance,
-    migration::{Order, Outcome},
+    migration::Outcome,
     schedule::Objection,
 };
 
 use super::{
     Terminal,
-    migration::sentence,
-    once,
     table::table,
     units::{about, bytes, milliseconds, time},
 };
-use crate::exit::Exit;
+use crate::{
+    convoy::{End, Ended},
+    exit::Exit,
+};
 
-/// A guest that shall move no more.
-#[derive(Debug, Clone)]
-pub(crate) struct Ended {
-    instance: InstanceId,
-    name: String,
-    source: HostName,
-    destination: Option<HostName>,
-    took: Duration,
-    /// How it ended.
-    pub(crate) end: End,
-}
-
-/// How it ended.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    /// It runs where it should.
-    Moved {
-        /// `None`: somebody else has moved it.
-        outcome: Option<Outcome>,
-        /// For how long it stood still, by QEMU.
-        downtime: Option<Duration>,
-        /// What needs a look, a sentence each.
-        warnings: Vec<String>,
-    },
-    /// It did not arrive, or that cannot be told.
-    Failed {
-        /// As for a migration by itself.
-        exit: Exit,
-        /// What happened, where it is, and what to do.
-        message: String,
-    },
-    /// No host takes it, or it may not leave.
-    Blocked(Blocked),
-    /// The user has ended it before.
-    NotBegun,
-}
-
-impl Ended {
-    /// A move that ran to its end.
-    pub(crate) fn of(order: &Order, result: &Result<Completed, Failure>, took: Duration) -> Self {
-        let end = match result {
-            Ok(completed) => End::Moved {
-                outcome: Some(completed.outcome()),
-                downtime: completed.statistics.map(|statistics| statistics.downtime),
-                warnings: completed.warnings.iter().map(|warning| once(warning)).collect(),
-            },
-            Err(_) => End::Failed { exit: Exit::of_flow(result), message: sentence(order, result) },
-        };
-        Self {
-            instance: order.instance,
-            name: order.instance_name.clone(),
-            source: order.source.host.clone(),
-            destination: Some(order.destination.host.clone()),
-            took,
-            end,
+/// The line that tells of a guest when it is over.
+pub(super) fn line(ended: &Ended) -> String {
+    let Ended { name, source, destination, took, end, .. } = ended;
+    let way = match destination {
+        Some(destination) => format!("{name}  {source} → {destination}"),
+        None => format!("{name}  {source}"),
+    };
+    match end {
+        End::Moved { outcome, downtime, .. } => {
+            let downtime = downtime.map(|downtime| format!(", downtime {}", time(downtime))).unwrap_or_default();
+            format!("{way}  {}  {}{downtime}", outcome.as_str(), time(*took))
         }
-    }
-
-    /// One that nobody takes.
-    pub(crate) fn blocked(blocked: Blocked) -> Self {
-        Self::new(blocked.instance, blocked.name.clone(), blocked.source.clone(), End::Blocked(blocked))
-    }
-
-    /// One that could not be moved, or be asked after.
-    pub(crate) fn failed(instance: InstanceId, name: &str, source: &HostName, exit: Exit, message: String) -> Self {
-        Self::new(instance, name.to_owned(), source.clone(), End::Failed { exit, message })
-    }
-
-    /// One that somebody else has moved.
-    pub(crate) fn moved_by_others(
-        instance: InstanceId,
-        name: String,
-        source: HostName,
-        destination: HostName,
-        took: Duration,
-    ) -> Self {
-        let end = End::Moved { outcome: None, downtime: None, warnings: vec![] };
-        Self { destination: Some(destination), took, ..Self::new(instance, name, source, end) }
-    }
-
-    /// One that waited when the user ended it.
-    pub(crate) fn not_begun(guest: &Instance) -> Self {
-        Self::new(guest.id, guest.name.clone(), guest.host.clone(), End::NotBegun)
-    }
-
-    fn new(instance: InstanceId, name: String, source: HostName, end: End) -> Self {
-        Self { instance, name, source, destination: None, took: Duration::ZERO, end }
-    }
-
-    /// Whether it runs where it should.
-    pub(crate) fn has_moved(&self) -> bool {
-        matches!(self.end, End::Moved { .. })
-    }
-
-    /// As for a migration by itself.
-    pub(crate) fn exit(&self) -> Exit {
-        match &self.end {
-            End::Moved { .. } => Exit::Done,
-            End::Failed { exit, .. } => *exit,
-            End::Blocked(_) => Exit::Refused,
-            End::NotBegun => Exit::Aborted,
-        }
-    }
-
-    /// The line that tells of it when it is over.
-    pub(crate) fn line(&self) -> String {
-        let way = match &self.destination {
-            Some(destination) => format!("{}  {} → {destination}", self.name, self.source),
-            None => format!("{}  {}", self.name, self.source),
-        };
-        match &self.end {
-            End::Moved { outcome, downtime, .. } => {
-                let outcome = outcome.map_or("completed (by somebody else)", Outcome::as_str);
-                let downtime = downtime.map(|downtime| format!(", downtime {}", time(downtime))).unwrap_or_default();
-                format!("{way}  {outcome}  {}{downtime}", time(self.took))
-            }
-            End::Failed { message, .. } => format!("{way}  {message}"),
-            End::Blocked(blocked) => format!("{way}  stays: {}", objections(&blocked.objections)),
-            End::NotBegun => format!("{way}  not begun"),
-        }
+        End::MovedByOthers => format!("{way}  moved by somebody else"),
+        End::Failed { message, .. } => format!("{way}  {message}"),
+        End::Blocked(blocked) => format!("{way}  stays: {}", objections(&blocked.objections)),
+        End::NotBegun => format!("{way}  not begun"),
     }
 }
 
@@ -198,15 +92,14 @@ pub(crate) fn summary(ended: &[Ended], off: &[Instance]) -> String {
             ["INSTANCE", "FROM", "TO", "OUTCOME", "TOOK", "DOWNTIME"],
             ended.iter().map(|ended| {
                 let (outcome, downtime) = match &ended.end {
-                    End::Moved { outcome, downtime, .. } => {
-                        (outcome.map_or("completed", Outcome::as_str).to_owned(), downtime.map(time))
-                    }
+                    End::Moved { outcome, downtime, .. } => (outcome.as_str().to_owned(), downtime.map(time)),
+                    End::MovedByOthers => ("moved by somebody else".to_owned(), None),
                     End::Failed { exit, .. } if *exit == Exit::Held => ("HELD".to_owned(), None),
                     End::Failed { .. } => ("failed".to_owned(), None),
                     End::Blocked(_) => ("stays".to_owned(), None),
                     End::NotBegun => ("not begun".to_owned(), None),
                 };
-                let destination = ended.destination.as_ref().filter(|_| ended.has_moved());
+                let destination = ended.destination.as_ref().filter(|_| ended.is_there());
                 [
                     ended.name.clone(),
                     ended.source.to_string(),
@@ -236,7 +129,7 @@ pub(crate) fn complaints(terminal: Terminal, ended: &[Ended]) {
             End::Moved { warnings, .. } => {
                 warnings.iter().for_each(|warning| terminal.warn(&format!("{name}: {warning}")));
             }
-            End::Blocked(_) | End::NotBegun => {}
+            End::MovedByOthers | End::Blocked(_) | End::NotBegun => {}
         }
     }
 }
@@ -322,7 +215,7 @@ struct EndedDocument<'a> {
     source: &'a str,
     /// `null`: it had none.
     destination: Option<&'a str>,
-    /// `moved`, `failed`, `blocked` or `not_begun`
+    /// `moved`, `moved_by_others`, `failed`, `blocked` or `not_begun`
     end: &'static str,
     /// Of one that was moved by this coordinator.
     outcome: Option<Outcome>,
@@ -353,10 +246,11 @@ impl<'a> From<&'a Ended> for EndedDocument<'a> {
         match &ended.end {
             End::Moved { outcome, downtime, warnings } => {
                 document.end = "moved";
-                document.outcome = *outcome;
+                document.outcome = Some(*outcome);
                 document.downtime_ms = downtime.map(milliseconds);
                 document.warnings = warnings;
             }
+            End::MovedByOthers => document.end = "moved_by_others",
             End::Failed { message, .. } => {
                 document.end = "failed";
                 document.message = Some(message);

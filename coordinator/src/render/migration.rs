@@ -15,11 +15,11 @@ use super::{
     checks::CheckDocument,
     migrations::{moment, until},
     once,
-    survey::{Turned, TurnedDocument},
+    survey::TurnedDocument,
     table::facts,
     units::{bytes, count, milliseconds, time},
 };
-use crate::{exit::Exit, history::Migration};
+use crate::{exit::Exit, history::Migration, journey::Turned};
 
 /// A migration that this coordinator ran to its end, and how long that took.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use vmferry_core::{
     id::HostName,
-    migration::{Priority, Side},
+    migration::{Outcome, Phase, Priority, Side},
     turns::{Waiter, Waiting},
 };
 
@@ -25,10 +25,42 @@ pub(crate) fn list(waiters: &[Waiter]) -> String {
                 "waiting".to_owned(),
                 waiter.order.priority.to_string(),
                 time(waiter.waited),
-                waiter.waiting.to_string(),
+                why(waiter),
             ]
         }),
     )
+}
+
+/// Why one has not begun.
+pub(crate) fn why(waiter: &Waiter) -> String {
+    if waiter.has_turn { "it is its turn".to_owned() } else { waiter.waiting.to_string() }
+}
+
+/// One that has not begun, for programs: `{"id": …, "source_host": …, "outcome": null, "waiting": {…}}`, as [`super::migrations`] shows one
+/// that has, as far as there is anything.
+pub(crate) fn show_document(waiter: &Waiter) -> impl Serialize {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        id: String,
+        source_host: &'a HostName,
+        destination_host: &'a HostName,
+        instance: &'a str,
+        instance_id: String,
+        phase: Option<Phase>,
+        outcome: Option<Outcome>,
+        waiting: WaiterDocument<'a>,
+    }
+    let order = &waiter.order;
+    Document {
+        id: order.id.to_string(),
+        source_host: &order.source.host,
+        destination_host: &order.destination.host,
+        instance: &order.instance_name,
+        instance_id: order.instance.to_string(),
+        phase: None,
+        outcome: None,
+        waiting: waiter.into(),
+    }
 }
 
 /// The line of one that waits, where it is watched.
@@ -63,7 +95,7 @@ pub(crate) struct WaiterDocument<'a> {
 
 impl<'a> From<&'a Waiter> for WaiterDocument<'a> {
     fn from(waiter: &'a Waiter) -> Self {
-        let Waiter { order, requested_by, waited, waiting } = waiter;
+        let Waiter { order, requested_by, waited, has_turn: _, waiting } = waiter;
         Self {
             id: order.id.to_string(),
             instance: &order.instance_name,
@@ -73,7 +105,7 @@ impl<'a> From<&'a Waiter> for WaiterDocument<'a> {
             priority: order.priority,
             requested_by,
             waited_ms: milliseconds(*waited),
-            why: waiting.to_string(),
+            why: why(waiter),
             host: &waiting.host,
             side: waiting.side,
             limit: waiting.limit,

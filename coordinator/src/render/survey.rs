@@ -2,12 +2,9 @@
 
 use serde::Serialize;
 use vmferry_core::{
-    agent::CallError,
-    compatibility::{Check, Refusal},
-    host::Host,
+    compatibility::Refusal,
     id::HostName,
-    instance::Instance,
-    schedule::{Candidate, Part, Ranking},
+    schedule::{Candidate, Part},
 };
 
 use super::{
@@ -15,133 +12,15 @@ use super::{
     table::table,
     units::{bytes, count},
 };
-use crate::{exit::Exit, fleet::Answer};
+use crate::{
+    exit::Exit,
+    journey::{Row, Survey, Turned, Verdict},
+};
 
-/// What a host says to an instance.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Verdict {
-    /// Its agent was asked: every rule with its outcome.
-    Asked(Vec<Check>),
-    /// Its agent did not answer, or refused when it was to get ready.
-    Failed(CallError),
-    /// Its agent was not asked: by what it has it cannot take it.
-    Unfit(Vec<Refusal>),
-}
-
-/// A host that did not take an instance that was to move.
-#[derive(Debug, Clone)]
-pub(crate) struct Turned {
-    /// Which.
-    pub(crate) host: HostName,
-    /// What it said.
-    pub(crate) verdict: Verdict,
-}
-
-impl Verdict {
-    fn takes_it(&self) -> bool {
-        matches!(self, Self::Asked(checks) if checks.iter().all(|check| check.refusal().is_none()))
-    }
-
-    /// What was asked, and why not: the reason, the sentence, the remedy.
-    fn refusals(&self) -> Vec<(Option<&str>, Refusal)> {
-        match self {
-            Self::Asked(checks) => {
-                let refused = checks.iter().filter_map(|check| Some((check, check.refusal()?)));
-                refused.map(|(check, refusal)| (Some(check.subject.as_str()), refusal.clone())).collect()
-            }
-            Self::Failed(error) => vec![(None, Refusal::from(error))],
-            Self::Unfit(refusals) => refusals.iter().map(|refusal| (None, refusal.clone())).collect(),
-        }
-    }
-}
-
-/// All hosts and what they say to an instance.
-#[derive(Debug)]
-pub(crate) struct Survey<'a> {
-    guest: &'a Instance,
-    source: &'a [Check],
-    rows: Vec<Row<'a>>,
-}
-
-#[derive(Debug)]
-struct Row<'a> {
-    host: HostName,
-    zone: Option<&'a str>,
-    candidate: Option<&'a Candidate>,
-    verdict: Verdict,
-}
-
-impl<'a> Survey<'a> {
-    /// Puts together what the source says, what the hosts have, and what was answered by those that were asked.
-    pub(crate) fn new(
-        guest: &'a Instance,
-        source: &'a [Check],
-        hosts: &'a [Answer<Host>],
-        ranking: &'a Ranking,
-        mut answers: Vec<(HostName, Verdict)>,
-    ) -> Self {
-        let mut answered = |host: &HostName| {
-            let index = answers.iter().position(|(name, _)| name == host)?;
-            Some(answers.swap_remove(index).1)
-        };
-        let zone = |name: &HostName| {
-            let answer = hosts.iter().find(|answer| answer.endpoint.host == *name)?;
-            answer.result.as_ref().ok().map(|host| host.zone.as_str())
-        };
-        let mut rows = Vec::new();
-        for candidate in &ranking.candidates {
-            let Some(verdict) = answered(&candidate.host) else { continue };
-            let host = candidate.host.clone();
-            rows.push(Row { zone: zone(&host), host, candidate: Some(candidate), verdict });
-        }
-        for refused in &ranking.refused {
-            // The source is no destination: it is not told why.
-            if refused.host == guest.host {
-                continue;
-            }
-            let verdict = match answered(&refused.host) {
-                // What it has, is refused by it as well; what was asked for, only by us.
-                Some(Verdict::Asked(checks)) => Verdict::Asked(united(&refused.host, &refused.refusals, checks)),
-                Some(silent) => silent,
-                None => Verdict::Unfit(refused.refusals.clone()),
-            };
-            rows.push(Row { zone: zone(&refused.host), host: refused.host.clone(), candidate: None, verdict });
-        }
-        rows.sort_by_key(|row| !row.verdict.takes_it());
-        Self { guest, source, rows }
-    }
-
-    /// How many hosts could take it.
-    pub(crate) fn takers(&self) -> usize {
-        if self.source_refuses() { 0 } else { self.rows.iter().filter(|row| row.verdict.takes_it()).count() }
-    }
-
-    fn source_refuses(&self) -> bool {
-        self.source.iter().any(|check| check.refusal().is_some())
-    }
-
-    /// How a command ends that has found no host: by refusals, or because nobody could be asked.
-    pub(crate) fn exit(&self) -> Exit {
-        let is_silent = |row: &Row<'_>| row.verdict.refusals().iter().all(|(_, refusal)| refusal.reason.is_silence());
-        let nobody_answers = !self.rows.is_empty() && self.rows.iter().all(is_silent) && !self.source_refuses();
-        if nobody_answers { Exit::Unreachable } else { Exit::Refused }
-    }
-
-    /// That no host takes it.
-    pub(crate) fn sentence(&self) -> String {
-        let Instance { name, host, .. } = self.guest;
-        let why = match (self.source_refuses(), self.rows.len()) {
-            (true, _) => format!("{host} refuses"),
-            (false, 0) => "no other host comes into question".to_owned(),
-            (false, 1) => "the one host that comes into question does not take it".to_owned(),
-            (false, hosts) => format!("none of {hosts} hosts takes it"),
-        };
-        format!("{name} cannot move: {why}; nothing was changed, {name} stays on {host} as it was")
-    }
-
+impl Survey {
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let guest = self.guest;
+        let guest = &self.guest;
         let verdict = match (self.source_refuses(), self.takers()) {
             (true, _) => format!("cannot leave {}", guest.host),
             (false, 0) => format!("cannot go to any of {} hosts", self.rows.len()),
@@ -161,7 +40,7 @@ impl<'a> Survey<'a> {
     /// Every refusal with its remedy.
     pub(crate) fn reasons(&self) -> String {
         let mut text = String::new();
-        for check in self.source {
+        for check in &self.source {
             if let Some(refusal) = check.refusal() {
                 text += &refusal_lines(&format!("{} {}", check.host, check.subject), refusal);
             }
@@ -203,7 +82,7 @@ pub(crate) fn chosen(name: &str, host: &HostName, candidate: &Candidate, others:
 }
 
 /// That a host did not take it, and why, in a line.
-pub(crate) fn turned_away(host: &HostName, verdict: &Verdict) -> String {
+pub(crate) fn turned_away(Turned { host, verdict, .. }: &Turned) -> String {
     let reasons: Vec<_> = verdict
         .refusals()
         .into_iter()
@@ -220,30 +99,22 @@ pub(crate) struct TurnedDocument<'a> {
 }
 
 impl<'a> From<&'a Turned> for TurnedDocument<'a> {
-    fn from(Turned { host, verdict }: &'a Turned) -> Self {
+    fn from(Turned { host, verdict, .. }: &'a Turned) -> Self {
         let refusals = verdict.refusals().into_iter().map(|(_, refusal)| refusal).collect();
         Self { host: host.as_str(), refusals }
     }
 }
 
-/// The checks of a host, with those of our refusals that it does not have itself.
-fn united(host: &HostName, ours: &[Refusal], mut checks: Vec<Check>) -> Vec<Check> {
-    let reasons: Vec<_> = checks.iter().filter_map(Check::refusal).map(|refusal| refusal.reason).collect();
-    let missing = ours.iter().filter(|refusal| !reasons.contains(&refusal.reason));
-    checks.extend(missing.map(|refusal| Check::refused(host, "what it has", refusal.clone())));
-    checks
-}
-
-impl Row<'_> {
+impl Row {
     fn cells(&self) -> [String; 5] {
         let refusals = self.verdict.refusals();
         let mut reasons: Vec<_> = refusals.iter().map(|(_, refusal)| refusal.reason.as_str()).collect();
         reasons.dedup();
         [
             self.host.to_string(),
-            self.zone.unwrap_or("-").to_owned(),
+            self.zone.clone().unwrap_or_else(|| "-".to_owned()),
             if self.verdict.takes_it() { "yes" } else { "no" }.to_owned(),
-            self.candidate.map_or("-".to_owned(), |candidate| format!("{:.2}", candidate.score)),
+            self.candidate.as_ref().map_or("-".to_owned(), |candidate| format!("{:.2}", candidate.score)),
             reasons.join(" "),
         ]
     }
@@ -256,11 +127,11 @@ impl Row<'_> {
         let refusals = self.verdict.refusals().into_iter().map(|(_, refusal)| refusal).collect();
         HostDocument {
             host: self.host.as_str(),
-            zone: self.zone,
+            zone: self.zone.as_deref(),
             takes_it: self.verdict.takes_it(),
             asked: !matches!(self.verdict, Verdict::Unfit(_)),
-            score: self.candidate.map(|candidate| candidate.score),
-            score_parts: self.candidate.map(|candidate| candidate.parts.as_slice()).unwrap_or_default(),
+            score: self.candidate.as_ref().map(|candidate| candidate.score),
+            score_parts: self.candidate.as_ref().map(|candidate| candidate.parts.as_slice()).unwrap_or_default(),
             refusals,
             checks,
         }

@@ -4,9 +4,10 @@ use serde::Serialize;
 use vmferry_core::{
     convergence::End,
     migration::{Order, Outcome, Phase, Progress},
+    turns::Waiter,
 };
 
-use super::{migration::past_document, units::milliseconds};
+use super::{migration::past_document, queue::show_document, units::milliseconds};
 use crate::{exit::Exit, history::Migration};
 
 /// The line of a sample, and how much is done, of which `before` was known.
@@ -35,6 +36,11 @@ pub(crate) fn sample_line(order: &Order, phase: Phase, token: u64, before: u8, s
         mode: sample.mode.as_str(),
     };
     (one_line(&line), done)
+}
+
+/// The line of one that waits for its turn.
+pub(crate) fn waiting_line(waiter: &Waiter) -> String {
+    one_line(&show_document(waiter))
 }
 
 /// The last line.

@@ -7,40 +7,35 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
-use uuid::Uuid;
 use vmferry_core::{
-    flow,
-    id::{HostName, MigrationId},
+    id::HostName,
     identity::{Asker, Identity},
-    migration::{Cause, Kind, Outcome, Steering},
+    migration::{Outcome, Steering},
     reason::Reason,
 };
 use vmferry_proto::{
     convert::{Invalid, required},
-    fleet::{
-        self, fleet_host::State, fleet_service_server::FleetService, migrate_response::Checked, migrate_response::Event,
-    },
+    fleet::{self, fleet_service_server::FleetService, migrate_response::Event},
     status::from_call_error,
     v1,
 };
 
 use super::{
-    drives::{Drives, Seen, Unheard, stopping},
+    drive::{Drive, Seen},
+    drives::{Drives, stopping},
+    emptying::{self, Stops},
+    onlookers, planning,
     relay::whose_own,
     wire,
-    wish::{Settled, chosen_id, not_understood, settle},
+    wish::{chosen_id, not_understood},
 };
 use crate::{
-    client::{RemoteAgent, Seen as SeenOnSource, Which},
-    command::migrate,
+    client::{RemoteAgent, Which},
+    command::queue::while_it_waited,
     exit::Failed,
     find,
-    fleet::Newest,
-    render::unnamed,
+    fleet::{Ending, Newest},
 };
-
-/// How far a stream of samples may be behind, in messages.
-const BEHIND: usize = 1024;
 
 /// What answers.
 #[derive(Debug)]
@@ -69,44 +64,24 @@ impl Calls {
         wire::status(failed, &self.name)
     }
 
-    async fn plan(&self, asker: &Identity, wish: Option<fleet::Wish>) -> Result<fleet::PlanResponse, Failed> {
-        let wish = wish.ok_or_else(|| not_understood(Invalid { field: "wish" }))?;
-        let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(asker);
-        let id = MigrationId(Uuid::now_v7());
-        let settled = Box::pin(settle(&self.fleet.get(), as_asker, id, &wish, &Unheard)).await?;
-        let Settled { order, hosts, mut warnings } = settled;
-        let plan = Box::pin(flow::check(&hosts, &order, &Unheard)).await?;
-        let is_measured = order.kind == Kind::Live && !plan.is_refused();
-        let forecast = match is_measured {
-            true => migrate::forecast(&hosts.source, &order, &plan.resolved).await.map(Some),
-            false => Ok(None),
-        };
-        let forecast = forecast.unwrap_or_else(|error| {
-            warnings.push(format!("there is no forecast: {}", unnamed(&error)));
-            None
-        });
-        Ok(fleet::PlanResponse {
-            order: Some(order.into()),
-            checks: plan.checks.into_iter().map(Into::into).collect(),
-            disks: plan.resolved.into_iter().map(Into::into).collect(),
-            forecast: forecast.map(wire::forecast),
-            warnings,
-        })
+    fn stops(&self) -> Stops {
+        Stops { name: self.name.clone(), stop: self.stop.clone(), end: self.end.clone() }
     }
 
     async fn abort(&self, asker: Identity, wanted: &str) -> Result<fleet::Ended, Failed> {
-        let (migration, silent) = self.fleet.get().migration_of(wanted).await?;
-        let ended = if self.fleet.get().is_settled(&migration, &silent) {
-            wire::past_end(&migration)
-        } else {
-            let drive = self.drives.resolve(migration.order.clone(), asker.clone());
-            // Whoever asked for it: it ends though they go away.
-            let (drives, order) = (Arc::clone(&self.drives), migration.order.clone());
-            let aborted = tokio::spawn(async move { drives.abort(&drive, &order, &asker).await });
-            tokio::select! {
-                ended = aborted => ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))??,
-                () = self.end.cancelled() => return Err(stopping(&self.name, migration.order.id).into()),
-            }
+        let ended = match self.drives.meant(wanted)? {
+            Some(drive) => self.abort_drive(drive, asker).await?,
+            None => match self.fleet.get().end_wait(wanted, |agent| agent.on_behalf_of(&asker)).await? {
+                Ending::Waited(order) => wire::ended(&order, &Err(while_it_waited(&order)), None)
+                    .unwrap_or_else(|error| wire::not_begun(error.into(), &self.name)),
+                Ending::Begun(migration, silent) if self.fleet.get().is_settled(&migration, &silent) => {
+                    wire::past_end(&migration)
+                }
+                Ending::Begun(migration, _) => {
+                    let drive = self.drives.resolve(migration.order, asker.clone());
+                    self.abort_drive(drive, asker).await?
+                }
+            },
         };
         let is_over =
             [Outcome::Completed, Outcome::CompletedWithWarnings].map(v1::Outcome::from).contains(&ended.outcome());
@@ -117,35 +92,39 @@ impl Calls {
         Ok(ended)
     }
 
+    async fn abort_drive(&self, drive: Arc<Drive>, asker: Identity) -> Result<fleet::Ended, Failed> {
+        let id = drive.id;
+        // Whoever asked for it: it ends though they go away.
+        let drives = Arc::clone(&self.drives);
+        let aborted = tokio::spawn(async move { drives.abort(&drive, &asker).await });
+        tokio::select! {
+            ended = aborted => match ended.map_err(|error| Failed::because(Reason::Internal, error.to_string()))? {
+                Err(failed) if failed.reason == Some(Reason::MigrationAborted) => Ok(wire::not_begun(failed, &self.name)),
+                ended => ended,
+            },
+            () = self.end.cancelled() => Err(stopping(&self.name, id).into()),
+        }
+    }
+
     async fn steer(&self, asker: &Identity, request: fleet::SteerMigrationRequest) -> Result<(), Failed> {
         let steering: Steering = required(request.steering, "steering").map_err(not_understood)?;
         let steering = steering.judged().map_err(|invalid| Failed::usage(invalid.to_string()))?;
         let order = self.fleet.get().moving(&request.migration).await?;
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+        let source = self.fleet.get().agent_at(&order.source).on_behalf_of(asker);
         Ok(source.steer(order.id, steering).await?)
     }
 }
 
-/// What is new since `told`.
-fn news(told: &mut Seen, seen: &Seen) -> Vec<Event> {
-    let mut events = Vec::new();
-    if told.order.is_none() {
-        events.extend(seen.order.clone().map(|order| Event::Order(order.into())));
-    }
-    for phase in &seen.phases[told.phases.len()..] {
-        events.push(Event::Phase(v1::Phase::from(*phase).into()));
-    }
-    if told.checks.is_none()
-        && let Some(checks) = &seen.checks
+/// What is new since so many events and samples.
+fn news((told, sampled): &mut (usize, u64), seen: &Seen) -> Vec<Event> {
+    let mut events = seen.told[*told..].to_vec();
+    *told = seen.told.len();
+    if let (count, Some(progress)) = seen.samples
+        && *sampled < count
     {
-        events.push(Event::Checked(Checked { checks: checks.iter().cloned().map(Into::into).collect() }));
-    }
-    if let Some((count, progress)) = seen.progress
-        && told.progress.is_none_or(|(before, _)| before < count)
-    {
+        *sampled = count;
         events.push(Event::Progress(progress.into()));
     }
-    *told = seen.clone();
     events
 }
 
@@ -160,7 +139,8 @@ impl FleetService for Calls {
         Ok(Response::new(fleet::ListInventoryResponse {
             hosts: inventory.hosts.iter().cloned().map(Into::into).collect(),
             policies: inventory.policies.iter().cloned().map(Into::into).collect(),
-            warnings: fleet.warnings().to_vec(),
+            warnings: fleet.warnings(),
+            left_out: fleet.left_out().map(wire::host).collect(),
         }))
     }
 
@@ -168,15 +148,11 @@ impl FleetService for Calls {
         &self,
         _: Request<fleet::ListHostsRequest>,
     ) -> Result<Response<fleet::ListHostsResponse>, Status> {
-        let answers = self.fleet.get().gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
-        let hosts = answers.into_iter().map(|answer| fleet::FleetHost {
-            endpoint: Some(answer.endpoint.into()),
-            state: Some(match answer.result {
-                Ok(host) => State::Up(host.into()),
-                Err(error) => State::Unreachable(Cause::from(error).into()),
-            }),
-        });
-        Ok(Response::new(fleet::ListHostsResponse { hosts: hosts.collect() }))
+        let fleet = self.fleet.get();
+        let mut answers = fleet.gather(|agent: RemoteAgent| async move { agent.facts().await }).await;
+        fleet.explain(&mut answers);
+        let hosts = answers.into_iter().chain(fleet.left_out()).map(wire::host).collect();
+        Ok(Response::new(fleet::ListHostsResponse { hosts }))
     }
 
     async fn list_instances(
@@ -234,9 +210,15 @@ impl FleetService for Calls {
         }))
     }
 
+    async fn check(&self, request: Request<fleet::CheckRequest>) -> Result<Response<fleet::CheckResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let checked = Box::pin(planning::check(&self.fleet.get(), &asker, request.into_inner())).await;
+        checked.map(Response::new).map_err(|failed| self.status(failed))
+    }
+
     async fn plan(&self, request: Request<fleet::PlanRequest>) -> Result<Response<fleet::PlanResponse>, Status> {
         let asker = asker(&request).map_err(|failed| self.status(failed))?;
-        let planned = Box::pin(Self::plan(self, &asker, request.into_inner().wish)).await;
+        let planned = Box::pin(planning::plan(&self.fleet.get(), &asker, request.into_inner().wish)).await;
         planned.map(Response::new).map_err(|failed| self.status(failed))
     }
 
@@ -254,7 +236,7 @@ impl FleetService for Calls {
         let (sender, events) = mpsc::channel(16);
         let (mut seen, name, end) = (drive.watch(), self.name.clone(), self.end.clone());
         tokio::spawn(async move {
-            let mut told = Seen::default();
+            let mut told = (0, 0);
             let event = |event| fleet::MigrateResponse { event: Some(event) };
             loop {
                 let now = seen.borrow_and_update().clone();
@@ -291,21 +273,12 @@ impl FleetService for Calls {
         let fleet::WatchMigrationRequest { migration, after } = request.into_inner();
         let (migration, _) = self.fleet.get().migration_of(&migration).await.map_err(|failed| self.status(failed))?;
         let order = migration.order;
-        let source = self.fleet.get().agent(&order.source.host).map_err(|failed| self.status(failed))?.clone();
-        let (sender, responses) = mpsc::channel(BEHIND);
+        let source = self.fleet.get().agent_at(&order.source);
+        let (sender, responses) = mpsc::channel(onlookers::BEHIND);
         let (name, stop) = (self.name.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let seen = |seen: SeenOnSource| {
-                let response = fleet::WatchMigrationResponse {
-                    migration: Some(seen.record.into()),
-                    progress: seen.progress.map(Into::into),
-                    token: seen.token,
-                };
-                let slow = "who watches is too slow; watch again, with the last token";
-                sender.try_send(Ok(response)).map_err(|_| Failed::because(Reason::Internal, slow))
-            };
             let watched = tokio::select! {
-                watched = source.watch(order.id, after, seen) => watched,
+                watched = onlookers::tell(&source, order.id, after, &sender) => watched,
                 // It can be watched at another coordinator, from where this one was.
                 () = stop.cancelled() => Err(stopping(&name, order.id).into()),
                 () = sender.closed() => return,
@@ -334,5 +307,38 @@ impl FleetService for Calls {
         let asker = asker(&request).map_err(|failed| self.status(failed))?;
         self.steer(&asker, request.into_inner()).await.map_err(|failed| self.status(failed))?;
         Ok(Response::new(fleet::SteerMigrationResponse {}))
+    }
+
+    type DrainStream = Responses<fleet::DrainResponse>;
+
+    async fn drain(&self, request: Request<fleet::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let drained = emptying::drain(&self.drives, &asker, self.stops(), request.into_inner());
+        let events = Box::pin(drained).await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(events.boxed()))
+    }
+
+    type UndrainStream = Responses<fleet::UndrainResponse>;
+
+    async fn undrain(&self, request: Request<fleet::UndrainRequest>) -> Result<Response<Self::UndrainStream>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let filled = emptying::undrain(&self.drives, &asker, self.stops(), request.into_inner());
+        let events = Box::pin(filled).await.map_err(|failed| self.status(failed))?;
+        Ok(Response::new(events.boxed()))
+    }
+
+    async fn cordon(&self, request: Request<fleet::CordonRequest>) -> Result<Response<fleet::CordonResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let closed = emptying::cordon(&self.fleet.get(), &asker, request.into_inner()).await;
+        closed.map(Response::new).map_err(|failed| self.status(failed))
+    }
+
+    async fn uncordon(
+        &self,
+        request: Request<fleet::UncordonRequest>,
+    ) -> Result<Response<fleet::UncordonResponse>, Status> {
+        let asker = asker(&request).map_err(|failed| self.status(failed))?;
+        let opened = emptying::uncordon(&self.fleet.get(), &asker, request.into_inner()).await;
+        opened.map(Response::new).map_err(|failed| self.status(failed))
     }
 }

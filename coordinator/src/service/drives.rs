@@ -1,47 +1,51 @@
-//! The migrations that this process drives right now. They go on whoever listens; what is known of them by the time somebody
-//! does is told first.
+//! The migrations that this process drives right now. They go on whoever listens.
 
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::FutureExt as _;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
-    compatibility::Check,
-    flow::{self, Plan, Watch},
+    flow::{self, Completed, Failure, Watch as _},
     id::{HostName, MigrationId},
     identity::Identity,
-    migration::{Order, Phase, Progress},
+    migration::{Order, Phase},
     reason::Reason,
 };
 use vmferry_proto::fleet;
 
 use super::{
+    attempts::turned_away_before,
+    drive::{Drive, Told},
     wire,
-    wish::{Settled, fits, settle},
+    wish::fits,
 };
 use crate::{
-    client::RemoteAgent,
-    command::{drive::insist, migrate::statistics},
+    client::{PREPARED, RemoteAgent},
+    command::drive::insist,
     exit::Failed,
-    fleet::Newest,
-    history::{self, Migration},
+    fleet::{Fleet, Newest},
+    history::Migration,
+    journey::{Turned, statistics, turned_away},
 };
 
-/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back: both
-/// hosts may take a phase's time to get ready. And how often it is looked at meanwhile.
-const PREPARING: Duration = Duration::from_secs(130);
+/// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back. And
+/// how often it is looked at meanwhile.
+const PREPARING: Duration = PREPARED;
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long one that waited may be neither waiting nor begun, until it is taken for given up: it has its turn, and is checked again.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// The migrations that are driven here.
 #[derive(Debug)]
@@ -51,27 +55,11 @@ pub(crate) struct Drives {
     tasks: TaskTracker,
 }
 
-/// One of them.
-#[derive(Debug)]
-pub(super) struct Drive {
-    id: MigrationId,
-    /// `None`: its order is on the hosts.
-    wish: Option<fleet::Wish>,
-    asker: Identity,
-    is_cancelled: AtomicBool,
-    seen: watch::Sender<Seen>,
-}
-
-/// What is known of it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) order: Option<Order>,
-    pub(super) phases: Vec<Phase>,
-    pub(super) checks: Option<Vec<Check>>,
-    /// The newest sample, and how many there were.
-    pub(super) progress: Option<(u64, Progress)>,
-    /// The error: it was never begun.
-    pub(super) end: Option<Result<fleet::Ended, Failed>>,
+/// How a migration ended that the hosts know.
+pub(super) struct Known {
+    pub(super) ended: Told,
+    /// What its destination said, if another may take the guest.
+    pub(super) turned: Option<Turned>,
 }
 
 impl Drives {
@@ -99,7 +87,7 @@ impl Drives {
         running.insert(id, Arc::clone(&drive));
         drop(running);
         let (drives, task) = (Arc::clone(self), Arc::clone(&drive));
-        self.start(Arc::clone(&drive), async move { drives.wished(&task, &wish).await });
+        self.start(Arc::clone(&drive), async move { Box::pin(drives.wished(&task, &wish)).await });
         Ok(drive)
     }
 
@@ -110,7 +98,7 @@ impl Drives {
             return Arc::clone(drive);
         }
         let drive = Arc::new(Drive::new(order.id, None, asker));
-        drive.change(|seen| seen.order = Some(order.clone()));
+        drive.carries_out(&order);
         running.insert(order.id, Arc::clone(&drive));
         drop(running);
         let (drives, task) = (Arc::clone(self), Arc::clone(&drive));
@@ -118,17 +106,35 @@ impl Drives {
         drive
     }
 
-    /// Has it end on its source, as soon as that can be. Returns when it has ended.
-    pub(super) async fn abort(&self, drive: &Drive, order: &Order, asker: &Identity) -> Result<fleet::Ended, Failed> {
-        drive.is_cancelled.store(true, Ordering::Relaxed);
-        let source = self.fleet.get().agent(&order.source.host)?.on_behalf_of(asker);
+    /// The migration that is driven here and meant by `wanted`: its id or the beginning of it, or its instance.
+    pub(super) fn meant(&self, wanted: &str) -> Result<Option<Arc<Drive>>, Failed> {
+        let mut meant: Vec<_> = self.running().values().filter(|drive| drive.is_meant(wanted)).cloned().collect();
+        match (meant.len(), meant.pop()) {
+            (2.., _) => Err(Failed::usage(format!("{wanted} may mean several migrations; name one by its whole id"))),
+            (_, drive) => Ok(drive),
+        }
+    }
+
+    /// Has it end on its source, as soon as that can be. Returns when it has ended; the error: it was never begun.
+    pub(super) async fn abort(&self, drive: &Drive, asker: &Identity) -> Result<fleet::Ended, Failed> {
+        drive.cancelled.cancel();
         let insisting = async {
-            if let Err(error) = insist(&source, order.id).await {
-                info!(migration = %order.id, "cannot be aborted: {error}");
+            let mut seen = drive.watch();
+            // Until it is known where it is nothing was begun, and its driver hears us.
+            let order = seen.wait_for(|seen| seen.order.is_some()).await.ok().and_then(|seen| seen.order.clone());
+            if let Some(order) = order {
+                let source = self.hosts(&order, asker).source;
+                let insisted = async {
+                    if let Err(error) = insist(&source, order.id).await {
+                        info!(migration = %order.id, "cannot be aborted: {error}");
+                    }
+                };
+                // Another coordinator may let it wait, at either host.
+                tokio::join!(insisted, self.end_waits(&order, asker));
             }
             std::future::pending().await
         };
-        tokio::select! {
+        select! {
             ended = drive.end() => ended,
             never = insisting => never,
         }
@@ -172,47 +178,79 @@ impl Drives {
         self.tasks.spawn(driven.instrument(span));
     }
 
-    async fn wished(&self, drive: &Drive, wish: &fleet::Wish) -> Result<fleet::Ended, Failed> {
-        if let (Some(migration), silent) = self.recorded(drive.id).await {
-            let order = &migration.order;
-            if !fits(wish, order) {
-                return Err(another(drive.id));
+    /// How the migration of that id ends if the hosts know it already, because another coordinator drives it, or did. `None`: they know
+    /// none.
+    pub(super) async fn joined(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        id: MigrationId,
+    ) -> Result<Option<Known>, Failed> {
+        // The first look is at all hosts: where it is, one of them has to say.
+        let (known, waiter) = tokio::join!(self.recorded(id), self.waiting(id));
+        if let Some((migration, silent)) = known {
+            return self.rest(drive, wish, &migration, &silent).await.map(Some);
+        }
+        let Some(order) = waiter else { return Ok(None) };
+        if !fits(wish, &order) {
+            return Err(another(drive.id));
+        }
+        info!("it waits, by another coordinator");
+        drive.carries_out(&order);
+        let mut seen = Instant::now();
+        while seen.elapsed() < BETWEEN && !drive.is_cancelled() {
+            sleep(LOOK).await;
+            let fleet = self.fleet.get();
+            if let Ok((Some(migration), silent)) = fleet.recorded_by(&order).await {
+                return self.rest(drive, wish, &migration, &silent).await.map(Some);
             }
-            drive.change(|seen| seen.order = Some(order.clone()));
-            return match self.fleet.get().is_settled(&migration, &silent) {
-                true => Ok(wire::past_end(&migration)),
-                false => self.left_behind(drive, order).await,
-            };
+            if !fleet.waits_at(&order).await.is_empty() {
+                seen = Instant::now();
+            }
         }
-        let as_asker = |agent: &RemoteAgent| agent.on_behalf_of(&drive.asker);
-        let settled = Box::pin(settle(&self.fleet.get(), as_asker, drive.id, wish, &Unheard)).await?;
-        let Settled { order, hosts, warnings } = settled;
-        for warning in warnings {
-            info!("{warning}");
+        // Who drove it has given up, or was told to end it; either is told to who asks the hosts for its turn.
+        Ok(None)
+    }
+
+    /// What is left to do of a migration that the hosts know.
+    async fn rest(
+        &self,
+        drive: &Drive,
+        wish: &fleet::Wish,
+        migration: &Migration,
+        silent: &[CallError],
+    ) -> Result<Known, Failed> {
+        let order = &migration.order;
+        if !fits(wish, order) {
+            return Err(another(drive.id));
         }
-        info!("moving {} from {} to {}", order.instance_name, order.source.host, order.destination.host);
-        drive.change(|seen| seen.order = Some(order.clone()));
-        let result = Box::pin(flow::run(&hosts, &order, drive)).await;
-        let statistics = statistics(&hosts, &order, &result).await;
-        Ok(wire::ended(&order, &result, statistics)?)
+        drive.carries_out(order);
+        if self.fleet().is_settled(migration, silent) {
+            return Ok(Known { ended: Ok(wire::past_end(migration)), turned: turned_away_before(migration) });
+        }
+        let (ended, result) = self.resolved(drive, order).await;
+        Ok(Known { ended, turned: result.err().and_then(|failure| turned_away(order, &failure)) })
     }
 
     /// The rest of what the hosts know.
-    async fn left_behind(&self, drive: &Drive, order: &Order) -> Result<fleet::Ended, Failed> {
-        let Pair { source, destination } = self.fleet.get().pair(order)?;
-        let hosts =
-            Pair { source: source.on_behalf_of(&drive.asker), destination: destination.on_behalf_of(&drive.asker) };
-        self.wait_for_job(drive, &hosts.source).await;
+    async fn left_behind(&self, drive: &Drive, order: &Order) -> Told {
+        self.resolved(drive, order).await.0
+    }
+
+    /// The same, and what came of it.
+    async fn resolved(&self, drive: &Drive, order: &Order) -> (Told, Result<Completed, Failure>) {
+        let hosts = self.hosts(order, &drive.asker);
+        self.wait_for_job(drive, order.id, &hosts.source).await;
         let result = Box::pin(flow::resolve(&hosts, order, drive)).await;
         let statistics = statistics(&hosts, order, &result).await;
-        Ok(wire::ended(order, &result, statistics)?)
+        (wire::ended(order, &result, statistics).map_err(Failed::from), result)
     }
 
     /// Its coordinator may be at work: until the job runs, ending what was begun would take it back.
-    async fn wait_for_job(&self, drive: &Drive, source: &RemoteAgent) {
+    async fn wait_for_job(&self, drive: &Drive, id: MigrationId, source: &RemoteAgent) {
         let waiting = async {
             while !drive.is_cancelled() {
-                match source.whole_record(drive.id).await {
+                match source.whole_record(id).await {
                     Ok(half) if half.outcome.is_some() || half.phase() >= Phase::Migrate => return,
                     Err(error) if !error.is_silence() => return,
                     // An agent may just be restarted.
@@ -226,18 +264,39 @@ impl Drives {
     }
 
     /// What the hosts know of a migration with this id, and those that did not say.
-    async fn recorded(&self, id: MigrationId) -> (Option<Migration>, Vec<CallError>) {
-        let answers =
-            self.fleet.get().gather(move |agent: RemoteAgent| async move { agent.whole_record(id).await }).await;
-        let (mut halves, mut silent) = (Vec::new(), Vec::new());
-        for answer in answers {
-            match answer.result {
-                Ok(half) => halves.push(half),
-                Err(error) if error.reason == Reason::MigrationNotFound => {}
-                Err(error) => silent.push(error),
+    async fn recorded(&self, id: MigrationId) -> Option<(Migration, Vec<CallError>)> {
+        let (known, silent) = self.fleet.get().recorded(id).await.ok()?;
+        Some((known?, silent))
+    }
+
+    /// The order of the migration of this id, if it waits.
+    async fn waiting(&self, id: MigrationId) -> Option<Order> {
+        self.fleet.get().waiter(&id.to_string()).await.ok().flatten().map(|waiter| waiter.order)
+    }
+
+    /// Ends its wait wherever it waits, again and again.
+    async fn end_waits(&self, order: &Order, asker: &Identity) {
+        loop {
+            for agent in self.fleet.get().waits_at(order).await {
+                _ = agent.on_behalf_of(asker).abort(order.id).await;
             }
+            sleep(LOOK).await;
         }
-        (history::merge(halves).pop(), silent)
+    }
+
+    /// Both hosts of a migration that was begun, called as somebody's wish.
+    fn hosts(&self, order: &Order, asker: &Identity) -> Pair<RemoteAgent, RemoteAgent> {
+        let Pair { source, destination } = self.fleet.get().pair_of(order);
+        Pair { source: source.on_behalf_of(asker), destination: destination.on_behalf_of(asker) }
+    }
+
+    /// Work beside migrations that is waited for when the process is to end.
+    pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    pub(super) fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.get()
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Drive>>> {
@@ -246,65 +305,10 @@ impl Drives {
 }
 
 fn another(id: MigrationId) -> Failed {
-    let message = format!("migration {id} is another one, of another instance or to another host; choose a new id");
+    let message = format!(
+        "migration {id} is another one, of another instance, to another host or in another way; choose a new id"
+    );
     Failed::because(Reason::InvalidRequest, message)
-}
-
-impl Drive {
-    fn new(id: MigrationId, wish: Option<fleet::Wish>, asker: Identity) -> Self {
-        Self { id, wish, asker, is_cancelled: AtomicBool::new(false), seen: watch::Sender::default() }
-    }
-
-    /// What is known of it from now on, and so far.
-    pub(super) fn watch(&self) -> watch::Receiver<Seen> {
-        self.seen.subscribe()
-    }
-
-    /// Returns when it has ended.
-    async fn end(&self) -> Result<fleet::Ended, Failed> {
-        let mut seen = self.watch();
-        let ended = seen.wait_for(|seen| seen.end.is_some()).await.ok().and_then(|seen| seen.end.clone());
-        ended.unwrap_or_else(|| Err(Failed::because(Reason::Internal, "the migration is no longer driven here")))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
-        self.seen.send_modify(change);
-    }
-}
-
-impl Watch for Drive {
-    fn phase(&self, phase: Phase) {
-        self.change(|seen| seen.phases.push(phase));
-    }
-
-    fn checked(&self, plan: &Plan) {
-        self.change(|seen| seen.checks = Some(plan.checks.clone()));
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.change(|seen| {
-            let (count, percent) = seen.progress.map_or((0, 0), |(count, before)| (count, before.percent));
-            // Two who tell of it may not tell the same.
-            seen.progress = Some((count + 1, progress.after(percent)));
-        });
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed)
-    }
-}
-
-/// Sees the checks by which a policy is chosen, and tells nobody.
-pub(super) struct Unheard;
-
-impl Watch for Unheard {
-    fn phase(&self, _phase: Phase) {}
-
-    fn progress(&self, _progress: Progress) {}
-
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }
 
 /// Who is stopped says that the migration is not.

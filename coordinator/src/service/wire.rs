@@ -5,14 +5,21 @@ use vmferry_core::{
     agent::CallError,
     convergence::{Forecast, Needed},
     flow::{Completed, Failure, Plan},
+    host::Host,
     id::HostName,
     migration::{Cause, Order, Statistics},
     reason::Reason,
 };
-use vmferry_proto::{convert::wire_duration, fleet, status::from_call_error, v1};
+use vmferry_proto::{
+    convert::wire_duration,
+    fleet::{self, fleet_host::State},
+    status::from_call_error,
+    v1,
+};
 
 use crate::{
     exit::{Exit, Failed},
+    fleet::Answer,
     history::Migration,
     render::{
         checks::Foreseen,
@@ -30,6 +37,15 @@ pub(super) fn status(failed: Failed, ours: &HostName) -> Status {
         (None, _) => Reason::Internal,
     };
     from_call_error(&CallError { host: failed.host.unwrap_or_else(|| ours.clone()), reason, message: failed.message })
+}
+
+/// A host, and what came of asking it.
+pub(super) fn host(Answer { endpoint, result }: Answer<Host>) -> fleet::FleetHost {
+    let state = match result {
+        Ok(host) => State::Up(host.into()),
+        Err(error) => State::Unreachable(Cause::from(error).into()),
+    };
+    fleet::FleetHost { endpoint: Some(endpoint.into()), state: Some(state) }
 }
 
 /// Why hosts are missing in an answer.
@@ -89,6 +105,13 @@ pub(super) fn ended(
         statistics: statistics.map(Into::into),
         warnings,
     })
+}
+
+/// How a migration ended that was aborted before it was begun.
+pub(super) fn not_begun(failed: Failed, ours: &HostName) -> fleet::Ended {
+    let host = failed.host.unwrap_or_else(|| ours.clone());
+    let cause = Cause { reason: Reason::MigrationAborted, host, message: failed.message.clone() };
+    fleet::Ended { message: failed.message, cause: Some(cause.into()), ..fleet::Ended::default() }
 }
 
 /// The first refusal, and how many there are.

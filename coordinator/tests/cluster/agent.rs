@@ -26,8 +26,8 @@ use vmferry_core::{
         Definition,
         metadata::{VolumeLabel, interfaces::InterfaceLabel},
     },
-    host::{Capacity, Cordon, Host, Offers, Pages, Room, Taken, host_policies},
-    id::MigrationId,
+    host::{Capacity, Cordon, Host, LastCordon, Offers, Pages, Room, Taken, Uncordoned, host_policies},
+    id::{InstanceId, MigrationId},
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
     leftovers::Leftover,
@@ -39,6 +39,8 @@ use vmferry_core::{
 };
 use vmferry_proto::{authorize, convert::wire_duration, status::from_call_error, v1};
 use vmferry_transport::{Credentials, accept};
+
+use super::Misbehaviour;
 
 pub(crate) const INSTANCE: &str = "ed831ace-39ef-4960-8bae-a035d292c305";
 const DOMAIN: &str = "<domain type='kvm'><name>web</name><uuid>ed831ace-39ef-4960-8bae-a035d292c305</uuid>\
@@ -59,6 +61,12 @@ pub(crate) struct World {
     aborted: bool,
     /// The destination refuses.
     pub(crate) refuses: bool,
+    /// What these hosts say when they are to get ready, each time one of it.
+    pub(crate) pre_refusals: Vec<(&'static str, Reason)>,
+    /// How often a host was asked for what it is and has.
+    pub(crate) facts: usize,
+    /// How often a host was asked for its policies.
+    pub(crate) policies_asked: usize,
     /// The job takes as long as it takes to abort it.
     pub(crate) is_slow: bool,
     /// The stream of the job breaks once.
@@ -103,6 +111,8 @@ pub(crate) struct World {
     pub(crate) is_old: bool,
     /// The hosts to which no guest shall come.
     pub(crate) cordons: BTreeMap<String, Cordon>,
+    /// Those that were taken away last.
+    pub(crate) last_cordons: BTreeMap<String, LastCordon>,
     /// By how many seconds the clock of node-31 is ahead.
     pub(crate) clock_ahead: i64,
     /// The host that has no place for a migration.
@@ -115,6 +125,14 @@ pub(crate) struct World {
     pub(crate) checks: usize,
     /// A host whose facts take a while.
     pub(crate) slow_host: Option<(&'static str, Duration)>,
+    /// A host that does not answer as it should.
+    pub(crate) misbehaves: Option<(&'static str, Misbehaviour)>,
+    /// How many guests more node-31 lists.
+    pub(crate) crowd: u128,
+    /// How long the source takes to get ready.
+    pub(crate) preparing: Duration,
+    /// How often each host was asked for a turn.
+    pub(crate) admissions: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Clone)]
@@ -139,6 +157,7 @@ pub(super) async fn serve(
         }
     });
     let server = Server::builder()
+        .layer(super::faulty::Layer { name, world: Arc::clone(&agent.world) })
         .layer(authorize::Layer::new(name.parse().expect("valid")))
         .add_service(v1::group_service_server::GroupServiceServer::new(agent.clone()))
         .add_service(v1::host_service_server::HostServiceServer::new(agent.clone()))
@@ -307,8 +326,11 @@ impl Agent {
                         total: ByteSize::mib(272),
                         rounds: 2,
                     };
-                    self.world().on_destination = true;
-                    let _ = self.record(id, |record| record.statistics = Some(statistics));
+                    let goes_there = self.record(id, |record| {
+                        record.statistics = Some(statistics);
+                        record.order.destination.host.as_str() != "node-28"
+                    });
+                    self.world().on_destination = goes_there.unwrap_or(true);
                     event(v1::migrate_response::Event::Completed(statistics.into()))
                 }
             };
@@ -347,6 +369,7 @@ impl v1::host_service_server::HostService for Agent {
         if self.world().is_without_libvirt && self.name == "node-28" {
             return Err(self.error(Reason::LibvirtFailed, "libvirt cannot be reached at qemu:///system: refused"));
         }
+        self.world().facts += 1;
         let ahead = if self.name == "node-31" { self.world().clock_ahead } else { 0 };
         let slow = self.world().slow_host.filter(|(name, _)| *name == self.name);
         if let Some((_, pause)) = slow {
@@ -386,15 +409,22 @@ impl v1::host_service_server::HostService for Agent {
     }
 
     async fn uncordon(&self, _: Request<v1::UncordonRequest>) -> Result<Response<v1::UncordonResponse>, Status> {
-        let was = self.world().cordons.remove(self.name);
-        Ok(Response::new(v1::UncordonResponse { was: was.map(Into::into) }))
+        let mut world = self.world();
+        let was = world.cordons.remove(self.name);
+        if let Some(cordon) = was.clone() {
+            let ended = Timestamp::now();
+            world.last_cordons.insert(self.name.to_owned(), LastCordon { cordon, ended });
+        }
+        let last = world.last_cordons.get(self.name).cloned();
+        Ok(Response::new(Uncordoned { was, last }.into()))
     }
 
     async fn list_policies(
         &self,
         _: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let world = self.world();
+        let mut world = self.world();
+        world.policies_asked += 1;
         if world.is_old {
             return Err(Status::unimplemented("an unknown method"));
         }
@@ -453,7 +483,14 @@ impl v1::instance_service_server::InstanceService for Agent {
         &self,
         _: Request<v1::ListInstancesRequest>,
     ) -> Result<Response<v1::ListInstancesResponse>, Status> {
-        let instances = if self.has_guest() { vec![self.instance().into()] } else { vec![] };
+        let crowd = if self.name == "node-31" { self.world().crowd } else { 0 };
+        let one = |number| Instance {
+            id: InstanceId(uuid::Uuid::from_u128(number)),
+            name: format!("crowd-{number}"),
+            ..self.instance()
+        };
+        let instances = self.has_guest().then(|| self.instance()).into_iter().chain((1..=crowd).map(one));
+        let instances = instances.map(Into::into).collect();
         Ok(Response::new(v1::ListInstancesResponse { instances }))
     }
 

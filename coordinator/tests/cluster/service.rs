@@ -1,6 +1,6 @@
 //! `vmferry serve`, running.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio::{
@@ -49,7 +49,12 @@ impl Cluster {
     }
 
     async fn serve_by(&self, inventory: &str) -> Service {
-        let mut child = self.start(&format!("serve --inventory {inventory} --listen 127.0.0.1:0"));
+        self.serve_at(inventory, "127.0.0.1:0").await
+    }
+
+    /// One that listens there.
+    pub(crate) async fn serve_at(&self, inventory: &str, listen: &str) -> Service {
+        let mut child = self.start(&format!("serve --inventory {inventory} --listen {listen}"));
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
         let address = loop {
             let line = log.next_line().await.expect("readable").expect("it does not end");
@@ -70,6 +75,11 @@ impl Cluster {
         }
     }
 
+    /// Where the certificate of `holder` is.
+    pub(crate) fn certificates(&self, holder: &str) -> PathBuf {
+        self.directory().join("pki").join(holder)
+    }
+
     /// A connection to it with the certificate of `holder`.
     pub(crate) fn dial(&self, service: &Service, holder: &str) -> Channel {
         self.dial_as("fleet", service, holder)
@@ -77,7 +87,7 @@ impl Cluster {
 
     /// The same by another name.
     pub(crate) fn dial_as(&self, name: &str, service: &Service, holder: &str) -> Channel {
-        let files = CertificateFiles::in_directory(&self.directory().join("pki").join(holder));
+        let files = CertificateFiles::in_directory(&self.certificates(holder));
         let credentials = load(&files).expect("issued");
         let callee = Callee::Coordinator(name.into());
         channel(credentials.fixed(), callee, &service.address, Duration::from_secs(5)).0

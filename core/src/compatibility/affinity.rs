@@ -30,7 +30,7 @@ pub(super) fn affinity_allows(
     checks: &mut Checks<'_>,
     definition: &Definition,
     kind: Kind,
-    others: &BTreeMap<GroupName, u32>,
+    others: &BTreeMap<GroupName, Vec<String>>,
 ) {
     let said = definition.affinity.as_deref().unwrap_or_default();
     let hard: Vec<_> = said.iter().filter(|said| said.policy == AffinityPolicy::AntiAffinity).collect();
@@ -38,7 +38,11 @@ pub(super) fn affinity_allows(
     if hard.is_empty() || kind == (Kind::Cold { shutdown: None }) {
         return;
     }
-    let refusals = apart(checks.host, &definition.name, said, others);
+    let refusals = apart(checks.host, &definition.name, said, |group| {
+        let (names, unnamed): (Vec<_>, Vec<_>) = others.get(group)?.iter().partition(|name| !name.is_empty());
+        let named = (!names.is_empty()).then(|| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+        named.or_else(|| (!unnamed.is_empty()).then(|| format!("{} of them", unnamed.len())))
+    });
     if refusals.is_empty() {
         let groups: Vec<_> = hard.iter().map(|said| said.group.as_str()).collect();
         checks.pass("affinity groups", &format!("no others of {}", groups.join(", ")));
@@ -46,16 +50,20 @@ pub(super) fn affinity_allows(
     refusals.into_iter().for_each(|refusal| checks.refuse("affinity groups", refusal));
 }
 
-/// Why the guest may not come to a host with so many others of its groups, one refusal a group. What it must be with, no host knows
-/// by itself.
-pub fn apart(host: &HostName, guest: &str, said: &[Membership], others: &BTreeMap<GroupName, u32>) -> Vec<Refusal> {
+/// Why the guest may not come to a host with others of its groups, one refusal a group; `others` tells of those, if there are any. What it
+/// must be with, no host knows by itself.
+pub fn apart(
+    host: &HostName,
+    guest: &str,
+    said: &[Membership],
+    others: impl Fn(&GroupName) -> Option<String>,
+) -> Vec<Refusal> {
     let hard = said.iter().filter(|membership| membership.policy == AffinityPolicy::AntiAffinity);
-    let met =
-        hard.filter_map(|Membership { group, .. }| others.get(group).filter(|count| **count > 0).zip(Some(group)));
-    let refusal = |(count, group): (&u32, &GroupName)| Refusal {
+    let met = hard.filter_map(|Membership { group, policy }| Some((group, policy, others(group)?)));
+    let refusal = |(group, policy, others): (&GroupName, &AffinityPolicy, String)| Refusal {
         reason: Reason::AffinityViolated,
         message: format!(
-            "{guest} must be apart from the others of group {group}, and {host} has {count} of them or is about to"
+            "{guest} must be apart from the others of group {group} ({policy}), and {host} has {others} or is about to"
         ),
         remedy: format!(
             "choose a host without them, or let it be rather apart: vmferry instance affinity set {guest} --group {group} \
@@ -71,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         compatibility::{
-            DestinationFacts, arriving as can_arrive, leaving as may_leave,
+            Check, DestinationFacts, arriving as can_arrive, leaving as may_leave,
             tests::{destination, leaving_guest, refused, source},
         },
         domain_xml::metadata::affinity::AffinityError,
@@ -82,7 +90,7 @@ mod tests {
         let group: GroupName = "db".parse().expect("valid");
         let mut guest = leaving_guest();
         let mut there = destination();
-        there.space.groups.insert(group.clone(), 1);
+        there.space.groups.insert(group.clone(), vec!["db-1".into(), "db-2".into()]);
         for policy in AffinityPolicy::ALL {
             guest.definition.affinity = Ok(vec![Membership { group: group.clone(), policy }]);
             let expected: &[Reason] = match policy {
@@ -94,7 +102,15 @@ mod tests {
         guest.definition.affinity = Ok(vec![Membership { group: group.clone(), policy: AffinityPolicy::AntiAffinity }]);
         let off = DestinationFacts { kind: Kind::Cold { shutdown: None }, ..there.clone() };
         assert_eq!(refused(&can_arrive(&off, &guest)), []);
-        for others in [BTreeMap::from([(group, 0)]), BTreeMap::new()] {
+        let checks = can_arrive(&there, &guest);
+        let told = &checks.iter().find_map(Check::refusal).expect("refused").message;
+        assert!(
+            told.ends_with(
+                "apart from the others of group db (anti-affinity), and node-31 has db-1, db-2 or is about to"
+            ),
+            "{told}"
+        );
+        for others in [BTreeMap::from([(group, vec![])]), BTreeMap::new()] {
             there.space.groups = others;
             assert_eq!(refused(&can_arrive(&there, &guest)), []);
         }

@@ -23,6 +23,8 @@ pub struct SourceFacts {
     pub kind: Kind,
     /// What the domain does now.
     pub state: InstanceState,
+    /// Whether it is paused here because it comes, goes, or is on both hosts: who moves it lets it go on, where it belongs, and nobody else.
+    pub crosses: bool,
     /// Whether libvirt keeps its definition when it stops.
     pub persistent: bool,
     /// Whether libvirt keeps its memory, saved when it was stopped.

@@ -1,6 +1,6 @@
 //! What a guest must be doing to move in the way that was asked for, and what would be lost if it were off.
 
-use super::{Refusal, SourceFacts};
+use super::{Refusal, SourceFacts, already_moving};
 use crate::{
     domain_xml::{Definition, DiskDefinition},
     instance::{DiskSource, InstanceState},
@@ -20,6 +20,10 @@ pub(super) fn state(facts: &SourceFacts) -> Result<String, Refusal> {
         Kind::Cold { shutdown: None } if is_off => return Ok(format!("{state}; it stays so")),
         _ => {}
     }
+    // Who moves it lets it go on.
+    if let (InstanceState::Paused, Some(id)) = (state, facts.migration) {
+        return Err(already_moving(name, id));
+    }
     Err(match state {
         InstanceState::Shutoff => Refusal {
             reason: Reason::InstanceShutoff,
@@ -35,6 +39,14 @@ pub(super) fn state(facts: &SourceFacts) -> Result<String, Refusal> {
                 }
                 Kind::Cold { .. } => "migrate again: it is then moved as it is".to_owned(),
             },
+        },
+        InstanceState::Paused if facts.crosses => Refusal {
+            reason: Reason::InstancePaused,
+            message: format!("instance {name} is paused on {host} by a migration, and may run on another host"),
+            remedy: format!(
+                "wait until that has ended (virsh domjobinfo {name}), then migrate it from where it runs; let it go on by hand nowhere before \
+                 you know that: it might run twice"
+            ),
         },
         InstanceState::Paused | InstanceState::Suspended => Refusal {
             reason: Reason::InstancePaused,

@@ -27,6 +27,7 @@ pub(super) fn source() -> SourceFacts {
         host: host("node-28"),
         kind: Kind::Live,
         state: InstanceState::Active,
+        crosses: false,
         persistent: true,
         saved: false,
         passing: vec![],
@@ -202,6 +203,28 @@ fn each_obstacle_on_the_source_has_its_reason() {
         assert_eq!(refused(&leaving(&facts, &host("node-31"))), [reason]);
     }
     assert_eq!(refused(&leaving(&source(), &host("node-28"))), [Reason::SameHost]);
+}
+
+/// Whoever resumes a guest that just arrives makes it run twice.
+#[test]
+fn nobody_is_told_to_resume_a_guest_that_is_paused_to_move() {
+    let paused = || SourceFacts { state: InstanceState::Paused, ..source() };
+    let remedies = |facts: SourceFacts| -> Vec<String> {
+        leaving(&facts, &host("node-31"))
+            .iter()
+            .filter_map(Check::refusal)
+            .map(|refusal| refusal.remedy.clone())
+            .collect()
+    };
+    let is_told = |facts| remedies(facts).iter().any(|remedy| remedy.contains("virsh resume"));
+    assert!(is_told(paused()));
+    let crossing = SourceFacts { crosses: true, ..paused() };
+    // No migration of ours that a drain could wait for.
+    assert_eq!(refused(&leaving(&crossing, &host("node-31"))), [Reason::InstancePaused]);
+    assert!(!is_told(crossing));
+    let moving = SourceFacts { migration: "0197a000-0000-7000-8000-000000000001".parse().ok(), ..paused() };
+    assert_eq!(refused(&leaving(&moving, &host("node-31"))), [Reason::InstanceMigrating; 2]);
+    assert!(!is_told(moving));
 }
 
 const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(60), fallback: Fallback::PowerOff };

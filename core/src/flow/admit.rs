@@ -1,8 +1,8 @@
 //! Waiting for a place on both hosts. Nothing is changed meanwhile.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use futures::future::join;
+use futures::future::{Either, join, select};
 
 use super::{Watch, go_on};
 use crate::{
@@ -65,6 +65,19 @@ async fn ask<S: Agent, D: Agent>(
     match hosts.source.admit(order, Side::Source, hold(Side::Source)).await? {
         Admission::Turn => hosts.destination.admit(order, Side::Destination, hold(Side::Destination)).await,
         waiting @ Admission::Waiting(_) => Ok(waiting),
+    }
+}
+
+/// What both hosts have given it is not another's while this is at work.
+pub(super) async fn keeping<S: Agent, D: Agent, T>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    work: impl Future<Output = T>,
+) -> T {
+    let kept = join(hosts.source.keep_turn(order, Side::Source), hosts.destination.keep_turn(order, Side::Destination));
+    match select(pin!(work), pin!(kept)).await {
+        Either::Left((done, _)) => done,
+        Either::Right(((never, _), _)) => match never {},
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Claim {
     /// The affinity groups that it is in.
     #[serde(default)]
     pub groups: BTreeSet<GroupName>,
+    /// The guest's name; empty in what an agent of before has written.
+    #[serde(default)]
+    pub name: String,
 }
 
 impl Claim {
@@ -43,8 +46,8 @@ impl Claim {
                 *pages.entry(size).or_default() += wanted.count(size).unwrap_or_default();
             }
         }
-        let groups = groups(definition);
-        Some(Self { memory: definition.memory, vcpus: definition.vcpus, pages, groups })
+        let (groups, name) = (groups(definition), definition.name.clone());
+        Some(Self { memory: definition.memory, vcpus: definition.vcpus, pages, groups, name })
     }
 
     /// How much of the memory lies in no huge page.
@@ -84,6 +87,8 @@ impl Claims {
 pub struct Resident {
     /// Which.
     pub id: InstanceId,
+    /// Its name.
+    pub name: String,
     /// What is to be seen of it.
     pub sighting: Sighting,
     /// Memory that it may have.
@@ -97,7 +102,8 @@ pub struct Resident {
 impl Resident {
     /// A guest with this definition.
     pub fn new(id: InstanceId, sighting: Sighting, definition: &Definition) -> Self {
-        Self { id, sighting, memory: definition.memory, vcpus: definition.vcpus, groups: groups(definition) }
+        let (name, groups) = (definition.name.clone(), groups(definition));
+        Self { id, name, sighting, memory: definition.memory, vcpus: definition.vcpus, groups }
     }
 
     /// Whether there is a QEMU of it.
@@ -129,16 +135,19 @@ impl Taken {
     }
 }
 
-/// How many of each affinity group these are, a guest that is seen and claims once.
-fn counted(residents: &[Resident], claims: &Claims) -> BTreeMap<GroupName, u32> {
-    let mut by_guest: BTreeMap<_, _> = claims.coming.iter().map(|(id, claim)| (*id, &claim.groups)).collect();
+/// Who of each affinity group these are, a guest that is seen and claims once.
+fn members(residents: &[Resident], claims: &Claims) -> BTreeMap<GroupName, Vec<String>> {
+    let coming = claims.coming.iter().map(|(id, claim)| (*id, (&claim.name, &claim.groups)));
+    let mut by_guest: BTreeMap<_, _> = coming.collect();
     let here = residents.iter().filter(|resident| resident.is_active() || claims.returning.contains(&resident.id));
-    by_guest.extend(here.map(|resident| (resident.id, &resident.groups)));
-    let mut counted = BTreeMap::new();
-    for group in by_guest.into_values().flatten() {
-        *counted.entry(group.clone()).or_default() += 1;
+    by_guest.extend(here.map(|resident| (resident.id, (&resident.name, &resident.groups))));
+    let mut members: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (name, groups) in by_guest.into_values() {
+        for group in groups {
+            members.entry(group.clone()).or_default().push(name.clone());
+        }
     }
-    counted
+    members
 }
 
 fn groups(definition: &Definition) -> BTreeSet<GroupName> {
@@ -160,16 +169,22 @@ pub struct Space {
     pub page_size: Option<u64>,
     /// The numbers of its logical CPUs that are on.
     pub cpus: BTreeSet<u32>,
-    /// How many guests of each affinity group it has or is about to.
-    pub groups: BTreeMap<GroupName, u32>,
+    /// The guests of each affinity group that it has or is about to, by name.
+    pub groups: BTreeMap<GroupName, Vec<String>>,
 }
 
 impl Space {
+    /// How many guests of each affinity group: who they are, nobody asks who looks at all hosts.
+    pub fn group_sizes(&self) -> BTreeMap<GroupName, u32> {
+        let size = |members: &Vec<String>| u32::try_from(members.len()).unwrap_or(u32::MAX);
+        self.groups.iter().map(|(group, members)| (group.clone(), size(members))).collect()
+    }
+
     /// With these guests there, and with what is promised to others: `memory_available` and `pages` were what the kernel says.
     #[must_use]
     pub fn after(mut self, residents: &[Resident], claims: &Claims) -> Self {
         self.taken = Taken::by(residents, claims);
-        self.groups = counted(residents, claims);
+        self.groups = members(residents, claims);
         let seen: BTreeMap<_, _> = residents.iter().map(|resident| (resident.id, resident)).collect();
         for (id, claim) in &claims.coming {
             let resident = seen.get(id);
@@ -203,7 +218,8 @@ mod tests {
     }
 
     fn resident(number: u128, sighting: Sighting) -> Resident {
-        Resident { id: id(number), sighting, memory: ByteSize::gib(1), vcpus: 2, groups: BTreeSet::new() }
+        let (name, memory) = (format!("web-{number}"), ByteSize::gib(1));
+        Resident { id: id(number), name, sighting, memory, vcpus: 2, groups: BTreeSet::new() }
     }
 
     fn claim() -> Claim {
@@ -266,7 +282,7 @@ mod tests {
         let mut claims = coming([2]);
         claims.coming.values_mut().for_each(|claim| claim.groups = [db.clone()].into());
         let count = |residents: &[Resident], claims: &Claims| {
-            Space::default().after(residents, claims).groups.get(&db).copied().unwrap_or_default()
+            Space::default().after(residents, claims).groups.get(&db).map_or(0, Vec::len)
         };
         assert_eq!(count(&[of(Sighting::Running)], &claims), 2);
         assert_eq!(count(&[of(Sighting::Shutoff)], &claims), 1, "what is off is nobody's company");
@@ -285,7 +301,10 @@ mod tests {
         .expect("valid");
         let claim = Claim::of(&definition, Kind::Live, Some(2_048)).expect("it runs");
         let pages = BTreeMap::from([(2_048, 1024)]);
-        assert_eq!(claim, Claim { memory: ByteSize::gib(2), vcpus: 4, pages, groups: BTreeSet::new() });
+        assert_eq!(
+            claim,
+            Claim { memory: ByteSize::gib(2), vcpus: 4, pages, groups: BTreeSet::new(), name: "web".into() }
+        );
         let shutdown = Shutdown { deadline: std::time::Duration::from_secs(1), fallback: Fallback::GiveUp };
         assert_eq!(Claim::of(&definition, Kind::Cold { shutdown: Some(shutdown) }, Some(2_048)), Some(claim));
         assert_eq!(Claim::of(&definition, Kind::Cold { shutdown: None }, Some(2_048)), None);

@@ -22,6 +22,24 @@ pub struct Cordon {
     pub since: Timestamp,
 }
 
+/// The cordon that a host had last. Kept by its agent, so that those that left it meanwhile can come home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCordon {
+    /// It.
+    pub cordon: Cordon,
+    /// When it was taken away, by the host's clock.
+    pub ended: Timestamp,
+}
+
+/// A host to which guests may come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uncordoned {
+    /// What was taken away. None: the host was not cordoned.
+    pub was: Option<Cordon>,
+    /// The cordon that was taken away last, now or before. None: there was none, or the agent is too old to know.
+    pub last: Option<LastCordon>,
+}
+
 /// What a host has for guests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Room {

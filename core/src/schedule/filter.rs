@@ -158,7 +158,9 @@ impl<'a> Question<'a> {
             return;
         }
         let groups = &room.offers.groups;
-        refusals.extend(apart(host, self.guest(), self.said, groups));
+        let others =
+            |group: &GroupName| groups.get(group).filter(|count| **count > 0).map(|count| format!("{count} of them"));
+        refusals.extend(apart(host, self.guest(), self.said, others));
         let missed = self.must_join.iter().filter(|(group, _)| groups.get(**group).is_none_or(|count| *count == 0));
         refusals.extend(missed.map(|(group, hosts)| self.alone(host, group, hosts)));
     }
@@ -168,7 +170,8 @@ impl<'a> Question<'a> {
         Refusal {
             reason: Reason::AffinityViolated,
             message: format!(
-                "{guest} must be with others of group {group}, which are on {hosts}, and {host} has none of them"
+                "{guest} must be with others of group {group} ({}), which are on {hosts}, and {host} has none of them",
+                AffinityPolicy::Affinity
             ),
             remedy: format!(
                 "choose one of these hosts, or let it be rather with them: vmferry instance affinity set {guest} --group {group} \

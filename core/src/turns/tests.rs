@@ -95,6 +95,13 @@ fn the_more_urgent_comes_first_and_takes_no_turn_away() {
         host.turns.waiters(&host.open, host.now).into_iter().map(|waiter| waiter.order.instance_name).collect()
     };
     assert_eq!(names(&mut host), ["web-4", "web-3", "web-2"]);
+    let queued = host.turns.queued(&host.open, host.now);
+    let queued: Vec<_> = queued.iter().map(|one| (one.order.instance_name.as_str(), one.has_turn)).collect();
+    assert_eq!(
+        queued,
+        [("web-1", true), ("web-4", false), ("web-3", false), ("web-2", false)],
+        "who has it can be seen"
+    );
     host.turns.withdraw(id(1));
     assert!(!host.has_turn(3) && host.ask(4, Priority::High) == Answer::Turn);
     assert_eq!(names(&mut host), ["web-3", "web-2"]);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists a fleet and moves an instance by a coordinator (`vmferry serve`), over mTLS, with nothing but stock grpcio.
+"""Lists a fleet, moves an instance, empties a host by a coordinator (`vmferry serve`), over mTLS, with nothing but stock grpcio.
 
     python3 -m venv venv && venv/bin/pip install -r docs/examples/python/requirements.txt
     mkdir gen
@@ -8,7 +8,9 @@
     PYTHONPATH=gen venv/bin/python docs/examples/python/fleet.py --pki DIRECTORY \
         --coordinator fleet.example.org:7444 --instance web --destination node-31
 
-The coordinator does what is to be done with care; killed and started again with the same --id, this takes up where it was.
+Without --destination the best host is chosen; --drain HOST moves everything that runs there to others.
+
+The coordinator does what is to be done with care; killed and started again with the same --id, this takes up where it was, and so does a drain.
 """
 
 import argparse
@@ -63,8 +65,37 @@ def move(fleet, wish, migration_id):
                     print("  " + migration_pb2.Phase.Name(response.phase).removeprefix("PHASE_").lower())
                 elif event == "progress":
                     print(f"  {response.progress.percent} %")
+                elif event == "chosen":
+                    print(f"  {response.chosen.host} is chosen")
+                elif event == "waiting":
+                    print(f"  waits for {response.waiting.host}, {len(response.waiting.before)} come before it")
                 elif event == "ended":
                     return response.ended
+        except grpc.RpcError as error:
+            reason, message = explain(error)
+            if reason not in PASSING or time.monotonic() - heard > PATIENCE:
+                raise SystemExit(f"{reason}: {message}") from error
+            print(f"  {message}; asking again", file=sys.stderr)
+        time.sleep(1)
+
+
+def drain(fleet, host):
+    """Empties a host, and asks again as long as nobody answers: a repeat goes on with the guests that are left."""
+    heard = time.monotonic()
+    while True:
+        try:
+            for response in fleet.Drain(fleet_pb2.DrainRequest(host=host)):
+                heard = time.monotonic()
+                event = response.event
+                what = event.WhichOneof("event")
+                if what == "plan":
+                    print(f"{len(event.plan.moves)} to move, in about {event.plan.total.ToSeconds()} s")
+                elif what == "waits":
+                    print(f"  {event.waits.instance_name} waits: {event.waits.message}")
+                elif what == "ended":
+                    print(f"  {event.ended.instance_name} {event.ended.WhichOneof('end')} {event.ended.destination}")
+                elif what == "totals":
+                    return event.totals
         except grpc.RpcError as error:
             reason, message = explain(error)
             if reason not in PASSING or time.monotonic() - heard > PATIENCE:
@@ -88,13 +119,22 @@ def main():
     parser.add_argument("--pki", type=Path, required=True, help="directory with ca.pem, cert.pem, key.pem of a coordinator")
     parser.add_argument("--coordinator", required=True, metavar="HOST:PORT")
     parser.add_argument("--instance", help="move this one")
-    parser.add_argument("--destination", help="to this host")
+    parser.add_argument("--destination", help="to this host; without: to the best")
+    parser.add_argument("--drain", metavar="HOST", help="then move everything away from this one")
     parser.add_argument("--id", default=str(uuid.uuid4()), help="of the migration, to join one that goes on")
     arguments = parser.parse_args()
     fleet = connect(arguments.coordinator, arguments.pki)
     show(fleet)
-    if not arguments.instance:
-        return 0
+    if arguments.instance and not moved(fleet, arguments):
+        return 1
+    if arguments.drain:
+        totals = drain(fleet, arguments.drain)
+        print(f"{totals.moved} moved, {totals.failed + totals.blocked} stay")
+        return 1 if totals.failed or totals.blocked else 0
+    return 0
+
+
+def moved(fleet, arguments):
     wish = fleet_pb2.Wish(instance=arguments.instance, destination=arguments.destination)
     for check in fleet.Plan(fleet_pb2.PlanRequest(wish=wish)).checks:
         if check.WhichOneof("finding") == "refused":
@@ -102,7 +142,7 @@ def main():
     ended = move(fleet, wish, arguments.id)
     outcome = migration_pb2.Outcome.Name(ended.outcome).removeprefix("OUTCOME_").lower()
     print(f"{outcome}: {ended.message}")
-    return 0 if outcome.startswith("completed") else 1
+    return outcome.startswith("completed")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ impl From<Waiter> for v1::Waiter {
             order: Some(waiter.order.into()),
             requested_by: waiter.requested_by,
             waited: Some(wire_duration(waiter.waited)),
+            has_turn: waiter.has_turn,
             waiting: Some(waiter.waiting.into()),
         }
     }
@@ -91,6 +92,7 @@ impl TryFrom<v1::Waiter> for Waiter {
             order: required(waiter.order, "waiter.order")?,
             requested_by: waiter.requested_by,
             waited: duration(waiter.waited, "waiter.waited")?,
+            has_turn: waiter.has_turn,
             waiting: required(waiter.waiting, "waiter.waiting")?,
         })
     }

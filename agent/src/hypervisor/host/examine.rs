@@ -1,31 +1,30 @@
 //! What this host holds, and what its domains need. What follows from it is decided in `vmferry_core::leftovers`.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use procfs::process::all_processes;
 use vmferry_core::{
     id::MigrationId,
     instance::DiskSource,
-    leftovers::{HeldDirectory, HeldReceiver, Holdings, Needs},
+    leftovers::{HeldReceiver, Holdings, Needs},
 };
 
 use super::{LibvirtHost, filters};
 use crate::{
-    hypervisor::{Fault, files},
+    hypervisor::{Examining, Fault, files},
     storage::by_host,
     tunnel,
 };
 
-impl LibvirtHost {
-    /// What is here that a migration could have left; the lists of probe files are left for the caller to fill in.
-    pub async fn holdings(&self) -> Result<Holdings, Fault> {
+impl Examining for LibvirtHost {
+    async fn holdings(&self) -> Result<Holdings, Fault> {
         let mut held = Holdings { secrets: self.libvirt.secrets().await?, ..Holdings::default() };
         let mut unseen = Vec::new();
         held.sessions = seen("iSCSI sessions", by_host::iscsi_sessions().await, &mut unseen);
         let records = files::within_limit(by_host::iscsi_records).await;
         held.records = seen("node records of open-iscsi", records, &mut unseen);
         held.images = seen("mapped RBD images", by_host::rbd_images().await, &mut unseen);
-        held.directories = seen(tunnel::DIRECTORY, files::within_limit(directories).await, &mut unseen);
+        held.directories = seen(tunnel::DIRECTORY, files::within_limit(tunnel::directories).await, &mut unseen);
         held.receivers = seen("processes", files::within_limit(receivers).await, &mut unseen);
         let told = |fault: Fault| io::Error::other(fault.message);
         held.links = seen("network links", self.vifs.plumber.held().await.map_err(told), &mut unseen);
@@ -43,8 +42,7 @@ impl LibvirtHost {
         Ok(held)
     }
 
-    /// What its domains need; the migrations are left for the caller to fill in.
-    pub async fn needs(&self) -> Result<Needs, Fault> {
+    async fn needs(&self) -> Result<Needs, Fault> {
         let definitions = self.libvirt.definitions().await?;
         let disks: Vec<_> = definitions.iter().flat_map(|definition| &definition.disks).collect();
         let paths: BTreeSet<_> = disks
@@ -74,21 +72,6 @@ fn seen<T>(what: &str, read: io::Result<Vec<T>>, unseen: &mut Vec<(String, Strin
         unseen.push((what.to_owned(), error.to_string()));
         Vec::new()
     })
-}
-
-fn directories() -> io::Result<Vec<HeldDirectory>> {
-    let mut held = Vec::new();
-    let entries = match fs::read_dir(tunnel::DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(held),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let migration = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        held.push(HeldDirectory { path: entry.path().display().to_string(), migration });
-    }
-    held.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(held)
 }
 
 /// Processes that listen in a migration's directory to receive an image.

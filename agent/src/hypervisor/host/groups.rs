@@ -13,7 +13,7 @@ use vmferry_core::{
 };
 
 use super::{LibvirtHost, network::Vifs};
-use crate::hypervisor::{Fault, Networking as _};
+use crate::hypervisor::{Fault, Grouping, Networking as _};
 
 impl Vifs {
     /// The members of groups, as far as they are known here: of this host's domains, and those that others have told of.
@@ -22,25 +22,14 @@ impl Vifs {
     }
 }
 
-impl LibvirtHost {
-    /// Which of the host's guests are in groups, and what it remembers of others'.
-    ///
-    /// # Errors
-    ///
-    /// `LIBVIRT_FAILED`
-    pub async fn groups(&self) -> Result<GroupReport, Fault> {
+impl Grouping for LibvirtHost {
+    async fn groups(&self) -> Result<GroupReport, Fault> {
         let definitions = self.libvirt.definitions().await?;
         let (here, own) = (ids(&definitions), memberships(&definitions));
         Ok(GroupReport { host: self.name.clone(), here, own, told: self.vifs.remembered.told() })
     }
 
-    /// Takes this for all that there is to know of exactly these hosts, and filters accordingly.
-    ///
-    /// # Errors
-    ///
-    /// `INVALID_REQUEST`: it is said what this host's own guests are in, or too much; `JOURNAL_FAILED`: it cannot be remembered.
-    /// Nothing was changed. Others: it is remembered, and the filters follow as soon as they can.
-    pub async fn tell_groups(&self, hosts: Told) -> Result<(), Fault> {
+    async fn tell_groups(&self, hosts: Told) -> Result<(), Fault> {
         if hosts.0.contains_key(&self.name) {
             let message =
                 format!("which guests of {} are in groups, its libvirt says; tell it those of others", self.name);
@@ -51,7 +40,9 @@ impl LibvirtHost {
         self.vifs.unheeded.notify_one();
         self.reconcile(true).await.map(drop)
     }
+}
 
+impl LibvirtHost {
     /// Who is in the groups that rules of these vifs name, by host.
     pub(super) async fn members_for(&self, vifs: &[Vif]) -> Result<Told, Fault> {
         let named = named(vifs.iter().filter_map(|vif| vif.policy.as_ref()));

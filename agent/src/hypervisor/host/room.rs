@@ -10,7 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use vmferry_core::{
     domain_xml::{HostCapabilities, cpu_list},
-    host::{Capacity, Claims, Offers, Pages, Resident, Room, Space},
+    host::{Claims, Offers, Pages, Resident, Room, Space},
     network::NetworkName,
     reason::Reason,
     volume::SecretName,
@@ -76,7 +76,7 @@ impl LibvirtHost {
             secrets: self.housekeeping.secrets.clone(),
             pages: space.pages.clone(),
             cpus: space.cpus.clone(),
-            groups: space.groups.clone(),
+            groups: space.group_sizes(),
         };
         Ok((Room { capacity: space.capacity, taken: space.taken, offers }, space))
     }
@@ -90,7 +90,7 @@ impl LibvirtHost {
         let pages = pages(Path::new(HUGE_PAGES)).map_err(|error| unreadable(HUGE_PAGES, error))?;
         let residents: Vec<_> =
             domains.iter().map(|domain| Resident::new(domain.id, domain.sighting, &domain.definition)).collect();
-        let capacity = capacity(&self.housekeeping.capacity, total, cpus.len());
+        let capacity = self.housekeeping.capacity.of(total, cpus.len());
         let space = Space { capacity, memory_available: available, pages, page_size, cpus, ..Space::default() };
         Ok(space.after(&residents, claims))
     }
@@ -135,18 +135,6 @@ pub(super) fn memory() -> Result<Memory, Fault> {
     Ok(Memory { total: ByteSize::b(meminfo.mem_total), available: ByteSize::b(available), page_size })
 }
 
-fn capacity(given: &config::Capacity, total: ByteSize, cpus: usize) -> Capacity {
-    let free = total.as_u64().saturating_sub(given.memory_reserve.as_u64());
-    let config::Capacity { instances, incoming, outgoing, .. } = *given;
-    Capacity {
-        memory: ByteSize::b((free as f64 * given.memory_overcommit) as u64),
-        vcpus: (cpus as f64 * given.cpu_overcommit) as u32,
-        instances,
-        incoming,
-        outgoing,
-    }
-}
-
 /// The numbers of the CPUs that are on.
 fn cpus(file: &Path) -> io::Result<BTreeSet<u32>> {
     let text = fs::read_to_string(file)?;
@@ -179,25 +167,6 @@ fn pages(directory: &Path) -> io::Result<BTreeMap<u64, Pages>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn configured() -> config::Capacity {
-        config::Capacity {
-            memory_reserve: ByteSize::gib(2),
-            memory_overcommit: 1.5,
-            cpu_overcommit: 2.5,
-            instances: Some(7),
-            incoming: 4,
-            outgoing: 3,
-        }
-    }
-
-    #[test]
-    fn what_may_be_promised_is_what_the_reserve_leaves_times_what_it_may_be_overcommitted_by() {
-        let given = capacity(&configured(), ByteSize::gib(10), 3);
-        let expected = Capacity { memory: ByteSize::gib(12), vcpus: 7, instances: Some(7), incoming: 4, outgoing: 3 };
-        assert_eq!(given, expected);
-        assert_eq!(capacity(&configured(), ByteSize::gib(1), 3).memory, ByteSize::b(0), "less than its reserve");
-    }
 
     #[test]
     fn this_machines_own_files_are_read() {

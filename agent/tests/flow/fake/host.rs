@@ -102,6 +102,7 @@ impl Hypervisor for Fake {
             direct: None,
             qemu_version: 7_002_000,
             state,
+            crosses: false,
             persistent: true,
             saved: false,
             passing: vec![],

@@ -16,7 +16,8 @@ impl Housing for Fake {
     async fn space(&self, claims: &Claims) -> Result<Space, Fault> {
         let id = disks::INSTANCE.parse().expect("valid");
         let (memory, groups) = (ByteSize::mib(256), BTreeSet::new());
-        let web = Resident { id, sighting: self.world.sees(self.name), memory, vcpus: 1, groups };
+        let name = "web".to_owned();
+        let web = Resident { id, name, sighting: self.world.sees(self.name), memory, vcpus: 1, groups };
         let capacity = self.world.facts().capacity;
         let space = Space { capacity, memory_available: ByteSize::gib(4), ..Space::default() }.after(&[web], claims);
         // Somebody else may look meanwhile, unless the agent sees to it that nobody does.

@@ -14,6 +14,10 @@ impl Measuring for Fake {
         self.measured((ByteSize::mib(256), ByteSize::mib(100)))
     }
 
+    async fn path(&self, _: &Order) -> Result<ByteSize, Fault> {
+        self.measured(ByteSize::mib(100))
+    }
+
     async fn dirty_rate(&self, _: &Order) -> Result<ByteSize, Fault> {
         self.measured(ByteSize::mib(7))
     }

@@ -54,6 +54,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         if self.world().is_old && self.name == "node-28" {
             return Err(Status::unimplemented("admit"));
         }
+        *self.world().admissions.entry(self.name).or_default() += 1;
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
@@ -74,6 +75,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let waiter = Waiter {
             requested_by: "vmferry://default/coordinator/ops".into(),
             waited: Duration::from_secs(3),
+            has_turn: false,
             waiting: waiting.clone(),
             order,
         };
@@ -104,6 +106,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let request = request.into_inner();
         let side = if request.side() == v1::Side::Source { Side::Source } else { Side::Destination };
         let order = order(request.order);
+        self.lock(&order)?;
         let record = Record {
             side,
             requested_by,
@@ -119,9 +122,21 @@ impl v1::migration_service_server::MigrationService for Agent {
             order,
         };
         let id = record.order.id;
-        self.world().records.insert((self.name.to_owned(), id), record);
+        self.world().records.entry((self.name.to_owned(), id)).or_insert(record);
         self.begin(id, Phase::Pre)?;
-        Ok(Response::new(v1::PreResponse::default()))
+        let preparing = self.world().preparing;
+        if side == Side::Source {
+            sleep(preparing).await;
+        }
+        let refusal = {
+            let mut world = self.world();
+            let ours = world.pre_refusals.iter().position(|(host, _)| *host == self.name);
+            ours.map(|ours| world.pre_refusals.remove(ours).1)
+        };
+        match refusal {
+            Some(reason) => Err(self.error(reason, "another one came before")),
+            None => Ok(Response::new(v1::PreResponse::default())),
+        }
     }
 
     type MigrateStream = Pin<Box<dyn Stream<Item = Result<v1::MigrateResponse, Status>> + Send>>;
@@ -227,5 +242,24 @@ impl v1::migration_service_server::MigrationService for Agent {
         let (events, stream) = mpsc::channel(1);
         tokio::spawn(self.clone().look_on(id, after, events));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl Agent {
+    /// As agents do it: one migration of an instance at a time, and one order of a migration.
+    fn lock(&self, order: &Order) -> Result<(), Status> {
+        let world = self.world();
+        let mut here = world.records.iter().filter(|((host, _), _)| host == self.name).map(|(_, record)| record);
+        let refused = here.find_map(|record| match (record.order.id == order.id, record.order == *order) {
+            (true, true) => None,
+            (true, false) => Some((Reason::InvalidRequest, "it exists with another order".to_owned())),
+            (false, _) if record.ended.is_some() => None,
+            (false, _) => Some((
+                Reason::InstanceMigrating,
+                format!("web is already being moved by migration {}", record.order.id),
+            )),
+        });
+        drop(world);
+        refused.map_or(Ok(()), |(reason, message)| Err(self.error(reason, &message)))
     }
 }

@@ -5,7 +5,7 @@ use std::{
 
 use bytesize::ByteSize;
 use vmferry_core::{
-    host::{Capacity, Cordon, Offers, Pages, Room, Taken},
+    host::{Capacity, Cordon, LastCordon, Offers, Pages, Room, Taken, Uncordoned},
     volume::SecretName,
 };
 
@@ -24,6 +24,28 @@ impl TryFrom<v1::Cordon> for Cordon {
     fn try_from(v1::Cordon { reason, by, since }: v1::Cordon) -> Result<Self, Invalid> {
         let field = "cordon.since";
         Ok(Self { reason, by, since: timestamp(since.ok_or(Invalid { field })?, field)? })
+    }
+}
+
+impl From<Uncordoned> for v1::UncordonResponse {
+    fn from(Uncordoned { was, last }: Uncordoned) -> Self {
+        let ended = last.as_ref().map(|last| wire_timestamp(last.ended));
+        Self { was: was.map(Into::into), last: last.map(|last| last.cordon.into()), ended }
+    }
+}
+
+impl TryFrom<v1::UncordonResponse> for Uncordoned {
+    type Error = Invalid;
+
+    fn try_from(v1::UncordonResponse { was, last, ended }: v1::UncordonResponse) -> Result<Self, Invalid> {
+        let last = match (last, ended) {
+            (Some(last), Some(ended)) => {
+                Some(LastCordon { cordon: last.try_into()?, ended: timestamp(ended, "ended")? })
+            }
+            (None, None) => None,
+            _ => return Err(Invalid { field: "ended" }),
+        };
+        Ok(Self { was: was.map(TryInto::try_into).transpose()?, last })
     }
 }
 
@@ -170,8 +192,18 @@ mod tests {
             by: "vmferry://c/coordinator/me".into(),
             since: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(v1::Cordon::from(cordon.clone()).try_into(), Ok(cordon));
+        assert_eq!(v1::Cordon::from(cordon.clone()).try_into(), Ok(cordon.clone()));
         assert!(Cordon::try_from(v1::Cordon::default()).is_err());
+        let last = LastCordon { cordon: cordon.clone(), ended: cordon.since };
+        for opened in [
+            Uncordoned::default(),
+            Uncordoned { was: None, last: Some(last.clone()) },
+            Uncordoned { was: Some(cordon.clone()), last: Some(last) },
+        ] {
+            assert_eq!(v1::UncordonResponse::from(opened.clone()).try_into(), Ok(opened));
+        }
+        let endless = v1::UncordonResponse { last: Some(cordon.into()), ..v1::UncordonResponse::default() };
+        assert!(Uncordoned::try_from(endless).is_err());
         assert!(Room::try_from(v1::Room::default()).is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! Guests that somebody else moves, or has begun to move and left.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 use vmferry_core::{
@@ -8,48 +11,45 @@ use vmferry_core::{
     id::{HostName, InstanceId},
     instance::Instance,
     migration::{Order, Phase},
-    schedule::Wish,
 };
 
+use super::{Ended, Goal};
 use crate::{
-    client::Which,
-    command::Session,
+    client::{PREPARED, Which},
     exit::Failed,
+    fleet::Fleet,
     history::{self, Migration},
-    render::{convoy::Ended, live::Live},
+    journey::Unheard,
 };
 
-/// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives: both hosts may take a phase's
-/// time to get ready.
-const DRIVEN: Duration = Duration::from_secs(130);
+/// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives.
+const DRIVEN: Duration = PREPARED;
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A guest that leaves its host with a migration that is not ours.
+/// A guest that is moved by a migration that is not ours.
 #[derive(Debug, Clone)]
-pub(in crate::command) struct Stray {
-    instance: InstanceId,
-    name: String,
-    /// The host that it shall leave, or shall have left.
+pub(super) struct Stray {
+    pub(super) instance: InstanceId,
+    pub(super) name: String,
+    /// The host that knows the migration.
     source: HostName,
-    /// Where it may go if it does not get there.
-    wish: Wish,
 }
 
 impl Stray {
     /// A guest that is being moved.
-    pub(super) fn new(guest: &Instance, wish: Wish) -> Self {
-        Self { instance: guest.id, name: guest.name.clone(), source: guest.host.clone(), wish }
+    pub(super) fn new(guest: &Instance) -> Self {
+        Self { instance: guest.id, name: guest.name.clone(), source: guest.host.clone() }
     }
 
     /// Whether it is this guest.
-    pub(in crate::command) fn is(&self, guest: &Instance) -> bool {
+    pub(super) fn is(&self, guest: &Instance) -> bool {
         self.instance == guest.id
     }
 
     /// What this order moves, away from this host or to it.
-    pub(in crate::command) fn of(order: &Order, host: &HostName, wish: Wish) -> Self {
+    pub(super) fn of(order: &Order, host: &HostName) -> Self {
         let Order { instance, instance_name, .. } = order;
-        Self { instance: *instance, name: instance_name.clone(), source: host.clone(), wish }
+        Self { instance: *instance, name: instance_name.clone(), source: host.clone() }
     }
 }
 
@@ -57,17 +57,17 @@ impl Stray {
 pub(super) enum Found {
     /// It has gone, or cannot be told.
     Ended(Box<Ended>),
-    /// It is where it was, and nobody moves it.
-    Here(Box<Instance>, Wish),
+    /// It is not where it should be, and nobody moves it.
+    Here(Box<Instance>),
 }
 
 /// Waits until the migration of a guest has ended that somebody else has begun; ends it if nobody drives it any more.
-pub(super) async fn await_end(session: &Session, stray: Stray) -> Found {
+pub(super) async fn await_end(fleet: Arc<Fleet>, goal: Goal, stray: Stray) -> Found {
     let begun = Instant::now();
     // Which migration is seen, and since when.
     let mut seen = (None, Instant::now());
     loop {
-        let halves = match session.fleet.agent(&stray.source) {
+        let halves = match fleet.agent(&stray.source) {
             Ok(agent) => agent.migrations(Which::Active).await,
             Err(failed) => return lost(&stray, failed),
         };
@@ -76,12 +76,12 @@ pub(super) async fn await_end(session: &Session, stray: Stray) -> Found {
                 let migrations =
                     history::merge(halves.into_iter().filter(|half| half.order.instance == stray.instance));
                 let Some(migration) = migrations.first() else {
-                    return found(session, stray, begun.elapsed()).await;
+                    return found(&fleet, &goal, stray, begun.elapsed()).await;
                 };
                 // Before the job runs, whoever joins would take it back: the one who drives it may just be about to begin it.
                 let is_left = seen.0 == Some(migration.order.id) && seen.1.elapsed() > DRIVEN;
                 if migration.phase() >= Phase::Migrate || is_left {
-                    return Box::pin(resolve(session, stray, migration, begun)).await;
+                    return Box::pin(resolve(&fleet, &goal, stray, migration, begun)).await;
                 }
                 Some(migration.order.id)
             }
@@ -96,30 +96,30 @@ pub(super) async fn await_end(session: &Session, stray: Stray) -> Found {
 }
 
 /// The job runs, or nobody drives it: it is waited for, and the rest is done.
-async fn resolve(session: &Session, stray: Stray, migration: &Migration, begun: Instant) -> Found {
+async fn resolve(fleet: &Fleet, goal: &Goal, stray: Stray, migration: &Migration, begun: Instant) -> Found {
     let order = &migration.order;
-    let hosts = match session.pair(order) {
+    let hosts = match fleet.pair(order) {
         Ok(hosts) => hosts,
         Err(failed) => return lost(&stray, failed),
     };
-    let result = Box::pin(flow::resolve(&hosts, order, &Live::quiet(session.terminal))).await;
+    let result = Box::pin(flow::resolve(&hosts, order, &Unheard)).await;
     match &result {
         // It is back where it was, or whoever drives it has got there first.
-        Err(Failure::RolledBack { .. } | Failure::NotStarted(_)) => found(session, stray, begun.elapsed()).await,
-        // It has come here.
-        Ok(_) if order.source.host != stray.source => found(session, stray, begun.elapsed()).await,
+        Err(Failure::RolledBack { .. } | Failure::NotStarted(_)) => found(fleet, goal, stray, begun.elapsed()).await,
+        // It has gone elsewhere.
+        Ok(_) if !goal.is_served_by(order) => found(fleet, goal, stray, begun.elapsed()).await,
         result => Found::Ended(Box::new(Ended::of(order, result, begun.elapsed()))),
     }
 }
 
 /// Where the guest is, now that nobody moves it.
-async fn found(session: &Session, stray: Stray, took: Duration) -> Found {
-    match session.instance(&stray.instance.to_string(), None).await {
-        Ok((now, ..)) if now.host == stray.source => Found::Here(Box::new(now), stray.wish),
-        Ok((now, ..)) => {
+async fn found(fleet: &Fleet, goal: &Goal, stray: Stray, took: Duration) -> Found {
+    match fleet.instance(&stray.instance.to_string(), None).await {
+        Ok((now, ..)) if goal.is_met(&now) => {
             let Stray { instance, name, source, .. } = stray;
             Found::Ended(Box::new(Ended::moved_by_others(instance, name, source, now.host, took)))
         }
+        Ok((now, ..)) => Found::Here(Box::new(now)),
         Err(failed) => lost(&stray, failed),
     }
 }

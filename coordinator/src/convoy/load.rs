@@ -1,11 +1,11 @@
 //! Who is to move, and what is known of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use futures::{StreamExt, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use vmferry_core::{
-    compatibility::Check,
+    compatibility::{Check, Refusal},
     drain::{Blocked, Guest},
     id::InstanceId,
     instance::Instance,
@@ -14,12 +14,11 @@ use vmferry_core::{
     schedule::{Objection, Wish},
 };
 
-use super::{Convoy, Session, Stray};
+use super::{Convoy, Ended, Stray};
 use crate::{
-    cli,
-    command::{migrate, trip::Trip},
     exit::Failed,
-    render::convoy::Ended,
+    fleet::Fleet,
+    journey::{Asked, Policies, Trip, forecast},
 };
 
 /// How many guests are looked at at the same time: a look at what one writes takes a second, and a little of the way.
@@ -27,14 +26,13 @@ const LOOKS: usize = 4;
 /// How many are asked after at the same time.
 const ASKED: usize = 16;
 
-impl Convoy<'_> {
+impl Convoy {
     /// Asks the source of each guest what it has to say. Who may not leave is blocked.
-    pub(in crate::command) async fn load(&mut self, guests: Vec<(Instance, Wish)>) {
-        let (session, asked) = (self.session, &self.asked);
-        let looks = stream::iter(guests)
-            .map(|(guest, wish)| Box::pin(look(session, asked, guest, wish)))
-            .buffered(ASKED)
-            .collect::<Vec<_>>();
+    pub(super) async fn load(&mut self, guests: Vec<Instance>) {
+        let looks = guests
+            .into_iter()
+            .map(|guest| look(Arc::clone(&self.policies), self.asked.clone(), guest, self.wish.clone()).boxed());
+        let looks = stream::iter(looks.collect::<Vec<_>>()).buffered(ASKED).collect::<Vec<_>>();
         for looked in looks.await {
             match looked {
                 Ok((trip, guest)) => {
@@ -48,10 +46,9 @@ impl Convoy<'_> {
     }
 
     /// Looks how the move of each would go.
-    pub(in crate::command) async fn foresee(&mut self) {
-        let session = self.session;
+    pub(crate) async fn foresee(&mut self) {
         let looks = self.waiting.iter().filter_map(|guest| self.trips.get(&guest.leaving.instance.id));
-        let looks = looks.map(|trip| foresee(session, trip.clone())).collect::<Vec<_>>();
+        let looks: Vec<_> = looks.map(|trip| foresee(Arc::clone(&self.fleet), trip.clone()).boxed()).collect();
         let looks = stream::iter(looks).buffer_unordered(LOOKS).collect::<Vec<_>>().await;
         looks.into_iter().for_each(|look| self.foreseen(look));
     }
@@ -81,21 +78,18 @@ enum Unready {
     Blocked(Blocked),
 }
 
-async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Unready> {
+async fn look(policies: Arc<Policies>, asked: Asked, guest: Instance, wish: Wish) -> Result<(Trip, Guest), Unready> {
     let blocked = |objections| {
         let (instance, name, source) = (guest.id, guest.name.clone(), guest.host.clone());
         Unready::Blocked(Blocked { instance, name, source, objections })
     };
     let untold = |failed: Failed| blocked(vec![objection(&guest, &failed)]);
-    let trip = Trip::new(&session.fleet, guest.clone(), asked, Kind::Live).await.map_err(untold)?;
-    let inquiry = trip.inquiry(session).map_err(untold)?;
-    let told = Box::pin(trip.ask_source(session, &inquiry)).await;
-    session.end_inquiry(&inquiry).await;
-    let told = told.map_err(untold)?;
+    let trip = Trip::new(&policies, guest.clone(), &asked, Kind::Live).await.map_err(untold)?;
+    let told = Box::pin(trip.told(policies.fleet())).await.map_err(untold)?;
     if told.is_refused() {
         let mut reasons = told.checks.iter().filter_map(Check::refusal).map(|refusal| refusal.reason);
         if reasons.all(|reason| reason == Reason::InstanceMigrating) {
-            return Err(Unready::Moving(Stray::new(&guest, wish)));
+            return Err(Unready::Moving(Stray::new(&guest)));
         }
         return Err(blocked(told.checks.iter().filter_map(|check| refused(&guest, check)).collect()));
     }
@@ -103,12 +97,12 @@ async fn look(session: &Session, asked: &cli::Limits, guest: Instance, wish: Wis
 }
 
 /// How long its move takes by itself, and what it writes: that takes a second.
-pub(super) async fn foresee(session: &Session, trip: Trip) -> Look {
+pub(super) async fn foresee(fleet: Arc<Fleet>, trip: Trip) -> Look {
     let measure = async {
-        let inquiry = trip.inquiry(session).ok()?;
-        let source = session.fleet.agent(&inquiry.source.host).ok()?;
+        let inquiry = trip.inquiry(&fleet).ok()?;
+        let source = fleet.agent(&inquiry.source.host).ok()?;
         // How its disks get there depends on where that is: those that are copied are not counted.
-        let (measured, forecast) = migrate::forecast(source, &inquiry, &[]).await.ok()?;
+        let (measured, forecast) = forecast(source, &inquiry, &[]).await.ok()?;
         Some((forecast.likely.total, measured.dirty_rate))
     };
     Look { instance: trip.guest.id, found: measure.await }
@@ -122,7 +116,7 @@ fn refused(guest: &Instance, check: &Check) -> Option<Objection> {
 fn objection(guest: &Instance, failed: &Failed) -> Objection {
     let host = failed.host.clone().unwrap_or_else(|| guest.host.clone());
     let reason = failed.reason.unwrap_or(Reason::InvalidRequest);
-    let example = vmferry_core::compatibility::Refusal {
+    let example = Refusal {
         reason,
         message: failed.message.clone(),
         remedy: format!("look at it by itself: vmferry plan {}", guest.name),

@@ -11,8 +11,8 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use super::{Session, limits};
-use crate::{cli, exit::Failed, fleet::Fleet};
+use super::{Asked, Policies, limits};
+use crate::{exit::Failed, fleet::Fleet};
 
 /// A guest that shall move.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Trip {
     /// It, as it is.
     pub(crate) guest: Instance,
     /// Whether it runs meanwhile.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// What that may cost.
     pub(super) limits: Limits,
     /// Who comes first where there is no place for all.
@@ -30,34 +30,33 @@ pub(crate) struct Trip {
 
 /// What the source says of a guest that shall leave.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// What a destination must know.
-    pub(super) leaving: Leaving,
+    pub(crate) leaving: Leaving,
     /// Every rule of the source's, with its outcome.
-    pub(super) checks: Vec<Check>,
+    pub(crate) checks: Vec<Check>,
 }
 
 impl Told {
     /// Whether it may not leave at all.
-    pub(super) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.checks.iter().any(|check| check.refusal().is_some())
     }
 }
 
 impl Trip {
     /// What makes no sense is told before anybody is asked.
-    pub(crate) async fn new(fleet: &Fleet, guest: Instance, asked: &cli::Limits, kind: Kind) -> Result<Self, Failed> {
+    pub(crate) async fn new(policies: &Policies, guest: Instance, asked: &Asked, kind: Kind) -> Result<Self, Failed> {
         let policy = match kind {
-            Kind::Live => limits::policy(fleet, asked, &guest).await?,
+            Kind::Live => limits::policy(policies, asked, &guest).await?,
             Kind::Cold { .. } => Policy::default(),
         };
-        let source = fleet.agent(&guest.host)?.endpoint().clone();
+        let source = policies.fleet().agent(&guest.host)?.endpoint().clone();
         let handover = match kind {
             Kind::Live => asked.handover(&policy),
             Kind::Cold { .. } => Handover::default(),
         };
-        let limits =
-            Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path.into(), handover };
+        let limits = Limits { policy, bandwidth: asked.bandwidth, streams: asked.streams, path: asked.path, handover };
         Ok(Self { guest, kind, limits, priority: Priority::default(), source })
     }
 
@@ -67,8 +66,8 @@ impl Trip {
     }
 
     /// As it was planned, wherever the guest is now.
-    pub(super) fn planned(session: &Session, guest: Instance, planned: &Order) -> Result<Self, Failed> {
-        let source = session.fleet.agent(&guest.host)?.endpoint().clone();
+    pub(crate) fn planned(fleet: &Fleet, guest: Instance, planned: &Order) -> Result<Self, Failed> {
+        let source = fleet.agent(&guest.host)?.endpoint().clone();
         Ok(Self { guest, kind: planned.kind, limits: planned.limits.clone(), priority: planned.priority, source })
     }
 
@@ -87,8 +86,8 @@ impl Trip {
     }
 
     /// The order with which hosts are asked who can take it, before it is known who does.
-    pub(super) fn inquiry(&self, session: &Session) -> Result<Order, Failed> {
-        let hosts = session.fleet.endpoints();
+    pub(crate) fn inquiry(&self, fleet: &Fleet) -> Result<Order, Failed> {
+        let hosts = fleet.endpoints();
         let other = hosts.iter().find(|endpoint| endpoint.host != self.guest.host).ok_or_else(|| {
             let message =
                 format!("{} has nowhere to go: the inventory has no host but {}", self.guest.name, self.guest.host);
@@ -97,9 +96,9 @@ impl Trip {
         Ok(self.order(other))
     }
 
-    /// Asks the source what it has to say of the guest. What it puts beside disks stays until [`Session::end_inquiry`].
-    pub(super) async fn ask_source(&self, session: &Session, inquiry: &Order) -> Result<Told, Failed> {
-        let source = session.fleet.agent(&self.guest.host)?;
+    /// Asks the source what it has to say of the guest. What it puts beside disks stays until [`end_inquiry`].
+    pub(super) async fn ask_source(&self, fleet: &Fleet, inquiry: &Order) -> Result<Told, Failed> {
+        let source = fleet.agent(&self.guest.host)?;
         let CheckReport { checks, leaving, .. } = source.check(inquiry, Side::Source, None).await?;
         let leaving = leaving.ok_or_else(|| CallError {
             host: self.guest.host.clone(),
@@ -108,13 +107,19 @@ impl Trip {
         })?;
         Ok(Told { leaving, checks })
     }
+
+    /// The same, and nothing stays.
+    pub(crate) async fn told(&self, fleet: &Fleet) -> Result<Told, Failed> {
+        let inquiry = self.inquiry(fleet)?;
+        let told = Box::pin(self.ask_source(fleet, &inquiry)).await;
+        end_inquiry(fleet, &inquiry).await;
+        told
+    }
 }
 
-impl Session {
-    /// Nobody needs any more what the source has put beside disks. It removes that by itself if it does not hear this.
-    pub(super) async fn end_inquiry(&self, inquiry: &Order) {
-        if let Ok(source) = self.fleet.agent(&inquiry.source.host) {
-            _ = source.end_check(inquiry).await;
-        }
+/// Nobody needs any more what the source has put beside disks. It removes that by itself if it does not hear this.
+pub(super) async fn end_inquiry(fleet: &Fleet, inquiry: &Order) {
+    if let Ok(source) = fleet.agent(&inquiry.source.host) {
+        _ = source.end_check(inquiry).await;
     }
 }

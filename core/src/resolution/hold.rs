@@ -1,0 +1,108 @@
+//! What to tell people when the facts allow no decision.
+
+use super::Handover;
+use crate::{migration::Order, reason::Reason};
+
+/// Why nothing may be done yet. Every one of them is looked at again when a host says something else than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// Neither host could be asked.
+    BothSilent,
+    /// The source could not be asked, and may have the only copy or none.
+    SourceSilent,
+    /// The destination could not be asked, and may run the guest.
+    DestinationSilent,
+    /// Both run it.
+    RunsTwice,
+    /// What the journals decided is not what the hosts show.
+    Contradicted,
+    /// It was on neither host when last seen; its disks are whole.
+    RunsNowhere,
+    /// It ran on the destination, or may have, and that copy is gone: the source's is stale.
+    LostThere,
+    /// It went with the source, before it could be handed over.
+    LostHere,
+    /// Some of its memory is on each host.
+    PostcopyUnfinished,
+    /// Some of its memory was on each host, and one of them has lost its part.
+    PostcopyLost,
+}
+
+impl Hold {
+    /// The stable code.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::BothSilent | Self::SourceSilent | Self::DestinationSilent | Self::Contradicted => {
+                Reason::RunnerUnknown
+            }
+            Self::RunsTwice => Reason::RunsTwice,
+            Self::RunsNowhere | Self::LostThere | Self::LostHere => Reason::NotRunning,
+            Self::PostcopyUnfinished => Reason::PostcopyUnfinished,
+            Self::PostcopyLost => Reason::PostcopyLost,
+        }
+    }
+
+    /// One sentence: what is so, and why it is left so.
+    pub fn message(self, order: &Order, handover: Handover) -> String {
+        let (name, from, to) = (&order.instance_name, &order.source.host, &order.destination.host);
+        match self {
+            Self::BothSilent => format!("neither {from} nor {to} could be asked where {name} runs"),
+            Self::SourceSilent => {
+                format!("{name} does not run on {to}, and {from} could not be asked what it has of it")
+            }
+            Self::DestinationSilent => match handover {
+                Handover::Strict => format!(
+                    "{from} has released {name} and keeps its copy stopped; {to} could not be asked whether it runs there by now"
+                ),
+                Handover::Fast => format!("{to} could not be asked whether {name} runs there"),
+            },
+            Self::RunsTwice => format!("{name} runs on {from} and on {to}: one of them must be stopped at once"),
+            Self::Contradicted => format!(
+                "what {from} and {to} show of {name} is not what their journals decided: somebody changed it by hand"
+            ),
+            Self::RunsNowhere => format!("{name} runs neither on {from} nor on {to}"),
+            Self::LostThere => format!(
+                "{name} ran on {to}, or may have, and is gone there; what {from} has of its memory is older than its disks and must never run"
+            ),
+            Self::LostHere => format!("{name} went down with {from} before {to} had it; its disks are as it left them"),
+            Self::PostcopyUnfinished => {
+                format!("{name} runs on {to}, and a part of its memory is still on {from}; neither copy may be stopped")
+            }
+            Self::PostcopyLost => {
+                format!(
+                    "{name} was switched to {to}, and a part of its memory is lost; its disks are as it left them there"
+                )
+            }
+        }
+    }
+
+    /// What a person does about it.
+    pub fn command(self, order: &Order) -> String {
+        let (name, from, to) = (&order.instance_name, &order.source.host, &order.destination.host);
+        let resolve = format!("vmferry migrations resolve {}", order.id);
+        match self {
+            Self::BothSilent => {
+                format!("bring {from} or {to} back; it goes on by itself then, or at once with: {resolve}")
+            }
+            Self::SourceSilent => {
+                format!("bring {from} back, it goes on by itself then; if {from} is dead for good, fence it first")
+            }
+            Self::DestinationSilent => {
+                format!("bring {to} back, it goes on by itself then; if {to} is dead for good, fence it first")
+            }
+            Self::RunsTwice => {
+                format!("virsh destroy {name} on {from} if it has been of use on {to}, else on {to}; then: {resolve}")
+            }
+            Self::Contradicted => {
+                format!("virsh domstate --reason {name} on both hosts; let it be on one of them; then: {resolve}")
+            }
+            Self::RunsNowhere | Self::LostHere => format!("virsh start {name} where it is defined; then: {resolve}"),
+            Self::LostThere | Self::PostcopyLost => {
+                format!(
+                    "virsh destroy {name} on {from} if it is there; virsh start {name} on {to}, or wherever its disks are; then: {resolve}"
+                )
+            }
+            Self::PostcopyUnfinished => format!("mend the way between {from} and {to}: the rest is sent then"),
+        }
+    }
+}
