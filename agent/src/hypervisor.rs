@@ -114,6 +114,9 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + HandingOver + M
     /// Destination: lets nobody in any more, and cuts the streams that are open.
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
 
+    /// Destination: lets nobody in any more. The streams that are open end by themselves, or are cut when that takes too long.
+    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
+
     /// Source: runs libvirt's job to its end. Where the checks have proved that disks are shared, libvirt is not asked
     /// for its opinion.
     fn migrate(

@@ -109,6 +109,11 @@ impl<'a> Steps<'a> {
         self.keep_all(Undo::brings_up_again)
     }
 
+    /// Makes it final that the source may open no stream any more.
+    fn keep_tunnel(&mut self) -> Result<(), Fault> {
+        self.keep_all(|undo| matches!(undo, Undo::RevokeTunnel { .. }))
+    }
+
     fn keep_all(&mut self, which: impl Fn(&Undo) -> bool) -> Result<(), Fault> {
         let kept: Vec<_> = self.journal.state().pending.iter().filter(|undo| which(undo)).cloned().collect();
         kept.iter().try_for_each(|undo| self.keep(undo))

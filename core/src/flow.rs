@@ -42,7 +42,7 @@ use crate::{
 use admit::{Admitted, admit, keeping, withdraw};
 use begin::{Begun, begun_by, pre};
 pub use planned::{Planned, UnknownForm};
-pub use runner::{Runner, runner};
+pub use runner::{Runner, is_before_the_handover, runner};
 use standing::{Standing, standing};
 
 /// Sees the flow go on, and may ask it to stop. For people and for records; it decides nothing.

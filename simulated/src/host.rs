@@ -231,6 +231,11 @@ impl Hypervisor for SimulatedHost {
         Ok(())
     }
 
+    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.retire(migration);
+        Ok(())
+    }
+
     async fn migrate(
         &self,
         order: &Order,

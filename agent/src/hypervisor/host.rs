@@ -328,6 +328,11 @@ impl Hypervisor for LibvirtHost {
         Ok(())
     }
 
+    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.retire(migration);
+        Ok(())
+    }
+
     async fn migrate(
         &self,
         order: &Order,

@@ -5,6 +5,7 @@
 
 use vmferry_core::{
     agent::Sighting,
+    flow::is_before_the_handover,
     migration::{Phase, Side},
     reason::Reason,
 };
@@ -24,7 +25,8 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool, kept: 
         // From the switch to postcopy on the guest runs there, whatever has become of it since.
         Side::Source if state.switched => true,
         Side::Source if order.is_strict() => !released && is_given_away(host, state).await?,
-        Side::Source => state.statistics().is_some() && !(order.kind.is_cold() && released),
+        Side::Source if order.kind.is_cold() => state.statistics().is_some() && !released,
+        Side::Source => state.statistics().is_some() || has_left(host, state).await?,
         // I1: once the guest has run here its copy here is the guest, whatever the caller believes. A cold one may have run
         // and stopped since.
         Side::Destination if order.kind.shutdown().is_some() => {
@@ -50,6 +52,15 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool, kept: 
     }
     let message = format!("{} has moved to {}; that cannot be taken back", order.instance_name, order.destination.host);
     Err(Fault::new(Reason::PhaseOutOfOrder, message))
+}
+
+/// Whether libvirt has handed the guest over, and nobody was there to hear it: its agent was restarted meanwhile, or lost its libvirt.
+async fn has_left(host: &impl Hypervisor, state: &State) -> Result<bool, Fault> {
+    let is_heard = state.cause().is_some_and(|cause| is_before_the_handover(cause.reason));
+    if is_heard || !state.has_begun(Phase::Migrate) {
+        return Ok(false);
+    }
+    Ok(host.sighting(state.order().instance).await? == Sighting::Absent)
 }
 
 /// Whether the source of a strict hand-over has let go of the guest, or is about to: its copy was there when the job began, and is not any

@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
@@ -36,6 +36,9 @@ use crate::{
 
 /// How long a caller may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long streams may stay open when the guest is here for good: longer than libvirt waits for an answer of its peer.
+const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// How many probes are taken at once: those of two hosts that have several streams.
 const PROBES: usize = 8;
@@ -119,6 +122,17 @@ impl Grants {
         let grant = self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
         if let Some(grant) = grant {
             grant.streams.close();
+        }
+    }
+
+    /// Lets nobody in any more. What is open has some time to end by itself: libvirt's answer to its last question may be on its way.
+    pub fn retire(&self, migration: MigrationId) {
+        let grant = self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
+        if let Some(grant) = grant {
+            tokio::spawn(async move {
+                sleep(LAST_WORDS).await;
+                grant.streams.close();
+            });
         }
     }
 

@@ -66,7 +66,7 @@ pub fn runner(
         (Ok(Shutoff), Ok(Absent)) => Runner::Source,
         (Ok(Absent), Ok(Shutoff)) => Runner::Destination,
         // A guest that was never stopped runs where it was, whatever the destination would say.
-        (Ok(Running), Err(_)) if before_the_handover(failure) => Runner::Source,
+        (Ok(Running), Err(_)) if is_before_the_handover(failure.reason) => Runner::Source,
         (Ok(Running), Err(error)) => Runner::Unknown {
             reason: Reason::RunnerUnknown,
             message: format!("{name} runs on {from}, but {to} could not be asked whether it runs there too: {error}"),
@@ -153,9 +153,9 @@ fn runs_twice(order: &Order) -> Runner {
 }
 
 /// Whether the job had certainly not begun to hand the guest over when it failed.
-fn before_the_handover(failure: &CallError) -> bool {
+pub fn is_before_the_handover(failure: Reason) -> bool {
     matches!(
-        failure.reason,
+        failure,
         Reason::MigrationFailed | Reason::MigrationAborted | Reason::NotConverging | Reason::CoordinatorLost
     )
 }

@@ -215,6 +215,10 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
+    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.revoke_tunnel(migration)
+    }
+
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
         let mut facts = self.world.facts();
         facts.granted.remove(&migration);
