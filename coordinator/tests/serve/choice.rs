@@ -43,11 +43,11 @@ async fn a_check_has_a_row_a_host_with_all_reasons_and_what_speaks_for_it() {
     let service = cluster.serve().await;
     let checked = check(&cluster, &service, anywhere(), false).await;
     assert_eq!(checked.instance.map(|instance| instance.host).as_deref(), Some("node-28"));
-    assert_eq!(checked.source_checks.len(), 1);
+    assert_eq!(checked.source_checks.len(), 2);
     // The guest's own zone before the other.
     assert_eq!(reasons(&checked.hosts), [("node-32", vec![]), ("node-31", vec![])]);
     let best = &checked.hosts[0];
-    assert!(best.takes_it && best.asked && best.checks.len() == 1 && best.zone == "nova", "{best:?}");
+    assert!(best.takes_it && best.asked && best.checks.len() == 2 && best.zone == "nova", "{best:?}");
     let zone_part = best.parts.iter().find(|part| part.weigher == "same_zone").expect("it is weighed");
     assert!(best.score.expect("a candidate") >= 100.0 && zone_part.weight == 100.0, "{best:?}");
 
@@ -118,13 +118,13 @@ async fn without_a_host_all_reasons_are_told_and_then_a_status() {
     assert!(status.message().contains("web stays on node-28 as it was"), "{status}");
     let [Event::Nowhere(nowhere)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(reasons(&nowhere.hosts), [("node-31", vec!["ZONE_DIFFERS"])]);
-    assert_eq!(nowhere.source_checks.len(), 1);
+    assert_eq!(nowhere.source_checks.len(), 2);
 
     // Tried, and refused by its own checks.
     cluster.world().refuses = true;
     let (told, status) = events(&cluster, &service, request(anywhere())).await.expect_err("refused");
     assert_eq!(reason(&status), (Code::ResourceExhausted, "MEMORY_SHORT".into()));
-    assert!(told.iter().any(|event| matches!(event, Event::Refused(refused) if refused.checks.len() == 1)), "{told:?}");
+    assert!(told.iter().any(|event| matches!(event, Event::Refused(refused) if refused.checks.len() == 2)), "{told:?}");
     let Some(Event::Nowhere(nowhere)) = told.last() else { panic!("{told:?}") };
     assert_eq!(reasons(&nowhere.hosts), [("node-31", vec!["MEMORY_SHORT"])]);
     assert!(cluster.world().records.is_empty());

@@ -243,7 +243,7 @@ async fn a_guest_that_no_host_takes_stays_with_what_they_said_themselves() {
     let told = drained(&cluster, &service, drain()).await.expect("drained");
     let refused = told.iter().find_map(|event| if let Event::Refused(refused) = event { Some(refused) } else { None });
     let candidate = refused.and_then(|refused| refused.candidate.as_ref()).expect("told");
-    assert_eq!((candidate.host.as_str(), candidate.checks.len()), ("node-31", 1));
+    assert_eq!((candidate.host.as_str(), candidate.checks.len()), ("node-31", 2));
     let [End::Blocked(blocked)] = ends(&told)[..] else { panic!("{told:?}") };
     let said: Vec<_> = blocked
         .objections
