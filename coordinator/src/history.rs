@@ -150,14 +150,16 @@ pub(crate) fn merge(halves: impl IntoIterator<Item = Record>) -> Vec<Migration> 
     migrations
 }
 
+/// Whether `wanted` is this id, or enough of its beginning.
+pub(crate) fn is_beginning(wanted: &str, id: MigrationId) -> bool {
+    wanted.len() >= SHORTEST_PREFIX && id.to_string().starts_with(&wanted.to_ascii_lowercase())
+}
+
 /// The migration that `wanted` names: an id, or the beginning of one.
 pub(crate) fn find(migrations: Vec<Migration>, silent: &[CallError], wanted: &str) -> Result<Migration, Failed> {
-    let prefix = wanted.to_ascii_lowercase();
-    let long_enough = prefix.len() >= SHORTEST_PREFIX;
-    let mut found: Vec<_> = migrations
-        .into_iter()
-        .filter(|migration| long_enough && migration.order.id.to_string().starts_with(&prefix))
-        .collect();
+    let long_enough = wanted.len() >= SHORTEST_PREFIX;
+    let mut found: Vec<_> =
+        migrations.into_iter().filter(|migration| is_beginning(wanted, migration.order.id)).collect();
     match (found.len(), found.pop()) {
         (1, Some(only)) => Ok(only),
         (count, Some(_)) => Err(Failed::usage(format!(

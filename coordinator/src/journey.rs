@@ -31,7 +31,7 @@ pub(crate) use self::{
     policies::Policies,
     search::{Next, Search},
     strategy::choose_policy,
-    survey::{Row, Survey, Turned, Verdict, turned_away},
+    survey::{Row, Survey, Turned, Verdict, turned_away, turned_away_by},
     trip::Trip,
 };
 

@@ -104,12 +104,7 @@ pub(crate) async fn plan(session: &Session, args: &cli::Migrate) -> Result<Exit,
         let live = Live::quiet(session.terminal).insisting(planned.clone());
         let checked = Box::pin(flow::check(&hosts, &order, &live)).await;
         live.leave();
-        let turned = match &checked {
-            Ok(plan) if !plan.is_refused() => None,
-            Ok(plan) => journey::turned_away(&order, &Failure::Refused(Box::new(plan.clone()))),
-            Err(error) => journey::turned_away(&order, &Failure::NotStarted(error.clone())),
-        };
-        if let Some(turned) = turned.filter(|_| is_chosen) {
+        if let Some(turned) = journey::turned_away_by(&order, &checked).filter(|_| is_chosen) {
             turn_away(session, &mut search, turned);
             continue;
         }

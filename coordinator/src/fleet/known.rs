@@ -54,16 +54,12 @@ impl Fleet {
     /// The migration that waits and is meant by `wanted`: its id or the beginning of it, or the name of its instance. Of hosts that do not
     /// answer those tell who look for what they have of it.
     pub(crate) async fn waiter(&self, wanted: &str) -> Result<Option<Waiter>, Failed> {
-        let answers = self.gather(|agent: RemoteAgent| async move { agent.waiters().await }).await;
-        let (given, _) = heard(answers)?;
-        meant(given.into_iter().flatten(), wanted)
+        meant(self.gather(|agent: RemoteAgent| async move { agent.waiters().await }).await, wanted)
     }
 
     /// The same of one that has not begun: it waits, or it is just its turn.
     pub(crate) async fn queued(&self, wanted: &str) -> Result<Option<Waiter>, Failed> {
-        let answers = self.gather(|agent: RemoteAgent| async move { agent.queued().await }).await;
-        let (given, _) = heard(answers)?;
-        meant(given.into_iter().flatten(), wanted)
+        meant(self.gather(|agent: RemoteAgent| async move { agent.queued().await }).await, wanted)
     }
 
     /// At which of its two hosts a migration waits, of those that answer.
@@ -145,13 +141,11 @@ fn put_together(answers: Vec<Answer<Option<Record>>>) -> Result<(Option<Migratio
 }
 
 /// The one of this instance, or of which this is the id or its beginning.
-fn meant(waiters: impl Iterator<Item = Waiter>, wanted: &str) -> Result<Option<Waiter>, Failed> {
-    let prefix = wanted.to_ascii_lowercase();
-    let is_meant = |Waiter { order, .. }: &Waiter| {
-        order.instance_name == wanted
-            || (prefix.len() >= history::SHORTEST_PREFIX && order.id.to_string().starts_with(&prefix))
-    };
-    let mut meant = each(waiters.filter(is_meant));
+fn meant(answers: Vec<Answer<Vec<Waiter>>>, wanted: &str) -> Result<Option<Waiter>, Failed> {
+    let (given, _) = heard(answers)?;
+    let is_meant =
+        |Waiter { order, .. }: &Waiter| order.instance_name == wanted || history::is_beginning(wanted, order.id);
+    let mut meant = each(given.into_iter().flatten().filter(is_meant));
     match (meant.len(), meant.pop()) {
         (2.., _) => Err(Failed::usage(format!(
             "several migrations that wait may be meant by {wanted}; name one by its id (`vmferry migrations`)"

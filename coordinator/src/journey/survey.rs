@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use vmferry_core::{
     agent::CallError,
     compatibility::{Check, Refusal},
-    flow::Failure,
+    flow::{Failure, Plan},
     host::Host,
     id::HostName,
     instance::Instance,
@@ -91,6 +91,16 @@ pub(crate) fn turned_away(order: &Order, failure: &Failure) -> Option<Turned> {
         }
         Failure::NotStarted(_) | Failure::RolledBack { .. } | Failure::Held { .. } => None,
     }
+}
+
+/// The same of what the checks of both hosts said, or why they could not be asked.
+pub(crate) fn turned_away_by(order: &Order, checked: &Result<Plan, CallError>) -> Option<Turned> {
+    let failure = match checked {
+        Ok(plan) if !plan.is_refused() => return None,
+        Ok(plan) => Failure::Refused(Box::new(plan.clone())),
+        Err(error) => Failure::NotStarted(error.clone()),
+    };
+    turned_away(order, &failure)
 }
 
 /// All hosts and what they say to an instance.

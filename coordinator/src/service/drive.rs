@@ -24,7 +24,7 @@ use vmferry_proto::{
 };
 
 use super::wish::patience;
-use crate::{exit::Failed, history::SHORTEST_PREFIX};
+use crate::{exit::Failed, history::is_beginning};
 
 /// What is told of one that has ended; the error: it was never begun.
 pub(super) type Told = Result<fleet::Ended, Failed>;
@@ -63,11 +63,9 @@ impl Drive {
 
     /// Whether `wanted` is its id or the beginning of it, or its instance.
     pub(super) fn is_meant(&self, wanted: &str) -> bool {
-        let prefix = wanted.to_ascii_lowercase();
-        let is_id = |id: MigrationId| prefix.len() >= SHORTEST_PREFIX && id.to_string().starts_with(&prefix);
-        is_id(self.id)
+        is_beginning(wanted, self.id)
             || match (&self.seen.borrow().order, &self.wish) {
-                (Some(order), _) => order.instance_name == wanted || is_id(order.id),
+                (Some(order), _) => order.instance_name == wanted || is_beginning(wanted, order.id),
                 (None, Some(wish)) => wish.instance == wanted,
                 (None, None) => false,
             }

@@ -3,12 +3,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use vmferry_core::{
-    flow::{self, Failure},
-    id::MigrationId,
-    identity::Identity,
-    migration::Kind,
-};
+use vmferry_core::{flow, id::MigrationId, identity::Identity, migration::Kind};
 use vmferry_proto::{convert::Invalid, fleet};
 
 use super::{
@@ -19,7 +14,7 @@ use super::{
 use crate::{
     exit::Failed,
     fleet::Fleet,
-    journey::{Unheard, forecast, survey, turned_away},
+    journey::{Unheard, forecast, survey, turned_away_by},
     render::unnamed,
 };
 
@@ -53,12 +48,7 @@ pub(super) async fn plan(
     let mut refused = Vec::new();
     while let Some(Try { order, hosts, chosen: why }) = settled.next(MigrationId(Uuid::now_v7())).await? {
         let checked = Box::pin(flow::check(&hosts, &order, &Unheard)).await;
-        let away = match &checked {
-            Ok(plan) if !plan.is_refused() => None,
-            Ok(plan) => turned_away(&order, &Failure::Refused(Box::new(plan.clone()))),
-            Err(error) => turned_away(&order, &Failure::NotStarted(error.clone())),
-        };
-        if let Some(away) = away.filter(|_| why.is_some()) {
+        if let Some(away) = turned_away_by(&order, &checked).filter(|_| why.is_some()) {
             refused.push(turned(&away));
             settled.search.turned_away(away);
             continue;

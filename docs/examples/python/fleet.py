@@ -52,56 +52,52 @@ def show(fleet):
         print(f"  {instance.name}  {state}  on {instance.host}")
 
 
-def move(fleet, wish, migration_id):
-    """Moves it, and asks again with the same id as long as nobody answers: a repeat joins what goes on."""
-    request = fleet_pb2.MigrateRequest(migration_id=migration_id, wish=wish)
+def insisting(call):
+    """What a call tells that may be made again, and that is made again as long as nobody answers."""
     heard = time.monotonic()
     while True:
         try:
-            for response in fleet.Migrate(request):
+            for response in call():
                 heard = time.monotonic()
-                event = response.WhichOneof("event")
-                if event == "phase":
-                    print("  " + migration_pb2.Phase.Name(response.phase).removeprefix("PHASE_").lower())
-                elif event == "progress":
-                    print(f"  {response.progress.percent} %")
-                elif event == "chosen":
-                    print(f"  {response.chosen.host} is chosen")
-                elif event == "waiting":
-                    print(f"  waits for {response.waiting.host}, {len(response.waiting.before)} come before it")
-                elif event == "ended":
-                    return response.ended
+                yield response
         except grpc.RpcError as error:
             reason, message = explain(error)
             if reason not in PASSING or time.monotonic() - heard > PATIENCE:
                 raise SystemExit(f"{reason}: {message}") from error
             print(f"  {message}; asking again", file=sys.stderr)
         time.sleep(1)
+
+
+def move(fleet, wish, migration_id):
+    """Moves it. A repeat with the same id joins what goes on."""
+    request = fleet_pb2.MigrateRequest(migration_id=migration_id, wish=wish)
+    for response in insisting(lambda: fleet.Migrate(request)):
+        event = response.WhichOneof("event")
+        if event == "phase":
+            print("  " + migration_pb2.Phase.Name(response.phase).removeprefix("PHASE_").lower())
+        elif event == "progress":
+            print(f"  {response.progress.percent} %")
+        elif event == "chosen":
+            print(f"  {response.chosen.host} is chosen")
+        elif event == "waiting":
+            print(f"  waits for {response.waiting.host}, {len(response.waiting.before)} come before it")
+        elif event == "ended":
+            return response.ended
 
 
 def drain(fleet, host):
-    """Empties a host, and asks again as long as nobody answers: a repeat goes on with the guests that are left."""
-    heard = time.monotonic()
-    while True:
-        try:
-            for response in fleet.Drain(fleet_pb2.DrainRequest(host=host)):
-                heard = time.monotonic()
-                event = response.event
-                what = event.WhichOneof("event")
-                if what == "plan":
-                    print(f"{len(event.plan.moves)} to move, in about {event.plan.total.ToSeconds()} s")
-                elif what == "waits":
-                    print(f"  {event.waits.instance_name} waits: {event.waits.message}")
-                elif what == "ended":
-                    print(f"  {event.ended.instance_name} {event.ended.WhichOneof('end')} {event.ended.destination}")
-                elif what == "totals":
-                    return event.totals
-        except grpc.RpcError as error:
-            reason, message = explain(error)
-            if reason not in PASSING or time.monotonic() - heard > PATIENCE:
-                raise SystemExit(f"{reason}: {message}") from error
-            print(f"  {message}; asking again", file=sys.stderr)
-        time.sleep(1)
+    """Empties a host. A repeat goes on with the guests that are left."""
+    for response in insisting(lambda: fleet.Drain(fleet_pb2.DrainRequest(host=host))):
+        event = response.event
+        what = event.WhichOneof("event")
+        if what == "plan":
+            print(f"{len(event.plan.moves)} to move, in about {event.plan.total.ToSeconds()} s")
+        elif what == "waits":
+            print(f"  {event.waits.instance_name} waits: {event.waits.message}")
+        elif what == "ended":
+            print(f"  {event.ended.instance_name} {event.ended.WhichOneof('end')} {event.ended.destination}")
+        elif what == "totals":
+            return event.totals
 
 
 def explain(error):
