@@ -34,9 +34,13 @@ impl<'a> Agent<'a> {
         self.systemctl("restart")
     }
 
-    /// `kill -9`. systemd starts it again after a second; with [`Agent::wait_ready`] a test sees it come back.
+    /// `kill -9`, until systemd has seen it. It starts it again after a second; with [`Agent::wait_ready`] a test
+    /// sees it come back.
     pub fn kill(&self) -> Result<()> {
-        self.host.run("systemctl", ["kill", "--kill-whom=main", "--signal=KILL", UNIT]).map(drop)
+        let killed = self.main_pid()?;
+        self.host.run("systemctl", ["kill", "--kill-whom=main", "--signal=KILL", UNIT])?;
+        // Until then the unit is still active, and whoever waits for the next agent would be told that it is there.
+        wait::until("the agent's death", wait::SOON, || Ok((self.main_pid()? != killed).then_some(())))
     }
 
     /// `kill -9`, and it stays down until started.
