@@ -69,11 +69,17 @@ impl Watcher {
     /// For as long as it is polled. A guest that was stopped for its hand-over and whose QEMU is gone then cannot run here: either libvirt
     /// has heard from the destination's that all has arrived, or the copy there is all that is left.
     pub(super) async fn watch(&mut self, stopped: &Stopped) -> std::convert::Infallible {
-        if let (Ok(process), true) = (&self.process, self.released.is_some())
-            && process.gone().await.is_ok()
-        {
-            let since = *stopped.borrow();
-            self.tell(since);
+        if let (Ok(process), true) = (&self.process, self.released.is_some()) {
+            let mut stops = stopped.subscribe();
+            // It fails if nobody is left who could say so: then this is not polled any more, either.
+            _ = stops.wait_for(Option::is_some).await;
+            match process.gone().await {
+                Ok(()) => {
+                    let since = *stopped.borrow();
+                    self.tell(since);
+                }
+                Err(error) => tracing::warn!("the release will be late, QEMU cannot be watched any more: {error}"),
+            }
         }
         pending().await
     }
