@@ -221,6 +221,8 @@ pub fn arriving(facts: &DestinationFacts, leaving: &Leaving) -> Vec<Check> {
     if let Some(id) = facts.migration {
         // The domain that is here is the guest itself on its way.
         checks.refuse("exclusive", already_moving(name, id));
+        // Whoever is silent about it counts as one who does not know it.
+        way::handover(&mut checks, name, facts.kind, &facts.limits);
         return checks.done();
     }
     let free = facts.same_id.is_none() && !facts.same_name;

@@ -374,3 +374,11 @@ fn postcopy_goes_by_one_stream_of_the_tunnel() {
     let direct = refusals(Limits { policy, path: crate::migration::Path::Direct, ..Limits::default() });
     assert!(direct.contains(&Reason::PostcopyUnavailable), "{direct:?}");
 }
+
+#[test]
+fn a_host_to_which_the_guest_is_on_its_way_already_knows_how_it_is_handed_over() {
+    let mut facts = destination();
+    facts.migration = "0197a000-0000-7000-8000-000000000001".parse().ok();
+    let subjects: Vec<_> = arriving(&facts, &leaving_guest()).into_iter().map(|check| check.subject).collect();
+    assert_eq!(subjects, ["exclusive", HANDOVER]);
+}

@@ -5,7 +5,7 @@ use crate::{
     agent::Leaving,
     direct::{DirectEnd, DirectFacts},
     id::HostName,
-    migration::{Handover, Limits, Path},
+    migration::{Handover, Kind, Limits, Path},
     reason::Reason,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn leaving(checks: &mut Checks<'_>, facts: &SourceFacts) {
     if limits.path == Path::Direct {
         path(checks, host, &definition.name, direct.as_ref(), None);
     }
-    handover(checks, &definition.name, limits);
+    handover(checks, &definition.name, *kind, limits);
 }
 
 /// What the destination has for it.
@@ -46,11 +46,14 @@ pub(super) fn arriving(checks: &mut Checks<'_>, facts: &DestinationFacts, leavin
         let end = direct.as_ref().map(|direct| &direct.end);
         path(checks, host, &leaving.definition.name, direct.as_ref(), end);
     }
-    handover(checks, &leaving.definition.name, limits);
+    handover(checks, &leaving.definition.name, *kind, limits);
 }
 
 /// That this host's agent knows who lets the guest run, and when: one that says nothing of it does not (`flow`).
-fn handover(checks: &mut Checks<'_>, guest: &str, limits: &Limits) {
+pub(super) fn handover(checks: &mut Checks<'_>, guest: &str, kind: Kind, limits: &Limits) {
+    if kind.is_cold() {
+        return;
+    }
     let is_refused = limits.handover == Handover::Strict && limits.policy.may_postcopy();
     checks.ask(HANDOVER, !is_refused, limits.handover.to_string(), || Refusal {
         reason: Reason::HandoverUnsupported,
