@@ -11,7 +11,7 @@ mod story;
 mod strict;
 mod turns;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use fake::{Fake, Faults, Local, Trouble, World, relocations};
@@ -49,7 +49,8 @@ const MANY_AT_A_TIME: Concurrency = Concurrency { incoming: 64, outgoing: 64 };
 /// Two agents and the world they act on.
 struct Rig {
     world: Arc<World>,
-    directory: TempDir,
+    /// Until the end.
+    _directory: TempDir,
     source: Migrations<Fake>,
     destination: Migrations<Fake>,
     order: Order,
@@ -89,7 +90,7 @@ impl Rig {
     fn with(kind: Kind, faults: Faults, places: Concurrency) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let world = World::new(directory.path(), faults, at_rest(kind));
-        let start = |host| start(&world, directory.path().join(host), host, places);
+        let start = |host| start(&world, host, places);
         let (source, destination) = (start("source"), start("destination"));
         let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
         let order = Order {
@@ -102,7 +103,7 @@ impl Rig {
             limits: Limits::default(),
             priority: Default::default(),
         };
-        Self { world, directory, source, destination, order, places }
+        Self { world, _directory: directory, source, destination, order, places }
     }
 
     fn hosts(&self) -> Pair<Local<'_>, Local<'_>> {
@@ -163,12 +164,11 @@ impl Rig {
         match side {
             Side::Source => {
                 self.world.drop_process("source");
-                self.source = start(&self.world, self.directory.path().join("source"), "source", self.places);
+                self.source = start(&self.world, "source", self.places);
             }
             Side::Destination => {
                 self.world.drop_process("destination");
-                self.destination =
-                    start(&self.world, self.directory.path().join("destination"), "destination", self.places);
+                self.destination = start(&self.world, "destination", self.places);
             }
         }
     }
@@ -231,7 +231,8 @@ fn rollback(side: Side, cause: &Cause) -> Rollback {
     Rollback { side, cause: cause.clone(), released: false, kept: false }
 }
 
-fn start(world: &Arc<World>, directory: PathBuf, host: &'static str, places: Concurrency) -> Migrations<Fake> {
+fn start(world: &Arc<World>, host: &'static str, places: Concurrency) -> Migrations<Fake> {
+    let directory = world.state_directory(host);
     let host = Arc::new(Fake::new(host, Arc::clone(world)));
     Migrations::start(host, &directory, Timestamp::MIN, PROBE_LIFE, places).expect("readable")
 }
@@ -248,32 +249,56 @@ async fn the_guest_moves_and_nothing_is_left() {
     }
 }
 
-/// Each step at the edge fails once: before its effect, or after it with the answer lost.
+/// Of each way a test of its own, and of either trouble: they run side by side.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_step_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(&WITHOUT_RELEASE).await;
+async fn every_step_of_a_live_move_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[0], Trouble::Fails).await;
 }
 
-async fn fail_every_step(ways: &[(Kind, Handover)]) {
-    for (way, trouble) in ways_and(ways, [Trouble::Fails, Trouble::LosesItsAnswer]) {
-        for step in 0.. {
-            let case = format!("{way:?}, step {step} {trouble:?}");
-            let rig = Rig::by(way, Faults::at_step(step, trouble));
-            let ended = rig.run().await;
-            let Some(struck) = rig.world.struck() else {
-                assert!(ended.is_ok() && step > 10, "{case}: {ended:?}");
-                break;
-            };
-            let case = format!("{case}: {struck}");
-            if matches!(ended, Err(Failure::NotStarted(_))) {
-                assert!(!rig.is_open(), "{case}");
-            } else if rig.is_unfinished() {
-                // What failed once is asked for again, as by `migrations resolve`.
-                _ = rig.resolve().await;
-            }
-            rig.quiet().await;
-            rig.assert_invariants(&case);
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_a_live_move_whose_answer_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[0], Trouble::LosesItsAnswer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_a_cold_move_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[1], Trouble::Fails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_a_cold_move_whose_answer_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[1], Trouble::LosesItsAnswer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_the_move_of_a_guest_that_is_off_that_fails_leaves_it_off_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[2], Trouble::Fails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_the_move_of_a_guest_that_is_off_whose_answer_is_lost_leaves_it_off_once_and_nothing_behind() {
+    fail_every_step(WITHOUT_RELEASE[2], Trouble::LosesItsAnswer).await;
+}
+
+/// Each step at the edge fails once: before its effect, or after it with the answer lost.
+async fn fail_every_step(way: (Kind, Handover), trouble: Trouble) {
+    for step in 0.. {
+        let case = format!("{way:?}, step {step} {trouble:?}");
+        let rig = Rig::by(way, Faults::at_step(step, trouble));
+        let ended = rig.run().await;
+        let Some(struck) = rig.world.struck() else {
+            assert!(ended.is_ok() && step > 10, "{case}: {ended:?}");
+            break;
+        };
+        let case = format!("{case}: {struck}");
+        if matches!(ended, Err(Failure::NotStarted(_))) {
+            assert!(!rig.is_open(), "{case}");
+        } else if rig.is_unfinished() {
+            // What failed once is asked for again, as by `migrations resolve`.
+            _ = rig.resolve().await;
         }
+        rig.quiet().await;
+        rig.assert_invariants(&case);
     }
 }
 
@@ -302,41 +327,65 @@ async fn lose_every_call(ways: &[(Kind, Handover)]) {
     }
 }
 
-/// An agent dies between the journal's entry and the step, or between the step and the next entry; the coordinator
-/// dies with it. The agent comes back, and somebody runs `migrations resolve`.
+/// Of each way a test of its own, and of what happens before and after a step: each takes seconds, and they run side by side.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_crash_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(&WITHOUT_RELEASE).await;
+async fn every_crash_before_a_step_of_a_live_move_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[0], Trouble::DiesBefore).await;
 }
 
-async fn crash_everywhere(ways: &[(Kind, Handover)]) {
-    for (way, trouble) in ways_and(ways, [Trouble::DiesBefore, Trouble::DiesAfter]) {
-        for step in 0.. {
-            let mut rig = Rig::by(way, Faults::at_step(step, trouble));
-            let died = rig.world.wait_for_death();
-            tokio::select! {
-                ended = rig.run() => {
-                    assert!(ended.is_ok() && step > 10, "step {step}: {ended:?}");
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_after_a_step_of_a_live_move_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[0], Trouble::DiesAfter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_before_a_step_of_a_cold_move_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[1], Trouble::DiesBefore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_after_a_step_of_a_cold_move_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[1], Trouble::DiesAfter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_before_a_step_of_the_move_of_a_guest_that_is_off_leaves_it_off_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[2], Trouble::DiesBefore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_after_a_step_of_the_move_of_a_guest_that_is_off_leaves_it_off_once_and_nothing_behind() {
+    crash_everywhere(WITHOUT_RELEASE[2], Trouble::DiesAfter).await;
+}
+
+/// An agent dies between the journal's entry and the step, or between the step and the next entry; the coordinator
+/// dies with it. The agent comes back, and somebody runs `migrations resolve`.
+async fn crash_everywhere(way: (Kind, Handover), trouble: Trouble) {
+    for step in 0.. {
+        let mut rig = Rig::by(way, Faults::at_step(step, trouble));
+        let died = rig.world.wait_for_death();
+        tokio::select! {
+            ended = rig.run() => {
+                assert!(ended.is_ok() && step > 10, "step {step}: {ended:?}");
+                break;
+            }
+            () = died => {}
+        }
+        let struck = rig.world.struck().expect("something died");
+        let case = format!("{way:?}, step {step} {trouble:?}: {struck}");
+        rig.restart(if struck.starts_with("source") { Side::Source } else { Side::Destination });
+        let settled = async {
+            for _ in 0..3 {
+                if !rig.is_unfinished() {
                     break;
                 }
-                () = died => {}
+                _ = rig.resolve().await;
             }
-            let struck = rig.world.struck().expect("something died");
-            let case = format!("{way:?}, step {step} {trouble:?}: {struck}");
-            rig.restart(if struck.starts_with("source") { Side::Source } else { Side::Destination });
-            let settled = async {
-                for _ in 0..3 {
-                    if !rig.is_unfinished() {
-                        break;
-                    }
-                    _ = rig.resolve().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(5), settled).await.expect("I3: it settles");
-            // A restarted agent unwinds by itself, without being asked.
-            rig.quiet().await;
-            rig.assert_invariants(&case);
-        }
+        };
+        tokio::time::timeout(Duration::from_secs(5), settled).await.expect("I3: it settles");
+        // A restarted agent unwinds by itself, without being asked.
+        rig.quiet().await;
+        rig.assert_invariants(&case);
     }
 }
 

@@ -47,8 +47,13 @@ async fn waiting() -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_step_that_fails_of_a_strict_hand_over_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(&[STRICT]).await;
+async fn every_step_of_a_strict_hand_over_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(STRICT, Trouble::Fails).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_a_strict_hand_over_whose_answer_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
+    fail_every_step(STRICT, Trouble::LosesItsAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,8 +62,13 @@ async fn every_call_that_is_lost_of_a_strict_hand_over_leaves_the_guest_running_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_crash_in_a_strict_hand_over_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(&[STRICT]).await;
+async fn every_crash_before_a_step_of_a_strict_hand_over_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(STRICT, Trouble::DiesBefore).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_crash_after_a_step_of_a_strict_hand_over_leaves_the_guest_running_once_and_nothing_behind() {
+    crash_everywhere(STRICT, Trouble::DiesAfter).await;
 }
 
 async fn until_it_runs(rig: &Rig, host: &str) {

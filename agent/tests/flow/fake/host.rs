@@ -29,16 +29,22 @@ use super::{
 pub(crate) struct Fake {
     pub(super) name: &'static str,
     host: HostName,
+    /// Which of the host's processes drives it.
+    process: u32,
     pub(super) world: Arc<World>,
 }
 
 impl Fake {
     pub(crate) fn new(name: &'static str, world: Arc<World>) -> Self {
-        Self { name, host: name.parse().expect("valid"), world }
+        Self { name, host: name.parse().expect("valid"), process: world.process(name), world }
     }
 
     /// One thing done at the edge: here the fault strikes, if this is its place.
     pub(super) async fn step<T>(&self, what: &str, effect: impl FnOnce() -> T) -> Result<T, Fault> {
+        if !self.is_alive() {
+            // The dead do nothing.
+            return std::future::pending().await;
+        }
         let struck = {
             let mut facts = self.world.facts();
             let here = [Place::Step(facts.steps), Place::EveryStep].contains(&facts.faults.place);
@@ -64,6 +70,11 @@ impl Fake {
         }
     }
 
+    /// Whether the host has no later process than the one that this drives it for.
+    fn is_alive(&self) -> bool {
+        self.world.process(self.name) == self.process
+    }
+
     async fn die<T>(&self) -> T {
         self.world.death.notify_one();
         std::future::pending().await
@@ -75,7 +86,7 @@ impl Fake {
     }
 
     pub(super) fn assert_on_disk(&self, directory: &str, undo: &str) {
-        let directory = self.world.journals.join(self.name).join(directory);
+        let directory = self.world.state_directory(self.name).join(directory);
         let files = fs::read_dir(directory).expect("the agent made it");
         let journaled =
             files.flatten().any(|file| fs::read_to_string(file.path()).is_ok_and(|text| text.contains(undo)));
@@ -208,6 +219,9 @@ impl Hypervisor for Fake {
     }
 
     fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
+        if !self.is_alive() {
+            return Err(Fault::new(Reason::Internal, "the process is gone"));
+        }
         self.assert_journaled("revoke_tunnel");
         let mut facts = self.world.facts();
         facts.granted.insert(order.id, order.source.host.clone());
@@ -220,6 +234,9 @@ impl Hypervisor for Fake {
     }
 
     fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        if !self.is_alive() {
+            return Err(Fault::new(Reason::Internal, "the process is gone"));
+        }
         let mut facts = self.world.facts();
         facts.granted.remove(&migration);
         facts.released.remove(&migration);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -94,11 +94,13 @@ pub(super) struct Facts {
     pub(super) is_unmeasurable: bool,
     /// What the hosts give their guests.
     pub(super) capacity: Capacity,
+    /// How many processes each host's agent has had before the one that it has now.
+    pub(super) processes: BTreeMap<&'static str, u32>,
 }
 
 /// Everything that outlives an agent's process.
 pub(crate) struct World {
-    pub(super) journals: PathBuf,
+    root: PathBuf,
     facts: Mutex<Facts>,
     pub(super) death: Arc<Notify>,
     /// How often the destination's process was dropped: who talks to one hears no more of it.
@@ -107,12 +109,12 @@ pub(crate) struct World {
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("journals", &self.journals).finish_non_exhaustive()
+        f.debug_struct("World").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
 impl World {
-    pub(crate) fn new(journals: &Path, faults: Faults, at_first: Sighting) -> Arc<Self> {
+    pub(crate) fn new(root: &Path, faults: Faults, at_first: Sighting) -> Arc<Self> {
         let facts = Facts {
             faults,
             steps: 0,
@@ -140,9 +142,10 @@ impl World {
             complete: BTreeSet::new(),
             is_unmeasurable: false,
             capacity: housing::PLENTY,
+            processes: BTreeMap::new(),
         };
         Arc::new(Self {
-            journals: journals.to_owned(),
+            root: root.to_owned(),
             facts: Mutex::new(facts),
             death: Arc::default(),
             dropped: watch::Sender::new(0),
@@ -185,7 +188,9 @@ impl World {
         let listening = facts.listening.iter().map(|left| format!("listener {left:?}"));
         let granted = facts.granted.iter().map(|left| format!("grant {left:?}"));
         let probes = facts.probes.keys().map(|left| format!("probe {left}"));
-        let lists = fs::read_dir(self.journals.join("source/probes")).expect("the agent made it").flatten();
+        let lists = fs::read_dir(directory_of(&self.root, &facts, "source").join("probes"))
+            .expect("the agent made it")
+            .flatten();
         let lists = lists.map(|left| format!("list {}", left.path().display()));
         let receiving = facts.receiving.iter().map(|left| format!("receiver {left:?}"));
         let disks = facts.has.iter().filter(|(host, thing)| disks::is_left(&facts.domains, host, thing));
@@ -205,9 +210,25 @@ impl World {
             .collect()
     }
 
+    /// Where the agent has its journals whose process this host has now.
+    pub(crate) fn state_directory(&self, host: &str) -> PathBuf {
+        directory_of(&self.root, &self.facts(), host)
+    }
+
+    /// Which process the host has now.
+    pub(super) fn process(&self, host: &str) -> u32 {
+        self.facts().process(host)
+    }
+
+    /// The process is gone, and whatever of it goes on in this one writes to journals that nobody reads: its successor has them as they
+    /// are now. In truth a lock and its death see to that.
+    ///
     /// Listeners and grants live in the process; so does the data path of a guest that is arriving.
     pub(crate) fn drop_process(&self, host: &'static str) {
         let mut facts = self.facts();
+        let before = directory_of(&self.root, &facts, host);
+        *facts.processes.entry(host).or_default() += 1;
+        copy(&before, &directory_of(&self.root, &facts, host)).expect("the agent made it");
         facts.listening.retain(|(of, _)| *of != host);
         if host == "destination" {
             facts.granted.clear();
@@ -270,4 +291,28 @@ impl World {
         }
         disks::assert_whole(&facts);
     }
+}
+
+impl Facts {
+    fn process(&self, host: &str) -> u32 {
+        self.processes.get(host).copied().unwrap_or_default()
+    }
+}
+
+fn directory_of(root: &Path, facts: &Facts, host: &str) -> PathBuf {
+    root.join(format!("{host}-{}", facts.process(host)))
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let there = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &there)?;
+        } else {
+            fs::copy(entry.path(), there)?;
+        }
+    }
+    Ok(())
 }
