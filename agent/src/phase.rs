@@ -10,14 +10,15 @@ pub mod migrate;
 pub mod post;
 pub mod pre;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use vmferry_core::{
     agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo, vif::Placement,
 };
 
 use crate::{
+    durable,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Entry, Journal, State},
 };
@@ -242,7 +243,7 @@ async fn destroy_incoming(
 
 /// Appends to the journal without holding up the other tasks of this thread.
 pub(crate) fn write(journal: &mut Journal, entry: Entry) -> Result<(), Fault> {
-    tokio::task::block_in_place(|| journal.append(entry)).map_err(Fault::from)
+    durable::in_place(|| journal.append(entry)).map_err(Fault::from)
 }
 
 impl From<journal::Error> for Fault {
