@@ -10,7 +10,7 @@ pub mod migrate;
 pub mod post;
 pub mod pre;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use vmferry_core::{
@@ -130,6 +130,16 @@ impl<'a> Steps<'a> {
         self.journal.state().pending.iter().any(|undo| matches!(undo, Undo::RestoreName { .. }))
     }
 
+    /// Whether something that was made in a directory could not be removed from it yet.
+    fn has_more_in(&self, directory: &str) -> bool {
+        self.journal.state().pending.iter().any(|undo| match undo {
+            Undo::RemoveImage { path } | Undo::RemoveDirectory { path } => {
+                path != directory && Path::new(path).starts_with(directory)
+            }
+            _ => false,
+        })
+    }
+
     /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
     pub async fn unwind(&mut self, host: &impl Hypervisor) -> Vec<String> {
         let order = self.journal.state().order().clone();
@@ -138,6 +148,13 @@ impl<'a> Steps<'a> {
             if matches!(undo, Undo::StartAgain { .. }) && self.is_nameless() {
                 // libvirt gives a guest that runs no other name.
                 leftovers.push(format!("{}: could not {undo}: it must have its name first", host.name()));
+                continue;
+            }
+            if let Undo::RemoveDirectory { path } = &undo
+                && self.has_more_in(path)
+            {
+                // One that is not empty is left alone: it would be taken for somebody else's.
+                leftovers.push(format!("{}: could not {undo}: it must be emptied first", host.name()));
                 continue;
             }
             let undone = match take_back(host, self.journal.state(), &order, &undo).await {
