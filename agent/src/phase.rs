@@ -14,7 +14,13 @@ use std::{path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use vmferry_core::{
-    agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo, vif::Placement,
+    agent::Sighting,
+    disk::Resolved,
+    id::InstanceId,
+    migration::{Order, Phase, Side},
+    reason::Reason,
+    undo::Undo,
+    vif::Placement,
 };
 
 use crate::{
@@ -176,7 +182,14 @@ async fn take_back(host: &impl Hypervisor, state: &State, order: &Order, undo: &
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseClaim(_) => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, state, order, *instance).await,
-        Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
+        Undo::ReleaseSecret { connection } => {
+            // As long as a domain here needs it, it is kept, and nobody is told. That of a guest which has arrived may.
+            let has_arrived = state.side() == Side::Destination && state.has_begun(Phase::Post);
+            if !has_arrived {
+                is_gone(host, order).await?;
+            }
+            host.release_secret(order.id, connection).await
+        }
         Undo::DisconnectVolume { connection } => {
             is_gone(host, order).await?;
             host.disconnect_volume(connection).await
