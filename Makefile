@@ -13,7 +13,7 @@ export PATH := $(PATH):$(CURDIR)/.tools/bin
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: packages rust tools python tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
@@ -48,6 +48,10 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 .PHONY: test-model
 test-model: rust ## The protocol of a migration, explored further than `make test` does: minutes, and up to a GiB of memory
 	cargo test --package vmferry-model --test explore -- --include-ignored --nocapture --test-threads=1
+
+.PHONY: test-simulation
+test-simulation: rust ## The flow in 10,000 simulations with random faults, from SEED on (default 0): minutes; RUNS=… for more or less
+	SEED=$(or $(SEED),0) RUNS=$(or $(RUNS),10000) cargo test --package vmferry-agent --test flow -- simulation::many --exact --include-ignored --nocapture
 
 .PHONY: bench
 bench: packages rust ## What moves cost, measured on this machine and printed (needs root)

@@ -20,15 +20,12 @@ mod recovery;
 mod release;
 mod samples;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -90,6 +87,7 @@ impl<H: Hypervisor> Task<H> {
         }
         loop {
             let command = tokio::select! {
+                biased;
                 command = commands.recv() => command,
                 () = sleep(TELL_AGAIN), if self.is_unheard() => {
                     self.tell_again().await;

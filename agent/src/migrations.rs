@@ -11,7 +11,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::task::block_in_place;
 use tracing::warn;
 use vmferry_core::{
     agent::{CallError, CheckReport, Leaving, Sighting},
@@ -25,6 +24,7 @@ use vmferry_core::{
 };
 
 use crate::{
+    durable,
     gate::Gate,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Journal, State},
@@ -63,7 +63,7 @@ impl<H: Hypervisor> Migrations<H> {
         let gate = Arc::new(Gate::load(state_directory));
         let directory = state_directory.join("journal");
         let mut halves = HashMap::new();
-        for journal in block_in_place(|| journal::read_all(&directory, oldest))? {
+        for journal in durable::in_place(|| journal::read_all(&directory, oldest))? {
             let id = journal.state().order().id;
             halves.insert(id, Migration::take_up(Arc::clone(&host), Arc::clone(&gate), journal));
         }
@@ -127,7 +127,7 @@ impl<H: Hypervisor> Migrations<H> {
         self.may_begin(&halves, order, side)?;
         let foretold = side == Side::Source && !order.kind.is_cold();
         let usual = foretold.then(|| usual(&records(&halves), order)).flatten();
-        let journal = block_in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
+        let journal = durable::in_place(|| Journal::open(&self.directory, order.clone(), side, requested_by))
             .map_err(|error| self.call_error(error.into()))?;
         let migration = Migration::start(Arc::clone(&self.host), Arc::clone(&self.gate), journal, usual);
         halves.insert(order.id, migration.clone());
@@ -174,7 +174,7 @@ impl<H: Hypervisor> Migrations<H> {
         self.lock().retain(|id, migration| {
             let state = migration.state();
             let keep = !state.pending.is_empty() || state.record().ended.is_none_or(|ended| ended >= oldest);
-            if !keep && let Err(error) = block_in_place(|| journal::remove(&self.directory, *id)) {
+            if !keep && let Err(error) = durable::in_place(|| journal::remove(&self.directory, *id)) {
                 warn!("{error}");
             }
             keep

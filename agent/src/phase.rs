@@ -10,14 +10,21 @@ pub mod migrate;
 pub mod post;
 pub mod pre;
 
-use std::time::{Duration, Instant};
+use std::{path::Path, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use vmferry_core::{
-    agent::Sighting, disk::Resolved, id::InstanceId, migration::Order, reason::Reason, undo::Undo, vif::Placement,
+    agent::Sighting,
+    disk::Resolved,
+    id::InstanceId,
+    migration::{Order, Phase, Side},
+    reason::Reason,
+    undo::Undo,
+    vif::Placement,
 };
 
 use crate::{
+    durable,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Entry, Journal, State},
 };
@@ -129,6 +136,16 @@ impl<'a> Steps<'a> {
         self.journal.state().pending.iter().any(|undo| matches!(undo, Undo::RestoreName { .. }))
     }
 
+    /// Whether something that was made in a directory could not be removed from it yet.
+    fn has_more_in(&self, directory: &str) -> bool {
+        self.journal.state().pending.iter().any(|undo| match undo {
+            Undo::RemoveImage { path } | Undo::RemoveDirectory { path } => {
+                path != directory && Path::new(path).starts_with(directory)
+            }
+            _ => false,
+        })
+    }
+
     /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
     pub async fn unwind(&mut self, host: &impl Hypervisor) -> Vec<String> {
         let order = self.journal.state().order().clone();
@@ -137,6 +154,13 @@ impl<'a> Steps<'a> {
             if matches!(undo, Undo::StartAgain { .. }) && self.is_nameless() {
                 // libvirt gives a guest that runs no other name.
                 leftovers.push(format!("{}: could not {undo}: it must have its name first", host.name()));
+                continue;
+            }
+            if let Undo::RemoveDirectory { path } = &undo
+                && self.has_more_in(path)
+            {
+                // One that is not empty is left alone: it would be taken for somebody else's.
+                leftovers.push(format!("{}: could not {undo}: it must be emptied first", host.name()));
                 continue;
             }
             let undone = match take_back(host, self.journal.state(), &order, &undo).await {
@@ -158,7 +182,14 @@ async fn take_back(host: &impl Hypervisor, state: &State, order: &Order, undo: &
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseClaim(_) => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, state, order, *instance).await,
-        Undo::ReleaseSecret { connection } => host.release_secret(order.id, connection).await,
+        Undo::ReleaseSecret { connection } => {
+            // As long as a domain here needs it, it is kept, and nobody is told. That of a guest which has arrived may.
+            let has_arrived = state.side() == Side::Destination && state.has_begun(Phase::Post);
+            if !has_arrived {
+                is_gone(host, order).await?;
+            }
+            host.release_secret(order.id, connection).await
+        }
         Undo::DisconnectVolume { connection } => {
             is_gone(host, order).await?;
             host.disconnect_volume(connection).await
@@ -242,7 +273,7 @@ async fn destroy_incoming(
 
 /// Appends to the journal without holding up the other tasks of this thread.
 pub(crate) fn write(journal: &mut Journal, entry: Entry) -> Result<(), Fault> {
-    tokio::task::block_in_place(|| journal.append(entry)).map_err(Fault::from)
+    durable::in_place(|| journal.append(entry)).map_err(Fault::from)
 }
 
 impl From<journal::Error> for Fault {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Mutex, task::block_in_place, time::sleep};
+use tokio::{sync::Mutex, time::sleep};
 use tracing::warn;
 use uuid::Uuid;
 use vmferry_core::{
@@ -22,7 +22,10 @@ use vmferry_core::{
     reason::Reason,
 };
 
-use crate::hypervisor::{Fault, Hypervisor};
+use crate::{
+    durable,
+    hypervisor::{Fault, Hypervisor},
+};
 
 /// This host's probe files.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl<H: Hypervisor> Probes<H> {
         if probes.is_empty() {
             return Ok(());
         }
-        block_in_place(|| self.write_list(id, &probes)).map_err(|error| self.list_fault("write", id, &error))?;
+        durable::in_place(|| self.write_list(id, &probes)).map_err(|error| self.list_fault("write", id, &error))?;
         self.remove_after(id, self.life);
         for probe in probes {
             match self.host.place_probe(&probe).await {
@@ -108,7 +111,7 @@ impl<H: Hypervisor> Probes<H> {
 
     async fn remove_listed(&self, id: MigrationId) -> Result<(), Fault> {
         let path = self.list(id);
-        let text = match block_in_place(|| fs::read(&path)) {
+        let text = match durable::in_place(|| fs::read(&path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             text => text.map_err(|error| self.list_fault("read", id, &error))?,
         };
@@ -122,7 +125,7 @@ impl<H: Hypervisor> Probes<H> {
         }
         match failed {
             Some(fault) => Err(fault),
-            None => block_in_place(|| fs::remove_file(&path)).map_err(|error| self.list_fault("remove", id, &error)),
+            None => durable::in_place(|| fs::remove_file(&path)).map_err(|error| self.list_fault("remove", id, &error)),
         }
     }
 

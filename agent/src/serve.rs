@@ -17,8 +17,10 @@ use tonic::transport::Server;
 use vmferry_proto::{
     DESCRIPTORS, authorize,
     v1::{
-        group_service_server::GroupServiceServer, host_service_server::HostServiceServer,
-        instance_service_server::InstanceServiceServer, migration_service_server::MigrationServiceServer,
+        group_service_server::GroupServiceServer,
+        host_service_server::HostServiceServer,
+        instance_service_server::InstanceServiceServer,
+        migration_service_server::{MigrationService, MigrationServiceServer},
     },
 };
 use vmferry_transport::{Accepted, Credentials, Protocol, listen};
@@ -28,6 +30,15 @@ use crate::{hypervisor::Served, migrations::Migrations, tunnel::Grants};
 /// Definitions of large guests are below 1 MiB, and so is what is told of groups unless tens of thousands of guests are in some;
 /// nothing else is larger than a few KiB.
 const MESSAGE_LIMIT: usize = 8 << 20;
+
+/// The calls of migrations, without a port: who has a network of its own serves them there. Calls that are held back are answered at
+/// `stop`.
+pub fn migration_calls<H: Served>(
+    migrations: Arc<Migrations<H>>,
+    stop: CancellationToken,
+) -> MigrationServiceServer<impl MigrationService> {
+    MigrationServiceServer::new(migration::Service::new(migrations, stop)).max_decoding_message_size(MESSAGE_LIMIT)
+}
 
 /// What the port serves.
 #[derive(Debug)]
@@ -67,8 +78,7 @@ impl<H: Served> Port<H> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let well_formed = "our own descriptors are well-formed";
-        let service = migration::Service::new(Arc::clone(&self.migrations), stop.clone());
-        let migrations = MigrationServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
+        let migrations = migration_calls(Arc::clone(&self.migrations), stop.clone());
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
         let service = group::Service::new(Arc::clone(&self.migrations));
         let groups = GroupServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);

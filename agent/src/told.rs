@@ -8,7 +8,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::task::block_in_place;
 use tracing::warn;
 use vmferry_core::{policy::Told, reason::Reason};
 
@@ -73,7 +72,7 @@ impl Remembered {
                 format!("no host remembers more than {MOST} bytes of other hosts' groups; put fewer guests in groups");
             return Err(Fault::new(Reason::InvalidRequest, message));
         }
-        block_in_place(|| durable::replace(&self.path, &text)).map_err(failed)?;
+        durable::in_place(|| durable::replace(&self.path, &text)).map_err(failed)?;
         *told = changed;
         Ok(true)
     }

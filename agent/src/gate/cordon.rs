@@ -6,7 +6,6 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::task::block_in_place;
 use tracing::error;
 use vmferry_core::{
     host::{Cordon, LastCordon, Uncordoned},
@@ -102,7 +101,7 @@ impl CordonFile {
         };
         let contents = Contents { format: FORMAT, kept: kept.clone() };
         let text = serde_json::to_vec(&contents).map_err(|error| failed(error.into()))?;
-        block_in_place(|| durable::replace(&self.path, &text)).map_err(failed)
+        durable::in_place(|| durable::replace(&self.path, &text)).map_err(failed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
-    task::{block_in_place, spawn_blocking},
+    task::spawn_blocking,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument as _, debug, warn};
@@ -23,6 +23,7 @@ use vmferry_core::{
 
 use super::{Samples, Task};
 use crate::{
+    durable,
     hypervisor::{Fault, Hypervisor, OnDeed, OnProgress},
     journal::Entry,
 };
@@ -184,7 +185,7 @@ impl Chronicle {
         if timeline.is_some() {
             // One that was over before all was measured was foreseen by what was known.
             let foreseen =
-                self.foreseer.take().and_then(|foreseer| block_in_place(|| foreseer.foresee(self.elapsed())));
+                self.foreseer.take().and_then(|foreseer| durable::in_place(|| foreseer.foresee(self.elapsed())));
             entries.extend(foreseen.map(Entry::Foreseen));
         }
         entries.extend(timeline.map(|timeline| Entry::Timeline(timeline.thinned())));

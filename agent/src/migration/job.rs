@@ -44,6 +44,7 @@ impl<H: Hypervisor> Task<H> {
         let mut job = pin!(job);
         loop {
             tokio::select! {
+                biased;
                 done = &mut job => return done,
                 Some((switch, reply)) = remembers.recv() => {
                     let written = self.append(match switch {

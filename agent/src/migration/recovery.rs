@@ -1,11 +1,8 @@
 //! What goes on without a caller: taking up what another process left behind, and trying again what could not be done.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 use vmferry_core::{
     agent::{CallError, Rollback, Sighting},

@@ -4,13 +4,10 @@
 //! Every step on the source has its undo, so that whatever fails on the way brings the guest up again as it was. While it is
 //! off it has another name here, and does not start with the host: nobody starts it by mistake while its disks are read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::Sighting,

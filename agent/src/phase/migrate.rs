@@ -1,13 +1,10 @@
 //! migrate: the source sends what nobody writes to, then runs libvirt's job. Of a guest that is off: [`super::cold`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use futures::future::join;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::Sighting,

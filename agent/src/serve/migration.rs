@@ -163,6 +163,7 @@ impl<H: Served> MigrationService for Service<H> {
             tokio::pin!(moved);
             let last = loop {
                 tokio::select! {
+                    biased;
                     result = &mut moved => {
                         break result.map(|statistics| Event::Completed(statistics.into())).map_err(status);
                     }

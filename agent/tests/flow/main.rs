@@ -7,6 +7,7 @@ mod claims;
 mod cold;
 mod fake;
 mod races;
+mod simulation;
 mod story;
 mod strict;
 mod turns;
@@ -92,18 +93,7 @@ impl Rig {
         let world = World::new(directory.path(), faults, at_rest(kind));
         let start = |host| start(&world, host, places);
         let (source, destination) = (start("source"), start("destination"));
-        let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
-        let order = Order {
-            id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
-            instance: fake::INSTANCE.parse().expect("valid"),
-            instance_name: "web".into(),
-            source: endpoint("source"),
-            destination: endpoint("destination"),
-            kind,
-            limits: Limits::default(),
-            priority: Default::default(),
-        };
-        Self { world, _directory: directory, source, destination, order, places }
+        Self { world, _directory: directory, source, destination, order: moves(kind), places }
     }
 
     fn hosts(&self) -> Pair<Local<'_>, Local<'_>> {
@@ -183,33 +173,53 @@ impl Rig {
         self.is_open() || records.iter().any(|record| !record.pending.is_empty())
     }
 
-    /// I1 is asserted by the world at each change, I5 at each step.
     fn assert_invariants(&self, case: &str) {
-        // Running, unless it was off.
-        let as_before = at_rest(self.order.kind);
-        let is_on_source = self.world.sees("source") == as_before;
-        let is_on_destination = self.world.sees("destination") == as_before;
-        assert!(is_on_source ^ is_on_destination, "I4, {case}: the guest is as it was, exactly once");
-        assert_eq!(self.world.leftovers(), Vec::<String>::new(), "I2, {case}");
-        assert!(!self.is_open(), "I3, {case}: {:?} {:?}", self.source.records(true), self.destination.records(true));
-        for migrations in [&self.source, &self.destination] {
-            assert_eq!(migrations.gate().claims(None), Claims::default(), "I2, {case}: nothing stays promised");
-        }
-        for record in self.source.records(false).iter().chain(&self.destination.records(false)) {
+        assert_settled(&self.world, [&self.source, &self.destination], &self.order, case);
+    }
+}
+
+/// I1 is asserted by the world at each change, I5 at each step.
+fn assert_settled(world: &World, agents: [&Migrations<Fake>; 2], order: &Order, case: &str) {
+    // Running, unless it was off.
+    let as_before = at_rest(order.kind);
+    let is_on_source = world.sees("source") == as_before;
+    let is_on_destination = world.sees("destination") == as_before;
+    assert!(is_on_source ^ is_on_destination, "I4, {case}: the guest is as it was, exactly once");
+    assert_eq!(world.leftovers(), Vec::<String>::new(), "I2, {case}");
+    for migrations in agents {
+        let open = migrations.records(true);
+        assert!(open.is_empty(), "I3, {case}: {open:?}");
+        assert_eq!(migrations.gate().claims(None), Claims::default(), "I2, {case}: nothing stays promised");
+        for record in migrations.records(false) {
             assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
             let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));
             assert_eq!(moved, is_on_destination, "the record tells the truth, {case}");
         }
-        if is_on_destination {
-            assert_eq!(self.world.sees("source"), Sighting::Absent, "I2, {case}: no definition stays behind");
-            assert!(self.world.is_persistent("destination"), "I4, {case}: the definition is kept");
-            let told = self.source.records(false)[0].warnings.iter().any(|warning| warning.contains("groups sync"));
-            let is_noted = self.world.noted().as_ref() == Some(&self.order.destination.host);
-            assert!(is_noted || told, "{case}: the source knows whose guest it is now, or says that it does not");
-        } else {
-            assert_eq!(self.world.noted(), None, "{case}: it is the source's");
-            assert_eq!(self.world.sees("destination"), Sighting::Absent, "I2, {case}");
-        }
+    }
+    if is_on_destination {
+        assert_eq!(world.sees("source"), Sighting::Absent, "I2, {case}: no definition stays behind");
+        assert!(world.is_persistent("destination"), "I4, {case}: the definition is kept");
+        let told = agents[0].records(false)[0].warnings.iter().any(|warning| warning.contains("groups sync"));
+        let is_noted = world.noted().as_ref() == Some(&order.destination.host);
+        assert!(is_noted || told, "{case}: the source knows whose guest it is now, or says that it does not");
+    } else {
+        assert_eq!(world.noted(), None, "{case}: it is the source's");
+        assert_eq!(world.sees("destination"), Sighting::Absent, "I2, {case}");
+    }
+}
+
+/// The guest shall move.
+fn moves(kind: Kind) -> Order {
+    let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
+    Order {
+        id: "0197a000-0000-7000-8000-000000000001".parse().expect("valid"),
+        instance: fake::INSTANCE.parse().expect("valid"),
+        instance_name: "web".into(),
+        source: endpoint("source"),
+        destination: endpoint("destination"),
+        kind,
+        limits: Limits::default(),
+        priority: Default::default(),
     }
 }
 
@@ -435,6 +445,22 @@ async fn the_repeat_of_cleanup_is_a_no_op_and_a_late_post_is_refused() {
     }
     rig.assert_invariants("cleaned up");
     assert_eq!(rig.source.records(false)[0].outcome, Some(Outcome::AbortedRolledBack));
+}
+
+/// Seen first in a simulation.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_goes_after_what_could_not_be_removed_from_it_at_first() {
+    let rig = Rig::new(Faults::none());
+    let (hosts, order) = (rig.hosts(), &rig.order);
+    rig.get_ready().await;
+    let cause = because(order, Reason::MigrationAborted);
+    rig.world.fail("removing an image");
+    hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect("nothing was made there");
+    let leftovers = hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("taken back");
+    assert_eq!(leftovers.len(), 3, "two images and their directory: {leftovers:?}");
+    rig.world.calm();
+    hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("taken back");
+    rig.assert_invariants("a directory that was not empty at first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

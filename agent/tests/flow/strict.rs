@@ -185,6 +185,24 @@ async fn a_copy_that_waits_is_destroyed_only_if_the_source_keeps_the_guest() {
     rig.assert_invariants("kept");
 }
 
+/// Seen first in a simulation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_copy_needs_goes_after_it_although_it_could_not_be_destroyed_at_first() {
+    let rig = Rig::by(STRICT, Faults::none());
+    rig.get_ready().await;
+    rig.world.by_hand("destination", Sighting::Paused);
+    let (hosts, order) = (rig.hosts(), &rig.order);
+    let cause = because(order, Reason::HandoverFailed);
+    hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect("it runs there");
+    let kept = Rollback { kept: true, ..rollback(Side::Destination, &cause) };
+    rig.world.fail("destroying what has arrived");
+    let leftovers = hosts.destination.cleanup(order, &kept).await.expect("as far as it went");
+    assert!(leftovers.iter().any(|left| left.contains("secret")), "{leftovers:?}");
+    rig.world.calm();
+    hosts.destination.cleanup(order, &kept).await.expect("taken back");
+    rig.assert_invariants("destroyed at last");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_was_told_to_run_or_that_somebody_let_run_is_never_destroyed() {
     let rig = Rig::by(STRICT, Faults::none());

@@ -20,6 +20,7 @@ use vmferry_core::{
 };
 
 use super::{
+    chance::Bug,
     disks, filter, measure, network,
     world::{Place, Trouble, World},
 };
@@ -45,9 +46,17 @@ impl Fake {
             // The dead do nothing.
             return std::future::pending().await;
         }
+        if self.world.is_simulated() {
+            return Box::pin(self.chancy_step(what, effect)).await;
+        }
         let struck = {
             let mut facts = self.world.facts();
-            let here = [Place::Step(facts.steps), Place::EveryStep].contains(&facts.faults.place);
+            let here = match facts.faults.place {
+                Place::Nowhere | Place::Call(_) => false,
+                Place::EveryStep => true,
+                Place::Step(step) => step == facts.steps,
+                Place::Named(name) => name == what,
+            };
             facts.steps += 1;
             here.then(|| {
                 facts.struck = Some(format!("{}: {what}", self.name));
@@ -156,6 +165,9 @@ impl Hypervisor for Fake {
     }
 
     async fn arriving(&self, leaving: &Leaving) -> Result<DestinationFacts, Fault> {
+        if self.world.has_bug(Bug::ActsInTheCheck) {
+            self.assert_journaled("remove_sockets");
+        }
         let sight = disks::sight(leaving, &self.world);
         let carried = Carried { mtu: 1450, hindrances: vec![] };
         let machines = [("x86_64".to_owned(), "qemu".to_owned(), "q35".to_owned())].into();
@@ -211,6 +223,9 @@ impl Hypervisor for Fake {
 
     async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
         self.step("removing sockets", || {
+            if self.world.has_bug(Bug::ForgetsSockets) {
+                return;
+            }
             let mut facts = self.world.facts();
             facts.directories.remove(&(self.name, migration));
             facts.listening.remove(&(self.name, migration));
@@ -252,6 +267,9 @@ impl Hypervisor for Fake {
     ) -> Result<Statistics, Fault> {
         assert_eq!(*transfer, Transfer { sharing: Sharing::Proved, copied: vec!["vdb".into()] });
         assert_eq!(relocations, disks::relocations(), "what the destination said in its pre");
+        if self.world.is_simulated() {
+            return Box::pin(self.attend_job(order, control)).await;
+        }
         {
             let facts = self.world.facts();
             assert!(facts.complete.contains(&order.id), "what is sent ahead is there before the guest");
@@ -310,20 +328,33 @@ impl Hypervisor for Fake {
     }
 
     async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {
+        if self.world.is_simulated() {
+            return self.outwait_job().await;
+        }
         self.step("waiting for the job", || ()).await
     }
 
     async fn make_persistent(&self, _: InstanceId) -> Result<(), Fault> {
         self.step("keeping the definition", || {
             let sighting = self.world.sees(self.name);
-            self.world.set(self.name, Some((sighting, true)));
+            if sighting != Sighting::Absent {
+                self.world.set(self.name, Some((sighting, true)));
+            }
         })
         .await
     }
 
     async fn undefine(&self, _: InstanceId) -> Result<(), Fault> {
-        assert_ne!(self.world.sees(self.name), Sighting::Running, "I4: the guest's only definition");
-        self.step("undefining", || self.world.set(self.name, None)).await
+        if self.world.has_bug(Bug::KeepsDefinition) {
+            return Err(Fault::new(Reason::LibvirtFailed, "it is not forgotten, as asked for"));
+        }
+        self.step("undefining", || {
+            assert_ne!(self.world.sees(self.name), Sighting::Running, "I4: the guest's only definition");
+            if self.world.sees(self.name) != Sighting::Absent {
+                self.world.set(self.name, None);
+            }
+        })
+        .await
     }
 
     async fn destroy_arriving(&self, _: InstanceId) -> Result<(), Fault> {

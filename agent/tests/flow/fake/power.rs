@@ -41,9 +41,16 @@ impl Power for Fake {
     }
 
     async fn start(&self, _: InstanceId) -> Result<(), Fault> {
-        if self.world.sees(self.name) == Sighting::Absent {
-            return Err(Fault::new(Reason::LibvirtFailed, "there is no such domain"));
+        let start = || {
+            let is_there = self.world.sees(self.name) != Sighting::Absent;
+            if is_there {
+                self.world.set(self.name, Some((Sighting::Running, true)));
+            }
+            is_there
+        };
+        match self.step("starting", start).await? {
+            true => Ok(()),
+            false => Err(Fault::new(Reason::LibvirtFailed, "there is no such domain")),
         }
-        self.step("starting", || self.world.set(self.name, Some((Sighting::Running, true)))).await
     }
 }

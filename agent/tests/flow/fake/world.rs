@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::{Notify, watch};
@@ -16,7 +16,7 @@ use vmferry_core::{
     id::{HostName, MigrationId},
 };
 
-use super::{disks, filter, housing, network};
+use super::{chance::Chance, disks, filter, housing, libvirt::Libvirts, network};
 
 /// The guest's.
 const NAME: &str = "web";
@@ -38,6 +38,7 @@ pub(super) enum Place {
     Nowhere,
     Step(usize),
     EveryStep,
+    Named(&'static str),
     Call(usize),
 }
 
@@ -96,6 +97,9 @@ pub(super) struct Facts {
     pub(super) capacity: Capacity,
     /// How many processes each host's agent has had before the one that it has now.
     pub(super) processes: BTreeMap<&'static str, u32>,
+    /// Only in a simulation.
+    pub(super) chance: Option<Chance>,
+    pub(super) libvirts: Libvirts,
 }
 
 /// Everything that outlives an agent's process.
@@ -143,6 +147,8 @@ impl World {
             is_unmeasurable: false,
             capacity: housing::PLENTY,
             processes: BTreeMap::new(),
+            chance: None,
+            libvirts: Libvirts::default(),
         };
         Arc::new(Self {
             root: root.to_owned(),
@@ -153,7 +159,7 @@ impl World {
     }
 
     pub(super) fn facts(&self) -> std::sync::MutexGuard<'_, Facts> {
-        self.facts.lock().expect("no test panics while it holds the world")
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn calm(&self) {
@@ -250,6 +256,11 @@ impl World {
         facts.faults = Faults { place: Place::EveryStep, trouble: Trouble::DiesBefore };
     }
 
+    /// From now on this is not done.
+    pub(crate) fn fail(&self, what: &'static str) {
+        self.facts().faults = Faults { place: Place::Named(what), trouble: Trouble::Fails };
+    }
+
     /// From now on nobody can say what the guest writes to.
     pub(crate) fn hide_load(&self) {
         self.facts().is_unmeasurable = true;
@@ -282,6 +293,8 @@ impl World {
             Some(domain) => _ = facts.domains.insert(host, domain),
             None => _ = facts.domains.remove(host),
         }
+        let is_left = facts.domains.values().any(|(sighting, _)| *sighting != Sighting::Arriving);
+        assert!(is_left || facts.chance.is_none(), "I4: no copy of the guest is left");
         let running = facts.domains.values().filter(|(sighting, _)| *sighting == Sighting::Running).count();
         assert!(running <= 1, "I1: the guest runs {running} times");
         if domain.is_some_and(|(sighting, _)| sighting == Sighting::Running) {
@@ -294,7 +307,7 @@ impl World {
 }
 
 impl Facts {
-    fn process(&self, host: &str) -> u32 {
+    pub(super) fn process(&self, host: &str) -> u32 {
         self.processes.get(host).copied().unwrap_or_default()
     }
 }
