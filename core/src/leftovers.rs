@@ -3,6 +3,7 @@
 //! Whoever runs the remedy of a leftover must lose nothing. What somebody else may have made, or may be using, is a [`Level::Note`]
 //! at most. Images cannot be judged: a disk that nobody uses looks like one that somebody keeps.
 
+mod fix;
 mod judge;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
@@ -11,8 +12,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::judge::leftovers;
+pub use self::{fix::Fix, judge::findings};
 use crate::{
+    agent::CallError,
     domain_xml::FilterDefinition,
     id::MigrationId,
     migration::{Order, Outcome},
@@ -112,6 +114,8 @@ pub struct HeldDirectory {
 pub struct HeldProbes {
     /// The list's path.
     pub list: String,
+    /// Whose it is by its name.
+    pub migration: Option<MigrationId>,
     /// The probe files that it names.
     pub files: Vec<String>,
     /// When it was written.
@@ -172,6 +176,50 @@ pub struct Leftover {
     pub problem: String,
     /// The command that removes it, on that host; or what to do.
     pub remedy: String,
+    /// Whether its agent removes it when it is asked to. Then it is VMFerry's, and nobody needs it.
+    pub removable: bool,
+}
+
+impl Leftover {
+    /// What tells it from all others of its host.
+    pub fn name(&self) -> LeftoverName {
+        LeftoverName { kind: self.kind, subject: self.subject.clone() }
+    }
+}
+
+/// A leftover by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftoverName {
+    /// What it is.
+    pub kind: Kind,
+    /// Which one.
+    pub subject: String,
+}
+
+impl fmt::Display for LeftoverName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.subject)
+    }
+}
+
+/// A leftover, and how the agent of its host removes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What is left.
+    pub leftover: Leftover,
+    /// None: that is not for an agent to do, or it does so anyway.
+    pub fix: Option<Fix>,
+}
+
+/// What became of a leftover that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// It was none any more when it was looked at again: it had gone, or somebody has come to need it. Nothing was done.
+    NotFound,
+    /// It is still there, or what is left of it.
+    Failed(CallError),
 }
 
 /// How sure it is that something must be done.

@@ -51,7 +51,21 @@ pub(super) fn held(links: &Links) -> impl Iterator<Item = HeldLink> {
         peer.is_some_and(|peer| peer.parent == Some(link.index) && peer.index < link.index && mark(peer).is_some())
     };
     let held = links.0.iter().filter(move |link| !goes_with_another(link));
-    held.filter_map(|link| Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)? }))
+    held.filter_map(|link| {
+        let used_by = user(links, link).map(|user| user.name.clone());
+        Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)?, used_by })
+    })
+}
+
+/// A link that is not VMFerry's and would lose what it is plugged into, or lies on.
+fn user<'a>(links: &'a Links, link: &Link) -> Option<&'a Link> {
+    // The other end of a pair has this one for its parent, too, and goes with it.
+    let other_end = link.parent.filter(|_| link.special == Special::Veth);
+    let uses = |other: &&Link| {
+        let lies_on = other.parent == Some(link.index) && other_end != Some(other.index);
+        (lies_on || other.controller == Some(link.index)) && mark(other).is_none()
+    };
+    links.0.iter().find(uses)
 }
 
 /// Whether somebody else still needs the bridge: a port of it is none of these.

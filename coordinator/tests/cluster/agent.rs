@@ -30,7 +30,7 @@ use vmferry_core::{
     id::{InstanceId, MigrationId},
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
-    leftovers::Leftover,
+    leftovers::{Leftover, LeftoverName, Removal},
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
@@ -436,6 +436,21 @@ impl v1::host_service_server::HostService for Agent {
     async fn examine(&self, _: Request<v1::ExamineRequest>) -> Result<Response<v1::ExamineResponse>, Status> {
         let found = if self.name == "node-28" { self.world().leftovers.clone() } else { vec![] };
         Ok(Response::new(v1::ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn remove_leftovers(
+        &self,
+        request: Request<v1::RemoveLeftoversRequest>,
+    ) -> Result<Response<v1::RemoveLeftoversResponse>, Status> {
+        let mut world = self.world();
+        let remove = |name: v1::LeftoverName| {
+            let name = LeftoverName::try_from(name).expect("a name");
+            let there = world.leftovers.len();
+            world.leftovers.retain(|leftover| leftover.name() != name || !leftover.removable);
+            v1::Removal::from(if world.leftovers.len() < there { Removal::Removed } else { Removal::NotFound })
+        };
+        let removals = request.into_inner().leftovers.into_iter().map(remove).collect();
+        Ok(Response::new(v1::RemoveLeftoversResponse { removals }))
     }
 }
 
