@@ -123,3 +123,23 @@ fn refuse(checks: &[Check]) -> Result<(), Fault> {
     let words = refusals.iter().map(|refusal| format!("{}; {}", refusal.message, refusal.remedy));
     Err(Fault::new(first.reason, words.collect::<Vec<_>>().join(". And ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_at_rest_once_it_gets_ready_for_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gate = Gate::load(directory.path());
+        let (one, other) = (gate.preparing().await, gate.preparing().await);
+        drop(one);
+        assert!(gate.at_rest(Duration::from_secs(10)).await.is_none());
+        drop(other);
+        let rest = gate.at_rest(Duration::from_secs(10)).await;
+        assert!(rest.is_some());
+        assert!(timeout(Duration::from_secs(10), gate.preparing()).await.is_err(), "who comes waits");
+        drop(rest);
+        drop(gate.preparing().await);
+    }
+}

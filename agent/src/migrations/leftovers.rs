@@ -12,7 +12,7 @@ use vmferry_core::{
 };
 
 use super::Migrations;
-use crate::hypervisor::{Fault, Served};
+use crate::hypervisor::{Examining, Fault, Hypervisor};
 
 /// How long it is waited for that nobody gets ready for a guest.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often this host is looked at without being asked.
 const AGAIN: Duration = Duration::from_secs(60);
 
-impl<H: Served> Migrations<H> {
+impl<H: Hypervisor + Examining> Migrations<H> {
     /// What is here and nobody needs.
     ///
     /// # Errors

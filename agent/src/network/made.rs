@@ -105,4 +105,38 @@ mod tests {
         let names: Vec<_> = held(&links).map(|held| held.name.to_string()).collect();
         assert_eq!(names, ["vmfp0123456789", "vmfu1123456789", "vmfu2123456789", "vmfu3123456789"]);
     }
+
+    #[test]
+    fn what_somebody_else_has_plugged_in_or_put_on_top_is_told() {
+        let link = |index, name: &str, controller, parent, special, alias: Option<&str>| Link {
+            index,
+            name: name.parse().expect("valid"),
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1_500,
+            controller,
+            parent,
+            alias: alias.map(str::to_owned),
+            group: if alias.is_some() { GROUP } else { 0 },
+            special,
+        };
+        let bridge = || Special::Bridge { filters_vlans: None };
+        let ours = Some("vmferry: network blue");
+        let users = |links: Vec<Link>| -> Vec<Option<String>> {
+            held(&Links(links)).map(|held| held.used_by.map(|user| user.to_string())).collect()
+        };
+        let own = vec![
+            link(2, "vmfb0123456789", None, None, bridge(), ours),
+            link(3, "vmfu0123456789", Some(2), Some(4), Special::Veth, ours),
+            // Its other end, in a bridge of the administrator's.
+            link(4, "vmfp0123456789", Some(9), Some(3), Special::Veth, ours),
+            link(9, "br0", None, None, bridge(), None),
+        ];
+        assert_eq!(users(own.clone()), [None, None]);
+        let plugged = link(5, "own0", Some(2), None, Special::Other, None);
+        assert_eq!(users([own.clone(), vec![plugged]].concat()), [Some("own0".into()), None]);
+        let on_top = link(5, "own.7", None, Some(2), Special::Vlan { id: 7 }, Some("the administrator's"));
+        assert_eq!(users([own, vec![on_top]].concat()), [Some("own.7".into()), None]);
+    }
 }

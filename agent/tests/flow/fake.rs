@@ -5,6 +5,7 @@ mod filter;
 mod handover;
 mod host;
 mod housing;
+mod leftovers;
 mod local;
 mod measure;
 mod network;
