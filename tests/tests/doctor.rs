@@ -15,8 +15,8 @@ use vmferry_tests::{
 use crate::{
     network_rig::{made, succeed},
     rig::{
-        Answer, DESTINATION, Move, SOON, SOURCE, assert_unharmed_on, busy_guest, memory_flows, slow_down, speed_up,
-        vmferry,
+        Answer, DESTINATION, Move, SOON, SOURCE, assert_only_on, assert_unharmed_on, busy_guest, memory_flows,
+        slow_down, speed_up, vmferry,
         volumes::{Volume, has_secret, up},
     },
 };
@@ -59,7 +59,7 @@ fn lose(testbed: &Testbed, guest: &Guest, moving: Move) -> Result<()> {
         host.agent().start()?;
         host.agent().wait_ready(SOON)?;
     }
-    assert_unharmed_on(testbed, guest, SOURCE)
+    assert_only_on(testbed, guest, SOURCE)
 }
 
 /// Kind and subject of what `doctor` calls a problem on the destination.
@@ -172,7 +172,7 @@ fn what_a_lost_migration_left_is_removed_and_an_administrators_own_is_not() -> R
     speed_up(&testbed, &guest)?;
     let answer = vmferry(&testbed, &["migrate", "web-1", "--to", DESTINATION])?;
     answer.assert_ended(0, &[])?;
-    guest.console().wait_for_more(3, SOON)
+    assert_only_on(&testbed, &guest, DESTINATION)
 }
 
 #[test]
