@@ -326,9 +326,10 @@ Examples:
 Without --fix it changes nothing. A problem is VMFerry's own and in nobody's use: libvirt secrets
 and filters, links, iSCSI sessions and node records that it made, directories, probe files and
 receivers of migrations that have ended, steps that could not be taken back, and migrations open
-for more than a day. A note may be somebody else's: an iSCSI session that VMFerry did not make, a
-mapped RBD image. Disk images are not judged: one that a failure left looks like one that somebody
-keeps.
+for more than a day; and guests that are on their way, or on two hosts, and no migration knows of
+it, of which nothing is ever removed. A note may be somebody else's: an iSCSI session that VMFerry
+did not make, a mapped RBD image, a definition of a guest that is on another host. Disk images are
+not judged: one that a failure left looks like one that somebody keeps.
 
 --fix removes only what it has shown, and of that only what still has VMFerry's mark and is still in
 nobody's use when its agent looks again; notes are never removed. Each problem that is left has the

@@ -131,3 +131,21 @@ async fn doctor_removes_what_it_has_shown_once_somebody_has_said_yes() {
     assert_eq!((code, &again["hosts"][0]["removals"]), (0, &serde_json::json!([])));
     assert_eq!(there(), 1, "a note is nobody's to remove");
 }
+
+#[tokio::test]
+async fn doctor_tells_of_a_guest_that_is_defined_on_two_hosts() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_defined_twice = true;
+    let (code, found) = cluster.json("doctor").await;
+    let of_host = |name: &str| {
+        let hosts = found["hosts"].as_array().expect("a list");
+        hosts.iter().find(|host| host["host"] == name).expect("a row")["leftovers"].clone()
+    };
+    assert_eq!((code, of_host("node-28")), (0, serde_json::json!([])));
+    let copy = &of_host("node-31")[0];
+    assert_eq!((copy["kind"].as_str(), copy["level"].as_str()), (Some("definition"), Some("note")), "{found:#}");
+    assert_eq!(copy["remedy"], "if nobody needs the definition: virsh undefine web");
+    // Of which nothing is removed.
+    let (code, fixed) = cluster.json("doctor --fix --yes").await;
+    assert_eq!((code, &fixed["hosts"][0]["removals"]), (0, &serde_json::json!([])), "{fixed:#}");
+}

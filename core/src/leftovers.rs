@@ -3,6 +3,7 @@
 //! Whoever runs the remedy of a leftover must lose nothing. What somebody else may have made, or may be using, is a [`Level::Note`]
 //! at most. Images cannot be judged: a disk that nobody uses looks like one that somebody keeps.
 
+mod elsewhere;
 mod fix;
 mod judge;
 
@@ -12,11 +13,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::{fix::Fix, judge::findings};
+pub use self::{elsewhere::elsewhere, fix::Fix, judge::findings};
 use crate::{
-    agent::CallError,
+    agent::{CallError, Sighting},
     domain_xml::FilterDefinition,
-    id::MigrationId,
+    id::{InstanceId, MigrationId},
     migration::{Order, Outcome},
     network::{HeldLink, Holder},
     undo::Undo,
@@ -42,6 +43,8 @@ pub struct Holdings {
     pub receivers: Vec<HeldReceiver>,
     /// Links, and ports of Open vSwitch, that carry VMFerry's mark.
     pub links: Vec<HeldLink>,
+    /// Guests that are not as they would be without a migration.
+    pub guests: Vec<HeldGuest>,
     /// libvirt's filters, whoever made them.
     pub filters: Vec<FilterDefinition>,
     /// How filters and networks differ from what the host's guests need, a sentence each.
@@ -129,6 +132,19 @@ pub struct HeldReceiver {
     pub pid: i32,
     /// The migration whose socket it listens on.
     pub migration: MigrationId,
+}
+
+/// A guest that comes, goes, or was stopped for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldGuest {
+    /// Which.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// What is to be seen of it.
+    pub sighting: Sighting,
+    /// The job that libvirt runs on it, in words.
+    pub job: Option<String>,
 }
 
 /// What a host's domains and migrations need.
@@ -258,6 +274,10 @@ pub enum Kind {
     Link,
     /// A filter of libvirt's.
     Filter,
+    /// A guest that is on its way, and no migration knows of it.
+    Guest,
+    /// A definition of a guest that is on another host. No agent can tell: it takes a look at several hosts.
+    Definition,
     /// Filters or networks that are not what the guests need.
     Drift,
     /// Something that could not be looked at.
@@ -278,6 +298,8 @@ impl fmt::Display for Kind {
             Self::Receiver => "receiver of images",
             Self::Link => "network link",
             Self::Filter => "libvirt filter",
+            Self::Guest => "guest",
+            Self::Definition => "definition",
             Self::Drift => "network drift",
             Self::Unseen => "not looked at",
         })

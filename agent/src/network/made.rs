@@ -59,10 +59,9 @@ pub(super) fn held(links: &Links) -> impl Iterator<Item = HeldLink> {
 
 /// A link that is not VMFerry's and would lose what it is plugged into, or lies on.
 fn user<'a>(links: &'a Links, link: &Link) -> Option<&'a Link> {
-    // The other end of a pair has this one for its parent, too, and goes with it.
-    let other_end = link.parent.filter(|_| link.special == Special::Veth);
     let uses = |other: &&Link| {
-        let lies_on = other.parent == Some(link.index) && other_end != Some(other.index);
+        // The parent of one of a pair is its other end, which may be in another network namespace, where numbers begin again.
+        let lies_on = other.parent == Some(link.index) && other.special != Special::Veth;
         (lies_on || other.controller == Some(link.index)) && mark(other).is_none()
     };
     links.0.iter().find(uses)
@@ -136,6 +135,8 @@ mod tests {
         assert_eq!(users(own.clone()), [None, None]);
         let plugged = link(5, "own0", Some(2), None, Special::Other, None);
         assert_eq!(users([own.clone(), vec![plugged]].concat()), [Some("own0".into()), None]);
+        let from_elsewhere = link(5, "underlay0", None, Some(2), Special::Veth, None);
+        assert_eq!(users([own.clone(), vec![from_elsewhere]].concat()), [None, None]);
         let on_top = link(5, "own.7", None, Some(2), Special::Vlan { id: 7 }, Some("the administrator's"));
         assert_eq!(users([own, vec![on_top]].concat()), [Some("own.7".into()), None]);
     }

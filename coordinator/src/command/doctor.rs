@@ -5,13 +5,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use tokio::task::spawn_blocking;
 use vmferry_core::{
     agent::CallError,
-    leftovers::{Leftover, LeftoverName, Level, Removal},
+    leftovers::{Leftover, LeftoverName, Level, Removal, elsewhere},
 };
 
 use super::Session;
 use crate::{
     cli,
-    client::RemoteAgent,
+    client::{RemoteAgent, Which},
     exit::{Exit, Failed},
     fleet::Answer,
     render::doctor::{Examined, Removed, document, questions, text},
@@ -30,6 +30,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Doctor) -> Result<Exit, F
     } else {
         found.into_iter().map(|answer| Examined::only_looked_at(answer, is_wanted)).collect()
     };
+    let examined = with_copies(session, examined).await;
     let exit = Exit::of_several(&examined.iter().map(exit).collect::<Vec<_>>());
     session.terminal.show(|| text(&examined), &document(&examined, exit))?;
     if removable && (!args.fix || args.dry_run) {
@@ -39,6 +40,22 @@ pub(crate) async fn run(session: &Session, args: &cli::Doctor) -> Result<Exit, F
         session.terminal.error(&error.to_string());
     }
     Ok(exit)
+}
+
+/// Adds what no host can tell by itself: guests that are on several. Hosts that do not say what they have are told of elsewhere.
+async fn with_copies(session: &Session, mut examined: Vec<Examined>) -> Vec<Examined> {
+    // Before and after: one that begins or ends meanwhile may be seen on both its hosts.
+    let Ok((before, _)) = session.migrations(Which::Active).await else { return examined };
+    let Ok((instances, ..)) = session.instances().await else { return examined };
+    let Ok((after, _)) = session.migrations(Which::Active).await else { return examined };
+    let moving = before.iter().chain(&after).map(|migration| migration.order.instance).collect();
+    for (host, leftover) in elsewhere(&instances, &moving) {
+        let of_host = examined.iter_mut().find(|one| one.left.endpoint.host == host);
+        if let Some(Ok(found)) = of_host.map(|one| &mut one.left.result) {
+            found.push(leftover);
+        }
+    }
+    examined
 }
 
 /// Shows what would be removed, and asks.

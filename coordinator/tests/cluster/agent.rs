@@ -129,6 +129,8 @@ pub(crate) struct World {
     pub(crate) misbehaves: Option<(&'static str, Misbehaviour)>,
     /// How many guests more node-31 lists.
     pub(crate) crowd: u128,
+    /// The guest's definition is on node-31, too, where it does not run.
+    pub(crate) is_defined_twice: bool,
     /// How long the source takes to get ready.
     pub(crate) preparing: Duration,
     /// How often each host was asked for a turn.
@@ -505,7 +507,9 @@ impl v1::instance_service_server::InstanceService for Agent {
             ..self.instance()
         };
         let instances = self.has_guest().then(|| self.instance()).into_iter().chain((1..=crowd).map(one));
-        let instances = instances.map(Into::into).collect();
+        let is_copy = self.name == "node-31" && self.world().is_defined_twice;
+        let copy = is_copy.then(|| Instance { state: InstanceState::Shutoff, ..self.instance() });
+        let instances = instances.chain(copy).map(Into::into).collect();
         Ok(Response::new(v1::ListInstancesResponse { instances }))
     }
 

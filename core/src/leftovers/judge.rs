@@ -3,12 +3,13 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Finding, Fix, Half, HeldDirectory, HeldImage, HeldProbes, HeldReceiver, HeldSecret, HeldSession, Holdings, Kind,
-    LONG_OPEN, LONG_PROBED, Leftover, Level, Needs,
+    Finding, Fix, Half, HeldDirectory, HeldGuest, HeldImage, HeldProbes, HeldReceiver, HeldSecret, HeldSession,
+    Holdings, Kind, LONG_OPEN, LONG_PROBED, Leftover, Level, Needs,
 };
 use crate::{
+    agent::Sighting,
     domain_xml::FilterDefinition,
-    id::MigrationId,
+    id::{InstanceId, MigrationId},
     network::{HeldKind, HeldLink, Holder},
     nwfilter,
     undo::Undo,
@@ -28,6 +29,7 @@ pub fn findings(holdings: &Holdings, needs: &Needs, now: Timestamp) -> Vec<Findi
     found.extend(holdings.probes.iter().filter_map(|held| probes(held, now)));
     found.extend(holdings.receivers.iter().filter_map(|held| receiver(held, &wanted)));
     found.extend(holdings.links.iter().filter_map(|held| link(held, &wanted)));
+    found.extend(holdings.guests.iter().filter_map(|held| guest(held, &wanted)));
     found.extend(nwfilter::unneeded(&holdings.filters, &wanted.filters).into_iter().map(filter));
     found.extend(holdings.drift.iter().map(|drift| {
         let remedy = "the agent repairs it by itself; if it comes again, see who changes it (nft monitor, ip monitor)";
@@ -48,6 +50,7 @@ struct Wanted<'a> {
     holders: BTreeSet<Holder>,
     filters: BTreeSet<String>,
     going_on: BTreeSet<MigrationId>,
+    moving: BTreeSet<InstanceId>,
 }
 
 impl<'a> Wanted<'a> {
@@ -78,6 +81,7 @@ impl<'a> Wanted<'a> {
             holders: needs.holders.iter().cloned().chain(plugged).collect(),
             filters: needs.filters.iter().chain(filters).cloned().collect(),
             going_on: halves().filter(has_work).map(|half| half.order.id).collect(),
+            moving: halves().filter(has_work).map(|half| half.order.instance).collect(),
         }
     }
 
@@ -252,6 +256,33 @@ fn link(held: &HeldLink, wanted: &Wanted<'_>) -> Option<Finding> {
             note(Kind::Link, name, what, format!("see whose {other} is; then {remedy}"))
         }
     })
+}
+
+/// What becomes of a guest is never an agent's to decide for itself.
+fn guest(held: &HeldGuest, wanted: &Wanted<'_>) -> Option<Finding> {
+    let HeldGuest { instance, name, sighting, job } = held;
+    if wanted.moving.contains(instance) {
+        return None;
+    }
+    let where_else = "see where else it is (vmferry instances, and virsh domstate --reason on each host)";
+    match (sighting, job) {
+        (Sighting::Departing | Sighting::Incomplete, _) => {
+            let what = "a part of its memory is on another host, and no migration of VMFerry's knows of it".into();
+            Some(problem(Kind::Guest, name, what, format!("stop neither copy; {where_else}")))
+        }
+        (Sighting::Paused, None) => {
+            let what = "paused for a migration, and no migration of VMFerry's knows of it".into();
+            let remedy =
+                format!("{where_else}; if nowhere: virsh resume {name}; if it runs there: virsh destroy {name}");
+            Some(problem(Kind::Guest, name, what, remedy))
+        }
+        // Somebody moves it with another program, perhaps.
+        (Sighting::Arriving | Sighting::Paused, _) => {
+            let what = "on its way, and no migration of VMFerry's knows of it".into();
+            Some(note(Kind::Guest, name, what, format!("if nobody moves it: {where_else}")))
+        }
+        (Sighting::Absent | Sighting::Shutoff | Sighting::Running, _) => None,
+    }
 }
 
 fn filter(held: &FilterDefinition) -> Finding {

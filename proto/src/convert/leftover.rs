@@ -8,7 +8,7 @@ use super::{Invalid, invalid};
 use crate::v1;
 
 /// Every kind and its wire value.
-const KINDS: [(Kind, v1::LeftoverKind); 13] = [
+const KINDS: [(Kind, v1::LeftoverKind); 15] = [
     (Kind::Migration, v1::LeftoverKind::Migration),
     (Kind::Steps, v1::LeftoverKind::Steps),
     (Kind::Secret, v1::LeftoverKind::Secret),
@@ -20,6 +20,8 @@ const KINDS: [(Kind, v1::LeftoverKind); 13] = [
     (Kind::Receiver, v1::LeftoverKind::Receiver),
     (Kind::Link, v1::LeftoverKind::Link),
     (Kind::Filter, v1::LeftoverKind::Filter),
+    (Kind::Guest, v1::LeftoverKind::Guest),
+    (Kind::Definition, v1::LeftoverKind::Definition),
     (Kind::Drift, v1::LeftoverKind::Drift),
     (Kind::Unseen, v1::LeftoverKind::Unseen),
 ];

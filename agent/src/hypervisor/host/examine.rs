@@ -6,9 +6,10 @@ use procfs::process::all_processes;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 use vmferry_core::{
+    agent::Sighting,
     id::MigrationId,
     instance::DiskSource,
-    leftovers::{Fix, HeldReceiver, Holdings, Needs},
+    leftovers::{Fix, HeldGuest, HeldReceiver, Holdings, Needs},
     network::HeldLink,
     reason::Reason,
 };
@@ -16,6 +17,7 @@ use vmferry_core::{
 use super::{LibvirtHost, filters};
 use crate::{
     hypervisor::{Examining, Fault, Hypervisor as _, files},
+    libvirt::DomainReading,
     storage::{by_host, with_causes},
     tunnel,
 };
@@ -45,6 +47,13 @@ impl Examining for LibvirtHost {
                 seen("libvirt filters", filters, &mut unseen)
             }
         };
+        let held_guest = |guest: DomainReading| {
+            let passes = matches!(guest.sighting, Sighting::Arriving | Sighting::Departing | Sighting::Incomplete);
+            let is_on_its_way = passes || (guest.sighting == Sighting::Paused && guest.crosses);
+            let DomainReading { id: instance, name, sighting, job, .. } = guest;
+            is_on_its_way.then_some(HeldGuest { instance, name, sighting, job })
+        };
+        held.guests = self.libvirt.domains().await?.into_iter().filter_map(held_guest).collect();
         held.drift = seen("filters", self.reconcile(false).await.map_err(told), &mut unseen);
         held.unseen = unseen;
         Ok(held)

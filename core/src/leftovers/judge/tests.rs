@@ -59,6 +59,7 @@ fn everything() -> Holdings {
     let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
     Holdings {
         links: vec![],
+        guests: vec![],
         filters: vec![ours("web"), FilterDefinition::parse("<filter name='clean-traffic'/>").expect("valid")],
         drift: vec![],
         secrets: vec![HeldSecret { uuid: SECRET, usage: "san".into(), ours: true }],
@@ -311,4 +312,27 @@ fn what_is_in_hand_or_could_not_be_taken_back_is_not_removed_behind_its_journals
         assert!(of_migrations.is_empty(), "{of_migrations:?}");
         assert!(found.iter().all(|found| found.leftover.kind != Kind::Steps || found.fix.is_none()), "{found:?}");
     }
+}
+
+#[test]
+fn a_guest_that_is_on_its_way_without_a_migration_is_told_and_nobody_decides_for_it() {
+    let open = half("2026-11-22T11:59:00Z", None, vec![]);
+    let told = |sighting, job: Option<&str>, needs: &Needs| {
+        let (instance, name, job) = (open.order.instance, "web".to_owned(), job.map(str::to_owned));
+        let guests = vec![HeldGuest { instance, name, sighting, job }];
+        let found = findings(&Holdings { guests, ..Holdings::default() }, needs, now());
+        assert!(found.iter().all(|found| found.fix.is_none()), "{found:?}");
+        found.into_iter().next().map(|found| found.leftover.level)
+    };
+    let unknown = Needs::default();
+    assert_eq!(told(Sighting::Departing, None, &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Incomplete, Some("migration in"), &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Paused, None, &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Paused, Some("migration out"), &unknown), Some(Level::Note));
+    assert_eq!(told(Sighting::Arriving, Some("migration in"), &unknown), Some(Level::Note));
+    assert_eq!(told(Sighting::Running, None, &unknown), None);
+    let known = Needs { halves: vec![open.clone()], ..Needs::default() };
+    assert_eq!(told(Sighting::Departing, None, &known), None);
+    let just_ended = Needs { halves_before: vec![open.clone()], ..Needs::default() };
+    assert_eq!(told(Sighting::Paused, None, &just_ended), None);
 }
