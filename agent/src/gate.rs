@@ -6,8 +6,12 @@
 mod cordon;
 mod ledger;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
+use tokio::{
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::timeout,
+};
 use vmferry_core::{
     compatibility::{Check, room},
     domain_xml::Definition,
@@ -31,13 +35,15 @@ pub struct Gate {
     cordon: CordonFile,
     /// Held from the look at the room that is left to the claim of it.
     alone: tokio::sync::Mutex<()>,
+    /// Shared by those that get ready for a guest: what they have made already nobody needs yet.
+    preparing: RwLock<()>,
 }
 
 impl Gate {
     /// As the agent's last process left it, but for the claims, which the journals tell: see [`Gate::follow`].
     pub fn load(state_directory: &Path) -> Self {
         let cordon = CordonFile::load(state_directory);
-        Self { ledger: Ledger::default(), cordon, alone: tokio::sync::Mutex::default() }
+        Self { ledger: Ledger::default(), cordon, alone: tokio::sync::Mutex::default(), preparing: RwLock::default() }
     }
 
     /// Takes notice of what a journal says by now.
@@ -74,6 +80,16 @@ impl Gate {
         self.cordon.remove()
     }
 
+    /// This host gets ready for a guest, for as long as this is held.
+    pub(crate) async fn preparing(&self) -> RwLockReadGuard<'_, ()> {
+        self.preparing.read().await
+    }
+
+    /// This host gets ready for nobody, for as long as this is held. `None`: it has done so all the time for this long.
+    pub(crate) async fn at_rest(&self, patience: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
+        timeout(patience, self.preparing.write()).await.ok()
+    }
+
     /// Judges again whether the guest may come, now that nobody else claims anything, and journals its claim before anybody else may.
     ///
     /// # Errors
@@ -106,4 +122,24 @@ fn refuse(checks: &[Check]) -> Result<(), Fault> {
     let Some(first) = refusals.first() else { return Ok(()) };
     let words = refusals.iter().map(|refusal| format!("{}; {}", refusal.message, refusal.remedy));
     Err(Fault::new(first.reason, words.collect::<Vec<_>>().join(". And ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_at_rest_once_it_gets_ready_for_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let gate = Gate::load(directory.path());
+        let (one, other) = (gate.preparing().await, gate.preparing().await);
+        drop(one);
+        assert!(gate.at_rest(Duration::from_secs(10)).await.is_none());
+        drop(other);
+        let rest = gate.at_rest(Duration::from_secs(10)).await;
+        assert!(rest.is_some());
+        assert!(timeout(Duration::from_secs(10), gate.preparing()).await.is_err(), "who comes waits");
+        drop(rest);
+        drop(gate.preparing().await);
+    }
 }

@@ -32,7 +32,7 @@ use rtnetlink::packet_route::link::InfoKind;
 use tokio::sync::Mutex;
 use vmferry_core::{
     id::MigrationId,
-    network::{Carried, Carrier, Feature, HeldLink, Holder, LinkName, Network, NetworkName, Plug, VifId},
+    network::{Carried, Carrier, Feature, HeldKind, HeldLink, Holder, LinkName, Network, NetworkName, Plug, VifId},
     reason::Reason,
 };
 
@@ -123,6 +123,38 @@ impl Plumber {
     /// The links of this host that carry VMFerry's mark.
     pub async fn held(&self) -> Result<Vec<HeldLink>, Fault> {
         Ok(made::held(&Netlink::open()?.links().await?).collect())
+    }
+
+    /// Removes one that is as it was when it was listed; another of its name stays, and there being none is no error.
+    ///
+    /// # Errors
+    /// A migration, or a link that is not VMFerry's, needs it; or the kernel or Open vSwitch does not remove it.
+    pub async fn remove(&self, leftover: &HeldLink) -> Result<(), Fault> {
+        let reserved = self.reserved.lock().await;
+        let needed = |by: String| {
+            let message = format!("{} stays: {by} needs it by now", leftover.name);
+            Err(Fault::new(Reason::NetworkFailed, message))
+        };
+        let is_for = |(_, vif): &(MigrationId, VifId), network: &NetworkName| match &leftover.holder {
+            Some(Holder::Network(held)) => held == network,
+            Some(Holder::Vif(held)) => held == vif,
+            None => false,
+        };
+        if let Some(((migration, _), _)) = reserved.iter().find(|(user, network)| is_for(user, network)) {
+            return needed(format!("migration {migration}"));
+        }
+        if leftover.kind == HeldKind::OvsPort {
+            let Some(holder) = &leftover.holder else { return Ok(()) };
+            return self.ovs().remove(&leftover.name, holder).await;
+        }
+        let netlink = Netlink::open()?;
+        let links = netlink.links().await?;
+        let Some(held) = made::held(&links).find(|held| held.name == leftover.name) else { return Ok(()) };
+        match (&held.used_by, links.named(&held.name)) {
+            (Some(user), _) => needed(user.to_string()),
+            (None, Some(link)) if held.holder == leftover.holder => Ok(netlink.remove(&link.name, link.index).await?),
+            (None, _) => Ok(()),
+        }
     }
 
     /// The ports in Open vSwitch's database that carry it. A host that has no network there may have none, or no database.

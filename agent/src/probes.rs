@@ -101,6 +101,7 @@ impl<H: Hypervisor> Probes<H> {
             let probes: Vec<Probe> = serde_json::from_slice(&text).unwrap_or_default();
             let file = |probe: &Probe| format!("{}/{}", probe.directory, probe.file_name);
             lists.push(HeldProbes {
+                migration: path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()),
                 list: path.display().to_string(),
                 files: probes.iter().map(file).collect(),
                 written: Timestamp::try_from(written).unwrap_or(Timestamp::MIN),

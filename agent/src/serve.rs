@@ -69,6 +69,9 @@ impl<H: Served> Port<H> {
             }
         }));
 
+        let (tidied, until) = (Arc::clone(&self.migrations), stop.clone());
+        tokio::spawn(async move { tidied.keep_tidy(until).await });
+
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<MigrationServiceServer<migration::Service<H>>>().await;
         // Clients are still divided between the two versions of the same protocol.

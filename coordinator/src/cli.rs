@@ -319,15 +319,23 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   vmferry doctor                    all hosts of the inventory
   vmferry doctor node-28 node-31    these two
+  vmferry doctor --fix --dry-run    what would be removed, and what is left to do by hand
+  vmferry doctor --fix              removes what is surely VMFerry's and in nobody's use, after a question
   vmferry doctor -o json | jq -r '.hosts[].leftovers[]? | select(.level == \"problem\") | .remedy'
 
-It changes nothing. A problem is VMFerry's own and in nobody's use: libvirt secrets, iSCSI
-sessions and node records that it made, directories, probe files and receivers of migrations
-that have ended, steps that could not be taken back, and migrations open for more than a day.
-A note may be somebody else's: an iSCSI session that VMFerry did not make, a mapped RBD image.
-Disk images are not judged: one that a failure left looks like one that somebody keeps.
+Without --fix it changes nothing. A problem is VMFerry's own and in nobody's use: libvirt secrets
+and filters, links, iSCSI sessions and node records that it made, directories, probe files and
+receivers of migrations that have ended, steps that could not be taken back, and migrations open
+for more than a day; and guests that are on their way, or on two hosts, and no migration knows of
+it, of which nothing is ever removed. A note may be somebody else's: an iSCSI session that VMFerry
+did not make, a mapped RBD image, a definition of a guest that is on another host. Disk images are
+not judged: one that a failure left looks like one that somebody keeps.
 
-Exit codes: 0, no host has a problem; 1, all have; 7, none could be asked; 9, some of them.";
+--fix removes only what it has shown, and of that only what still has VMFerry's mark and is still in
+nobody's use when its agent looks again; notes are never removed. Each problem that is left has the
+command by which it is removed by hand. It may be repeated.
+
+Exit codes: 0, no host has a problem (any more); 1, all have; 7, none could be asked; 9, some of them.";
 
 /// `doctor`
 #[derive(Debug, Args)]
@@ -336,6 +344,15 @@ pub(crate) struct Doctor {
     /// The hosts to look at; without: all
     #[arg(value_name = "HOST")]
     pub(crate) hosts: Vec<HostName>,
+    /// Removes what is VMFerry's and in nobody's use
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Removes it without a question; needed where nobody can be asked
+    #[arg(long, short = 'y', requires = "fix", conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+    /// Only shows what would be removed
+    #[arg(long, requires = "fix")]
+    pub(crate) dry_run: bool,
 }
 
 /// Whether arguments that could not be read ask for JSON.

@@ -60,7 +60,14 @@ async fn what_cannot_be_meant_is_told_before_anything_is_asked() {
 
 fn leftover(level: Level) -> Leftover {
     let (subject, problem) = ("4711".into(), "made by VMFerry (san-web); no domain needs it".into());
-    Leftover { kind: Kind::Secret, level, subject, problem, remedy: "virsh secret-undefine 4711".into() }
+    Leftover {
+        kind: Kind::Secret,
+        level,
+        subject,
+        problem,
+        remedy: "virsh secret-undefine 4711".into(),
+        removable: level == Level::Problem,
+    }
 }
 
 #[tokio::test]
@@ -80,6 +87,10 @@ async fn doctor_says_what_is_left_and_ends_accordingly() {
     let (code, found) = cluster.json("doctor").await;
     assert_eq!((code, found["exit_code"].as_u64()), (9, Some(9)));
     let leftover = &found["hosts"][0]["leftovers"][0];
+    assert_eq!(
+        (leftover["removable"].as_bool(), &found["hosts"][0]["removals"]),
+        (Some(true), &serde_json::Value::Null)
+    );
     assert_eq!((leftover["kind"].as_str(), leftover["level"].as_str()), (Some("secret"), Some("problem")));
 
     cluster.stop(1).await;
@@ -88,4 +99,53 @@ async fn doctor_says_what_is_left_and_ends_accordingly() {
     cluster.vmferry("doctor node-31").await.code(7);
     let (_, volumes) = cluster.json("volumes").await;
     assert_eq!(volumes["unreachable"][0]["host"], "node-31");
+}
+
+#[tokio::test]
+async fn doctor_removes_what_it_has_shown_once_somebody_has_said_yes() {
+    let cluster = Cluster::new().await;
+    let by_hand =
+        Leftover { kind: Kind::Migration, subject: "4712".into(), removable: false, ..leftover(Level::Problem) };
+    cluster.world().leftovers = vec![leftover(Level::Problem), by_hand, leftover(Level::Note)];
+    let there = || cluster.world().leftovers.len();
+
+    // Nobody can be asked here.
+    let output = cluster.vmferry("doctor --fix").await.code(2).get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("add --yes"), "{output:?}");
+    cluster.vmferry("doctor --yes").await.code(2);
+    cluster.vmferry("doctor --dry-run").await.code(2);
+    cluster.vmferry("doctor --fix --dry-run --yes").await.code(2);
+    let output = cluster.vmferry("doctor --fix --dry-run node-28").await.code(1).get_output().clone();
+    assert!(said(&output).contains("problem* libvirt secret 4711") && there() == 3, "{}", said(&output));
+
+    let (code, fixed) = cluster.json("doctor --fix --yes").await;
+    let host = &fixed["hosts"][0];
+    assert_eq!(
+        (code, &host["removals"][0]["outcome"], &host["removals"][1]),
+        (9, &"removed".into(), &serde_json::Value::Null)
+    );
+    assert_eq!((there(), host["leftovers"][0]["kind"].as_str()), (2, Some("migration")), "{fixed:#}");
+    cluster.world().leftovers.remove(0);
+    // A second time there is nothing to do, and nothing to ask.
+    let (code, again) = cluster.json("doctor --fix").await;
+    assert_eq!((code, &again["hosts"][0]["removals"]), (0, &serde_json::json!([])));
+    assert_eq!(there(), 1, "a note is nobody's to remove");
+}
+
+#[tokio::test]
+async fn doctor_tells_of_a_guest_that_is_defined_on_two_hosts() {
+    let cluster = Cluster::new().await;
+    cluster.world().is_defined_twice = true;
+    let (code, found) = cluster.json("doctor").await;
+    let of_host = |name: &str| {
+        let hosts = found["hosts"].as_array().expect("a list");
+        hosts.iter().find(|host| host["host"] == name).expect("a row")["leftovers"].clone()
+    };
+    assert_eq!((code, of_host("node-28")), (0, serde_json::json!([])));
+    let copy = &of_host("node-31")[0];
+    assert_eq!((copy["kind"].as_str(), copy["level"].as_str()), (Some("definition"), Some("note")), "{found:#}");
+    assert_eq!(copy["remedy"], "if nobody needs the definition: virsh undefine web");
+    // Of which nothing is removed.
+    let (code, fixed) = cluster.json("doctor --fix --yes").await;
+    assert_eq!((code, &fixed["hosts"][0]["removals"]), (0, &serde_json::json!([])), "{fixed:#}");
 }

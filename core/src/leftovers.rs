@@ -3,6 +3,8 @@
 //! Whoever runs the remedy of a leftover must lose nothing. What somebody else may have made, or may be using, is a [`Level::Note`]
 //! at most. Images cannot be judged: a disk that nobody uses looks like one that somebody keeps.
 
+mod elsewhere;
+mod fix;
 mod judge;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
@@ -11,10 +13,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::judge::leftovers;
+pub use self::{elsewhere::elsewhere, fix::Fix, judge::findings};
 use crate::{
+    agent::{CallError, Sighting},
     domain_xml::FilterDefinition,
-    id::MigrationId,
+    id::{InstanceId, MigrationId},
     migration::{Order, Outcome},
     network::{HeldLink, Holder},
     undo::Undo,
@@ -40,6 +43,8 @@ pub struct Holdings {
     pub receivers: Vec<HeldReceiver>,
     /// Links, and ports of Open vSwitch, that carry VMFerry's mark.
     pub links: Vec<HeldLink>,
+    /// Guests that are not as they would be without a migration.
+    pub guests: Vec<HeldGuest>,
     /// libvirt's filters, whoever made them.
     pub filters: Vec<FilterDefinition>,
     /// How filters and networks differ from what the host's guests need, a sentence each.
@@ -112,6 +117,8 @@ pub struct HeldDirectory {
 pub struct HeldProbes {
     /// The list's path.
     pub list: String,
+    /// Whose it is by its name.
+    pub migration: Option<MigrationId>,
     /// The probe files that it names.
     pub files: Vec<String>,
     /// When it was written.
@@ -125,6 +132,19 @@ pub struct HeldReceiver {
     pub pid: i32,
     /// The migration whose socket it listens on.
     pub migration: MigrationId,
+}
+
+/// A guest that comes, goes, or was stopped for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldGuest {
+    /// Which.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// What is to be seen of it.
+    pub sighting: Sighting,
+    /// The job that libvirt runs on it, in words.
+    pub job: Option<String>,
 }
 
 /// What a host's domains and migrations need.
@@ -172,6 +192,50 @@ pub struct Leftover {
     pub problem: String,
     /// The command that removes it, on that host; or what to do.
     pub remedy: String,
+    /// Whether its agent removes it when it is asked to. Then it is VMFerry's, and nobody needs it.
+    pub removable: bool,
+}
+
+impl Leftover {
+    /// What tells it from all others of its host.
+    pub fn name(&self) -> LeftoverName {
+        LeftoverName { kind: self.kind, subject: self.subject.clone() }
+    }
+}
+
+/// A leftover by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftoverName {
+    /// What it is.
+    pub kind: Kind,
+    /// Which one.
+    pub subject: String,
+}
+
+impl fmt::Display for LeftoverName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.subject)
+    }
+}
+
+/// A leftover, and how the agent of its host removes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What is left.
+    pub leftover: Leftover,
+    /// None: that is not for an agent to do, or it does so anyway.
+    pub fix: Option<Fix>,
+}
+
+/// What became of a leftover that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// It was none any more when it was looked at again: it had gone, or somebody has come to need it. Nothing was done.
+    NotFound,
+    /// It is still there, or what is left of it.
+    Failed(CallError),
 }
 
 /// How sure it is that something must be done.
@@ -210,6 +274,10 @@ pub enum Kind {
     Link,
     /// A filter of libvirt's.
     Filter,
+    /// A guest that is on its way, and no migration knows of it.
+    Guest,
+    /// A definition of a guest that is on another host. No agent can tell: it takes a look at several hosts.
+    Definition,
     /// Filters or networks that are not what the guests need.
     Drift,
     /// Something that could not be looked at.
@@ -230,6 +298,8 @@ impl fmt::Display for Kind {
             Self::Receiver => "receiver of images",
             Self::Link => "network link",
             Self::Filter => "libvirt filter",
+            Self::Guest => "guest",
+            Self::Definition => "definition",
             Self::Drift => "network drift",
             Self::Unseen => "not looked at",
         })

@@ -42,6 +42,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.GroupService/TellGroups", COORDINATORS),
     ("/vmferry.agent.v1.HostService/GetHost", READERS),
     ("/vmferry.agent.v1.HostService/Examine", READERS),
+    ("/vmferry.agent.v1.HostService/RemoveLeftovers", COORDINATORS),
     ("/vmferry.agent.v1.HostService/Cordon", COORDINATORS),
     ("/vmferry.agent.v1.HostService/Uncordon", COORDINATORS),
     ("/vmferry.agent.v1.HostService/ListPolicies", READERS),

@@ -14,6 +14,8 @@ mod story;
 mod turns;
 mod volume;
 
+pub use self::leftover::removal;
+
 use std::time::Duration;
 
 use jiff::Timestamp;

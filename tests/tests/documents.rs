@@ -36,6 +36,49 @@ fn every_behaviour_of_nova_is_shown_by_a_test_or_has_a_reason() -> Result<()> {
     Ok(())
 }
 
+/// What each cell of a row of `docs/outcomes.md` says, and whether it may be empty.
+const OUTCOME: [(&str, bool); 7] = [
+    ("number", false),
+    ("fault", false),
+    ("what is seen", false),
+    ("where the guest is", false),
+    ("what happens by itself", true),
+    ("what to do", true),
+    ("tests", false),
+];
+
+#[test]
+fn every_outcome_of_a_fault_is_shown_by_a_test_and_its_codes_are_explained() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace is above")?;
+    let page = fs::read_to_string(root.join("docs/outcomes.md"))?;
+    let errors = fs::read_to_string(root.join("docs/errors.md"))?;
+    let codes: BTreeSet<_> = errors.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let tests = tests_below(root)?;
+    let is_code = |word: &str| word.contains('_') && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let mut last = 0;
+    for line in page.lines().filter(|line| line.starts_with("| O-")) {
+        let row = line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>();
+        ensure!(row.len() == OUTCOME.len(), "{} cells were expected: {line}", OUTCOME.len());
+        for (cell, (what, may_be_empty)) in row.iter().zip(OUTCOME) {
+            ensure!(may_be_empty || !cell.is_empty(), "{what} is not said: {line}");
+        }
+        let number: u32 = row[0].trim_start_matches("O-").parse().with_context(|| line.to_owned())?;
+        ensure!(number > last, "{} does not come after O-{last:02}", row[0]);
+        last = number;
+        let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let named = words(row[6]);
+        ensure!(!named.is_empty(), "{} is shown by no test", row[0]);
+        for name in named {
+            ensure!(tests.contains(&name), "{}: there is no test `{name}`", row[0]);
+        }
+        for code in row[..6].iter().flat_map(|cell| words(cell)).filter(|word| is_code(word)) {
+            ensure!(codes.contains(code.as_str()), "{}: docs/errors.md does not explain `{code}`", row[0]);
+        }
+    }
+    ensure!(last > 0, "there is no row");
+    Ok(())
+}
+
 /// The names of all test functions of the workspace.
 fn tests_below(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();

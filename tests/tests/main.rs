@@ -9,6 +9,7 @@ mod capacity;
 mod clocks;
 mod cold;
 mod direct;
+mod doctor;
 mod faults;
 mod filters;
 mod fleet;

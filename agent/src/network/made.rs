@@ -51,7 +51,20 @@ pub(super) fn held(links: &Links) -> impl Iterator<Item = HeldLink> {
         peer.is_some_and(|peer| peer.parent == Some(link.index) && peer.index < link.index && mark(peer).is_some())
     };
     let held = links.0.iter().filter(move |link| !goes_with_another(link));
-    held.filter_map(|link| Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)? }))
+    held.filter_map(|link| {
+        let used_by = user(links, link).map(|user| user.name.clone());
+        Some(HeldLink { name: link.name.clone(), kind: HeldKind::Link, holder: mark(link)?, used_by })
+    })
+}
+
+/// A link that is not VMFerry's and would lose what it is plugged into, or lies on.
+fn user<'a>(links: &'a Links, link: &Link) -> Option<&'a Link> {
+    let uses = |other: &&Link| {
+        // The parent of one of a pair is its other end, which may be in another network namespace, where numbers begin again.
+        let lies_on = other.parent == Some(link.index) && other.special != Special::Veth;
+        (lies_on || other.controller == Some(link.index)) && mark(other).is_none()
+    };
+    links.0.iter().find(uses)
 }
 
 /// Whether somebody else still needs the bridge: a port of it is none of these.
@@ -90,5 +103,41 @@ mod tests {
         ]);
         let names: Vec<_> = held(&links).map(|held| held.name.to_string()).collect();
         assert_eq!(names, ["vmfp0123456789", "vmfu1123456789", "vmfu2123456789", "vmfu3123456789"]);
+    }
+
+    #[test]
+    fn what_somebody_else_has_plugged_in_or_put_on_top_is_told() {
+        let link = |index, name: &str, controller, parent, special, alias: Option<&str>| Link {
+            index,
+            name: name.parse().expect("valid"),
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1_500,
+            controller,
+            parent,
+            alias: alias.map(str::to_owned),
+            group: if alias.is_some() { GROUP } else { 0 },
+            special,
+        };
+        let bridge = || Special::Bridge { filters_vlans: None };
+        let ours = Some("vmferry: network blue");
+        let users = |links: Vec<Link>| -> Vec<Option<String>> {
+            held(&Links(links)).map(|held| held.used_by.map(|user| user.to_string())).collect()
+        };
+        let own = vec![
+            link(2, "vmfb0123456789", None, None, bridge(), ours),
+            link(3, "vmfu0123456789", Some(2), Some(4), Special::Veth, ours),
+            // Its other end, in a bridge of the administrator's.
+            link(4, "vmfp0123456789", Some(9), Some(3), Special::Veth, ours),
+            link(9, "br0", None, None, bridge(), None),
+        ];
+        assert_eq!(users(own.clone()), [None, None]);
+        let plugged = link(5, "own0", Some(2), None, Special::Other, None);
+        assert_eq!(users([own.clone(), vec![plugged]].concat()), [Some("own0".into()), None]);
+        let from_elsewhere = link(5, "underlay0", None, Some(2), Special::Veth, None);
+        assert_eq!(users([own.clone(), vec![from_elsewhere]].concat()), [None, None]);
+        let on_top = link(5, "own.7", None, Some(2), Special::Vlan { id: 7 }, Some("the administrator's"));
+        assert_eq!(users([own, vec![on_top]].concat()), [Some("own.7".into()), None]);
     }
 }

@@ -117,7 +117,7 @@ impl Ovs<'_> {
         let replies = self.transact(&[operation]).await.map_err(unreadable)?;
         let rows = replies.iter().flat_map(|reply| &reply.rows);
         let held = rows.filter(|row| row.external_ids.get(MARK).is_some()).filter_map(|row| {
-            Some(HeldLink { name: row.name.parse().ok()?, kind: HeldKind::OvsPort, holder: row.mark() })
+            Some(HeldLink { name: row.name.parse().ok()?, kind: HeldKind::OvsPort, holder: row.mark(), used_by: None })
         });
         Ok(held.collect())
     }

@@ -73,6 +73,7 @@ pub async fn destination(
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Relocation>, Fault> {
     let source = &order.source.host;
+    let _preparing = gate.preparing().await;
     steps.remember_disks(resolved)?;
     steps.remember_autostart(leaving.autostart)?;
     gate.admit(host, order, &leaving.definition, steps).await?;

@@ -1,18 +1,15 @@
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tracing::info;
-use vmferry_core::{
-    host::Cordon,
-    leftovers::{Leftover, Needs, leftovers},
-};
+use vmferry_core::{host::Cordon, leftovers::LeftoverName, reason::Reason};
 use vmferry_proto::{
     status::from_call_error,
     v1::{
         CordonRequest, CordonResponse, ExamineRequest, ExamineResponse, GetHostRequest, GetHostResponse,
-        ListPoliciesRequest, ListPoliciesResponse, UncordonRequest, UncordonResponse, host_service_server::HostService,
+        ListPoliciesRequest, ListPoliciesResponse, RemoveLeftoversRequest, RemoveLeftoversResponse, UncordonRequest,
+        UncordonResponse, host_service_server::HostService,
     },
 };
 use vmferry_transport::Credentials;
@@ -32,20 +29,6 @@ pub(super) struct Service<H> {
 impl<H: Served> Service<H> {
     pub(super) fn new(migrations: Arc<Migrations<H>>, zone: String, credentials: watch::Receiver<Credentials>) -> Self {
         Self { migrations, zone, credentials }
-    }
-
-    /// Holdings before needs: what comes meanwhile is not seen, and not taken for a leftover.
-    async fn leftovers(&self) -> Result<Vec<Leftover>, Fault> {
-        let migrations = &self.migrations;
-        let halves_before = migrations.halves();
-        let mut holdings = migrations.host().holdings().await?;
-        match migrations.probe_lists() {
-            Ok(lists) => holdings.probes = lists,
-            Err(error) => holdings.unseen.push(("lists of probe files".into(), error.to_string())),
-        }
-        let needs = migrations.host().needs().await?;
-        let needs = Needs { halves: migrations.halves(), halves_before, ..needs };
-        Ok(leftovers(&holdings, &needs, Timestamp::now()))
     }
 }
 
@@ -81,8 +64,31 @@ impl<H: Served> HostService for Service<H> {
     }
 
     async fn examine(&self, _: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
-        let found = self.leftovers().await.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
-        Ok(Response::new(ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
+        let found = self.migrations.leftovers().await;
+        let found = found.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        Ok(Response::new(ExamineResponse {
+            leftovers: found.into_iter().map(|finding| finding.leftover.into()).collect(),
+        }))
+    }
+
+    async fn remove_leftovers(
+        &self,
+        request: Request<RemoveLeftoversRequest>,
+    ) -> Result<Response<RemoveLeftoversResponse>, Status> {
+        let by = asker(&request);
+        let names =
+            request.into_inner().leftovers.into_iter().map(LeftoverName::try_from).collect::<Result<Vec<_>, _>>();
+        let names = names.map_err(|error| {
+            let message = format!("which leftovers are to be removed cannot be told: {error}");
+            from_call_error(&self.migrations.call_error(Fault::new(Reason::InvalidRequest, message)))
+        })?;
+        info!("{by} has {} leftovers removed", names.len());
+        // Whoever asked may go away: what was begun is done.
+        let migrations = Arc::clone(&self.migrations);
+        let removed = tokio::spawn(async move { migrations.remove_leftovers(&names).await }).await;
+        let removed = removed.unwrap_or_else(|error| Err(Fault::new(Reason::Internal, error.to_string())));
+        let removed = removed.map_err(|fault| from_call_error(&self.migrations.call_error(fault)))?;
+        Ok(Response::new(RemoveLeftoversResponse { removals: removed.into_iter().map(Into::into).collect() }))
     }
 
     async fn list_policies(&self, _: Request<ListPoliciesRequest>) -> Result<Response<ListPoliciesResponse>, Status> {

@@ -16,6 +16,7 @@ use vmferry_core::volume::{Connection, Found};
 
 pub use self::{
     failed::Failed,
+    leftover::{delete_record, end_session},
     listing::{devices_below, devices_of, iscsi_records, iscsi_sessions, rbd_images},
 };
 
@@ -23,6 +24,7 @@ mod failed;
 mod iscsi;
 #[cfg(test)]
 mod kernel_tests;
+mod leftover;
 mod listing;
 mod multipath;
 mod node;

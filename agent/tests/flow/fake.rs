@@ -7,6 +7,7 @@ mod handover;
 mod host;
 mod housing;
 mod libvirt;
+mod leftovers;
 mod local;
 mod measure;
 mod network;

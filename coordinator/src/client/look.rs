@@ -10,12 +10,12 @@ use vmferry_core::{
     host::{Cordon, Host, HostPolicy, Uncordoned},
     id::{InstanceId, MigrationId},
     instance::Instance,
-    leftovers::Leftover,
+    leftovers::{Leftover, LeftoverName, Removal},
     migration::Record,
     policy::{GroupReport, Told},
 };
 use vmferry_proto::{
-    convert::Invalid,
+    convert::{Invalid, removal},
     v1::{
         self, group_service_client::GroupServiceClient, host_service_client::HostServiceClient,
         instance_service_client::InstanceServiceClient, set_affinity_request, set_vif_label_request::What,
@@ -27,6 +27,9 @@ use super::{LOOK, MESSAGE_LIMIT, RemoteAgent, error};
 
 /// A look at everything that a host holds: devices that hang are waited for, each for a while.
 const EXAMINE: Duration = Duration::from_secs(30);
+
+/// The same, and the removal of what was found: sessions are logged out of, devices are waited for until they are gone.
+const REMOVE: Duration = Duration::from_secs(180);
 
 /// What is answered when the host filters accordingly: `nft` is run a dozen times.
 const FILTERING: Duration = Duration::from_secs(60);
@@ -140,6 +143,20 @@ impl RemoteAgent {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
         answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
+    }
+
+    /// Removes these, and nothing else. What became of each, in their order.
+    pub(crate) async fn remove_leftovers(&self, names: &[LeftoverName]) -> Result<Vec<Removal>, CallError> {
+        let mut client = HostServiceClient::new(self.channel());
+        let request =
+            v1::RemoveLeftoversRequest { leftovers: names.iter().cloned().map(v1::LeftoverName::from).collect() };
+        let answer = self.within(REMOVE, client.remove_leftovers(request)).await?;
+        if answer.removals.len() != names.len() {
+            return Err(error::nonsense(&self.place, &Invalid { field: "removals" }));
+        }
+        let read =
+            |wire| removal(&self.endpoint().host, wire).map_err(|invalid| error::nonsense(&self.place, &invalid));
+        answer.removals.into_iter().map(read).collect()
     }
 
     /// Which of the host's guests are in security groups, and what it remembers of other hosts'.

@@ -30,7 +30,7 @@ use vmferry_core::{
     id::{InstanceId, MigrationId},
     identity::Asker,
     instance::{Disk, DiskDevice, DiskSource, Instance, InstanceState, Vif, VifAttachment, VolumeAttachment},
-    leftovers::Leftover,
+    leftovers::{Leftover, LeftoverName, Removal},
     migration::{Cause, Order, Outcome, Phase, PhaseSpan, Progress, Record, Side, Statistics, Steering, Story},
     policy::{GroupReport, Member, Memberships, Told},
     reason::Reason,
@@ -129,6 +129,8 @@ pub(crate) struct World {
     pub(crate) misbehaves: Option<(&'static str, Misbehaviour)>,
     /// How many guests more node-31 lists.
     pub(crate) crowd: u128,
+    /// The guest's definition is on node-31, too, where it does not run.
+    pub(crate) is_defined_twice: bool,
     /// How long the source takes to get ready.
     pub(crate) preparing: Duration,
     /// How often each host was asked for a turn.
@@ -437,6 +439,21 @@ impl v1::host_service_server::HostService for Agent {
         let found = if self.name == "node-28" { self.world().leftovers.clone() } else { vec![] };
         Ok(Response::new(v1::ExamineResponse { leftovers: found.into_iter().map(Into::into).collect() }))
     }
+
+    async fn remove_leftovers(
+        &self,
+        request: Request<v1::RemoveLeftoversRequest>,
+    ) -> Result<Response<v1::RemoveLeftoversResponse>, Status> {
+        let mut world = self.world();
+        let remove = |name: v1::LeftoverName| {
+            let name = LeftoverName::try_from(name).expect("a name");
+            let there = world.leftovers.len();
+            world.leftovers.retain(|leftover| leftover.name() != name || !leftover.removable);
+            v1::Removal::from(if world.leftovers.len() < there { Removal::Removed } else { Removal::NotFound })
+        };
+        let removals = request.into_inner().leftovers.into_iter().map(remove).collect();
+        Ok(Response::new(v1::RemoveLeftoversResponse { removals }))
+    }
 }
 
 #[async_trait]
@@ -490,7 +507,9 @@ impl v1::instance_service_server::InstanceService for Agent {
             ..self.instance()
         };
         let instances = self.has_guest().then(|| self.instance()).into_iter().chain((1..=crowd).map(one));
-        let instances = instances.map(Into::into).collect();
+        let is_copy = self.name == "node-31" && self.world().is_defined_twice;
+        let copy = is_copy.then(|| Instance { state: InstanceState::Shutoff, ..self.instance() });
+        let instances = instances.chain(copy).map(Into::into).collect();
         Ok(Response::new(v1::ListInstancesResponse { instances }))
     }
 

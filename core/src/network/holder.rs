@@ -71,6 +71,8 @@ pub struct HeldLink {
     pub kind: HeldKind,
     /// Whom it is for; none: it was being made when that was cut off.
     pub holder: Option<Holder>,
+    /// A link that VMFerry has not made and that needs it: a port of this bridge, or what lies on top of it.
+    pub used_by: Option<LinkName>,
 }
 
 /// What carries VMFerry's mark.

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::time::sleep;
 use vmferry_agent::{
-    hypervisor::{Examining, Fault, Grouping, Housing, Measuring, Reporting, files, instance_of},
+    hypervisor::{Examining, Fault, Grouping, Housing, Hypervisor as _, Measuring, Reporting, files, instance_of},
     libvirt::DomainReading,
     tunnel,
 };
@@ -15,7 +15,7 @@ use vmferry_core::{
     compatibility::version_text,
     host::{Claims, Cordon, Host, HostPolicy, Offers, Resident, Room, Space, host_policies},
     instance::{Instance, InstanceState},
-    leftovers::{Holdings, Needs},
+    leftovers::{Fix, Holdings, Needs},
     migration::Order,
     policy::{GroupReport, Memberships, Told},
     reason::Reason,
@@ -162,6 +162,17 @@ impl Examining for SimulatedHost {
             Fault::new(Reason::Internal, format!("{} of {}: {error}", tunnel::DIRECTORY, self.name))
         })?;
         Ok(Holdings { directories, ..Holdings::default() })
+    }
+
+    async fn debris(&self) -> Result<Holdings, Fault> {
+        self.holdings().await
+    }
+
+    async fn remove(&self, fix: &Fix) -> Result<(), Fault> {
+        match fix {
+            Fix::RemoveDirectory { migration } => self.remove_sockets(*migration).await,
+            _ => Err(not_simulated("what is to be removed")),
+        }
     }
 
     async fn needs(&self) -> Result<Needs, Fault> {

@@ -54,6 +54,27 @@ impl LibvirtHost {
         }
         Ok(self.libvirt.filters_of(names).await?)
     }
+
+    /// Lets go of a filter that was left: one of VMFerry's that nobody needs, also nobody who is on his way here.
+    pub(super) async fn remove_filter(&self, name: &str) -> Result<(), Fault> {
+        let _changing = self.filters.changing.lock().await;
+        self.undefine_unneeded(name).await
+    }
+
+    /// By who holds the lock.
+    async fn undefine_unneeded(&self, name: &str) -> Result<(), Fault> {
+        let awaited: BTreeSet<_> = self.filters.awaited().values().flatten().cloned().collect();
+        let filters = self.libvirt.filters().await?.map_err(silent)?;
+        let is_it = |filter: &FilterDefinition| filter.name == name;
+        if !filters.iter().any(|filter| is_it(filter) && is_ours(filter)) {
+            return Ok(());
+        }
+        let named = &named(&self.libvirt.definitions().await?) | &awaited;
+        if !unneeded(&filters, &named).into_iter().any(is_it) {
+            return Ok(());
+        }
+        Ok(self.libvirt.undefine_filter(name).await?)
+    }
 }
 
 /// The filters that vifs in these definitions name.
@@ -88,26 +109,13 @@ impl Filtering for LibvirtHost {
 
     async fn undefine_filter(&self, migration: MigrationId, name: &str) -> Result<(), Fault> {
         let _changing = self.filters.changing.lock().await;
-        let awaited: BTreeSet<_> = {
-            let mut awaited = self.filters.awaited();
-            awaited.retain(|other, names| {
-                if *other == migration {
-                    names.remove(name);
-                }
-                !names.is_empty()
-            });
-            awaited.values().flatten().cloned().collect()
-        };
-        let filters = self.libvirt.filters().await?.map_err(silent)?;
-        let is_it = |filter: &FilterDefinition| filter.name == name;
-        if !filters.iter().any(|filter| is_it(filter) && is_ours(filter)) {
-            return Ok(());
-        }
-        let named = &named(&self.libvirt.definitions().await?) | &awaited;
-        if !unneeded(&filters, &named).into_iter().any(is_it) {
-            return Ok(());
-        }
-        Ok(self.libvirt.undefine_filter(name).await?)
+        self.filters.awaited().retain(|other, names| {
+            if *other == migration {
+                names.remove(name);
+            }
+            !names.is_empty()
+        });
+        self.undefine_unneeded(name).await
     }
 
     fn settle_filters(&self, migration: MigrationId) {

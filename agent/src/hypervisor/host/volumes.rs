@@ -65,6 +65,11 @@ impl Volumes {
         }
     }
 
+    /// How this host attaches those that it attaches itself.
+    pub(super) fn settings(&self) -> &by_host::Settings {
+        &self.settings
+    }
+
     /// What they are, looked at from here without attaching anything: each cluster and each secret once.
     pub(super) async fn find(&self, volumes: &[&Volume]) -> Vec<Result<Sighting, Refusal>> {
         let keys = self.keys(volumes).await;

@@ -13,14 +13,18 @@ static TURNS: LazyLock<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>> = La
 
 /// Waits until nobody else of this process works on the same target or image.
 pub(super) async fn take(connection: &Connection) -> OwnedMutexGuard<()> {
-    let subject = match connection {
-        Connection::Iscsi(iscsi) => iscsi.target.clone(),
-        Connection::Rbd(rbd) => rbd.image.clone(),
-    };
+    match connection {
+        Connection::Iscsi(iscsi) => take_named(&iscsi.target).await,
+        Connection::Rbd(rbd) => take_named(&rbd.image).await,
+    }
+}
+
+/// The same, by the name of the target or image.
+pub(super) async fn take_named(name: &str) -> OwnedMutexGuard<()> {
     let turn = {
         let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(subject).or_default().clone()
+        turns.entry(name.to_owned()).or_default().clone()
     };
     turn.lock_owned().await
 }

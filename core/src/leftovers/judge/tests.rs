@@ -7,6 +7,10 @@ use crate::{
     volume::{Iscsi, Login, Rbd},
 };
 
+fn leftovers(holdings: &Holdings, needs: &Needs, now: Timestamp) -> Vec<Leftover> {
+    findings(holdings, needs, now).into_iter().map(|finding| finding.leftover).collect()
+}
+
 const TARGET: &str = "iqn.2026-11.org.example:a";
 const PORTAL: &str = "192.0.2.1:3260";
 const SECRET: Uuid = Uuid::from_u128(7);
@@ -55,6 +59,7 @@ fn everything() -> Holdings {
     let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
     Holdings {
         links: vec![],
+        guests: vec![],
         filters: vec![ours("web"), FilterDefinition::parse("<filter name='clean-traffic'/>").expect("valid")],
         drift: vec![],
         secrets: vec![HeldSecret { uuid: SECRET, usage: "san".into(), ours: true }],
@@ -67,6 +72,7 @@ fn everything() -> Holdings {
         directories: vec![HeldDirectory { path: format!("/run/vmferry/migrations/{}", id()), migration: Some(id()) }],
         probes: vec![HeldProbes {
             list: "/var/lib/vmferry/probes/a.json".into(),
+            migration: Some(id()),
             files: vec!["/srv/.vmferry-probe-a-0".into()],
             written: "2026-11-22T11:00:00Z".parse().expect("valid"),
         }],
@@ -199,7 +205,12 @@ fn what_could_not_be_looked_at_is_not_called_clean() {
 #[test]
 fn a_link_is_left_when_nobody_here_is_on_its_network_any_more() {
     let holder: Holder = "network blue".parse().expect("valid");
-    let link = |holder: Option<Holder>, kind| HeldLink { name: "vmfb0123456789".parse().expect("valid"), kind, holder };
+    let link = |holder: Option<Holder>, kind| HeldLink {
+        name: "vmfb0123456789".parse().expect("valid"),
+        kind,
+        holder,
+        used_by: None,
+    };
     let holdings = Holdings {
         links: vec![
             link(Some(holder.clone()), HeldKind::Link),
@@ -211,4 +222,117 @@ fn a_link_is_left_when_nobody_here_is_on_its_network_any_more() {
     let needs = Needs { holders: [holder].into(), ..Needs::default() };
     let remedies: Vec<_> = leftovers(&holdings, &needs, now()).into_iter().map(|leftover| leftover.remedy).collect();
     assert_eq!(remedies, ["ip link delete vmfb0123456789", "ovs-vsctl del-port vmfb0123456789"]);
+}
+
+/// Of every kind one that is VMFerry's, and beside it an administrator's that is as like it as can be.
+#[test]
+fn an_agent_removes_what_is_vmferrys_and_nothing_else() {
+    let removable = |holdings: &Holdings| -> Vec<Fix> {
+        let found = findings(holdings, &Needs::default(), now());
+        for finding in &found {
+            assert_eq!(finding.leftover.removable, finding.fix.is_some(), "{finding:?}");
+            assert!(finding.fix.is_none() || finding.leftover.level == Level::Problem, "{finding:?}");
+        }
+        found.into_iter().filter_map(|finding| finding.fix).collect()
+    };
+    let marked = HeldLink {
+        name: "vmfb0123456789".parse().expect("valid"),
+        kind: HeldKind::Link,
+        holder: Some("network blue".parse().expect("valid")),
+        used_by: None,
+    };
+    let mut all = everything();
+    all.links = vec![marked.clone()];
+    let (target, portal) = (TARGET.to_owned(), PORTAL.to_owned());
+    assert_eq!(
+        removable(&all),
+        [
+            Fix::UndefineSecret { uuid: SECRET },
+            Fix::EndSession { target: target.clone(), portal },
+            Fix::DeleteRecord { target, portal: "192.0.2.2:3260".into() },
+            Fix::RemoveDirectory { migration: id() },
+            Fix::RemoveProbes { migration: id() },
+            Fix::EndReceiver { pid: 4711, migration: id() },
+            Fix::RemoveLink(marked.clone()),
+            Fix::UndefineFilter { name: "web".into() },
+        ]
+    );
+
+    all.secrets[0].ours = false;
+    all.sessions[0].ours = false;
+    all.records.iter_mut().for_each(|record| record.ours = false);
+    all.directories[0].migration = None;
+    all.probes[0].migration = None;
+    all.receivers.clear();
+    // Ours, and his guest is on it.
+    all.links[0].used_by = Some("vnet7".parse().expect("valid"));
+    all.filters.retain(|filter| !nwfilter::is_ours(filter));
+    assert_eq!(removable(&all), []);
+}
+
+#[test]
+fn without_being_asked_an_agent_removes_only_what_no_guest_could_come_to_need() {
+    let mut all = everything();
+    let link = |name: &str, holder: Option<&str>| HeldLink {
+        name: name.parse().expect("valid"),
+        kind: HeldKind::Link,
+        holder: holder.map(|holder| holder.parse().expect("valid")),
+        used_by: None,
+    };
+    all.links = vec![link("vmfb0123456789", Some("network blue")), link("vmfu0123456789", None)];
+    let found = findings(&all, &Needs::default(), now());
+    let unasked: Vec<_> = found
+        .into_iter()
+        .filter_map(|finding| finding.fix)
+        .filter(Fix::needs_no_asking)
+        .map(|fix| fix.to_string())
+        .collect();
+    assert_eq!(
+        unasked,
+        [
+            "remove the directory of migration 0197a000-0000-7000-8000-000000000001",
+            "end qemu-nbd, process 4711",
+            "remove link vmfu0123456789",
+        ]
+    );
+}
+
+#[test]
+fn what_is_in_hand_or_could_not_be_taken_back_is_not_removed_behind_its_journals_back() {
+    let failed = Some(Outcome::FailedRolledBack);
+    for half in
+        [half("2026-11-22T11:59:00Z", None, vec![]), half("2026-11-01T00:00:00Z", failed, vec![Undo::StopReceivers])]
+    {
+        let needs = Needs { halves: vec![half], ..Needs::default() };
+        let found = findings(&everything(), &needs, now());
+        let of_migrations: Vec<_> = found
+            .iter()
+            .filter(|found| matches!(found.leftover.kind, Kind::Directory | Kind::Receiver | Kind::Migration))
+            .collect();
+        assert!(of_migrations.is_empty(), "{of_migrations:?}");
+        assert!(found.iter().all(|found| found.leftover.kind != Kind::Steps || found.fix.is_none()), "{found:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_is_on_its_way_without_a_migration_is_told_and_nobody_decides_for_it() {
+    let open = half("2026-11-22T11:59:00Z", None, vec![]);
+    let told = |sighting, job: Option<&str>, needs: &Needs| {
+        let (instance, name, job) = (open.order.instance, "web".to_owned(), job.map(str::to_owned));
+        let guests = vec![HeldGuest { instance, name, sighting, job }];
+        let found = findings(&Holdings { guests, ..Holdings::default() }, needs, now());
+        assert!(found.iter().all(|found| found.fix.is_none()), "{found:?}");
+        found.into_iter().next().map(|found| found.leftover.level)
+    };
+    let unknown = Needs::default();
+    assert_eq!(told(Sighting::Departing, None, &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Incomplete, Some("migration in"), &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Paused, None, &unknown), Some(Level::Problem));
+    assert_eq!(told(Sighting::Paused, Some("migration out"), &unknown), Some(Level::Note));
+    assert_eq!(told(Sighting::Arriving, Some("migration in"), &unknown), Some(Level::Note));
+    assert_eq!(told(Sighting::Running, None, &unknown), None);
+    let known = Needs { halves: vec![open.clone()], ..Needs::default() };
+    assert_eq!(told(Sighting::Departing, None, &known), None);
+    let just_ended = Needs { halves_before: vec![open.clone()], ..Needs::default() };
+    assert_eq!(told(Sighting::Paused, None, &just_ended), None);
 }

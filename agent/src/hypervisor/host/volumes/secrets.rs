@@ -7,6 +7,7 @@ use std::{
 
 use futures::future::join_all;
 use secrecy::SecretString;
+use uuid::Uuid;
 use vmferry_core::{
     compatibility::Refusal,
     domain_xml::SecretKind,
@@ -140,6 +141,18 @@ impl Volumes {
             return Ok(());
         }
         Ok(self.libvirt.release_secret(kind, secret).await.map(drop)?)
+    }
+
+    /// Lets go of a secret that was left: one that VMFerry gave to libvirt, that no domain needs, and nobody who is on his way here.
+    pub(in crate::hypervisor::host) async fn remove_secret(&self, uuid: Uuid) -> Result<(), Fault> {
+        let name = SecretName::Uuid(uuid);
+        // By its UUID it is found whatever its kind.
+        let Some(reading) = self.libvirt.secret(SecretKind::Ceph, &name).await? else { return Ok(()) };
+        let awaited: BTreeSet<_> = self.awaited().keys().cloned().collect();
+        if !reading.ours || reading.is_among(&awaited) || reading.is_among(&self.libvirt.secrets_in_use().await?) {
+            return Ok(());
+        }
+        Ok(self.libvirt.release_secret(SecretKind::Ceph, &name).await.map(drop)?)
     }
 
     fn hides_secret(&self, connection: &Connection, secret: &SecretName) -> Refusal {
