@@ -49,6 +49,12 @@ test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests tha
 test-model: rust ## The protocol of a migration, explored further than `make test` does: minutes, and up to a GiB of memory
 	cargo test --package vmferry-model --test explore -- --include-ignored --nocapture --test-threads=1
 
+.PHONY: test-faults
+test-faults: packages rust ## Hundreds of moves while something breaks, judged by independent eyes; about half an hour (needs root)
+	cargo build --workspace --bins
+	target/debug/testbed tree
+	target/debug/faults --json target/faults.json
+
 .PHONY: bench
 bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins

@@ -1,0 +1,136 @@
+//! The time that vCPUs' threads spend on a CPU, read from outside, every few milliseconds: of two hosts' QEMUs only one may get any.
+//!
+//! What it can tell: both ran within the same [`WINDOW`], each for longer than a QEMU that is paused needs for its own sake ([`NOISE`]). What it
+//! cannot: a guest that was let run for less than that. The numbers on the [wire](super::wire) and on the console tell the rest.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::process::Process;
+
+/// How often it looks.
+const WINDOW: Duration = Duration::from_millis(5);
+/// How often it looks for new QEMUs; none runs its guest so soon after its own start.
+const RESCAN: Duration = Duration::from_millis(100);
+/// What a vCPU's thread may take in a window although its guest is paused: QEMU has it load its state, forget what it has translated, end.
+pub(crate) const NOISE: Duration = Duration::from_micros(1500);
+/// `PF_EXITING` of sched.h: what it takes now is the kernel's taking its memory back.
+const EXITING: u64 = 4;
+
+/// Every QEMU of a host.
+type Look = dyn Fn(usize) -> Vec<Process> + Send;
+
+/// It looks until it is ended.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    ended: Arc<AtomicBool>,
+    most: Arc<Mutex<Together>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How much both have run at once at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Together {
+    /// The lesser of what the two took within one window, where that was the most.
+    pub(crate) most: Duration,
+    /// In how many windows both took more than [`NOISE`].
+    pub(crate) windows: u32,
+    /// How many windows there were with two QEMUs.
+    pub(crate) looked: u32,
+}
+
+struct Vcpu {
+    host: usize,
+    task: PathBuf,
+    /// In nanoseconds, at the last look.
+    spent: Option<u64>,
+}
+
+impl Watch {
+    /// Looks from now on at the QEMUs that `qemus` finds on each of two hosts.
+    pub(crate) fn start(qemus: Box<Look>) -> Self {
+        let (ended, most) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Together::default())));
+        let (until, result) = (Arc::clone(&ended), Arc::clone(&most));
+        let thread = thread::spawn(move || {
+            let (mut vcpus, mut scanned) = (Vec::new(), None::<Instant>);
+            while !until.load(Ordering::Relaxed) {
+                if scanned.is_none_or(|at| at.elapsed() > RESCAN) {
+                    scan(&qemus, &mut vcpus);
+                    scanned = Some(Instant::now());
+                }
+                look(&mut vcpus, &mut result.lock().unwrap_or_else(PoisonError::into_inner));
+                thread::sleep(WINDOW);
+            }
+        });
+        Self { ended, most, thread: Some(thread) }
+    }
+
+    /// Ends it.
+    pub(crate) fn end(mut self) -> Together {
+        self.stop();
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn scan(qemus: &Look, vcpus: &mut Vec<Vcpu>) {
+    for host in 0..2 {
+        for qemu in qemus(host) {
+            let tasks = fs::read_dir(format!("/proc/{}/task", qemu.pid)).into_iter().flatten().flatten();
+            for task in tasks.map(|task| task.path()) {
+                // libvirt has QEMU name its threads: `CPU 0/TCG`, `CPU 0/KVM`.
+                let is_vcpu = fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("CPU "));
+                if is_vcpu && vcpus.iter().all(|known| known.task != task) {
+                    vcpus.push(Vcpu { host, task, spent: None });
+                }
+            }
+        }
+    }
+}
+
+/// What each host's vCPUs took since the last look; those that end are forgotten.
+fn look(vcpus: &mut Vec<Vcpu>, together: &mut Together) {
+    let mut took = [None::<u64>; 2];
+    vcpus.retain_mut(|vcpu| {
+        let Some(spent) = spent(&vcpu.task) else { return false };
+        if let Some(before) = vcpu.spent.replace(spent) {
+            *took[vcpu.host].get_or_insert(0) += spent.saturating_sub(before);
+        }
+        true
+    });
+    if let [Some(one), Some(other)] = took {
+        let least = Duration::from_nanos(one.min(other));
+        together.looked += 1;
+        together.most = together.most.max(least);
+        together.windows += u32::from(least > NOISE);
+    }
+}
+
+/// On a CPU so far, in nanoseconds. None: it ends, or has.
+fn spent(task: &std::path::Path) -> Option<u64> {
+    let spent = fs::read_to_string(task.join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse().ok()?;
+    // Looked at afterwards: one that ends meanwhile is not counted either.
+    let stat = fs::read_to_string(task.join("stat")).ok()?;
+    let flags: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    (flags & EXITING == 0).then_some(spent)
+}
