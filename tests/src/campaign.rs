@@ -71,9 +71,9 @@ impl Campaign {
         if self.rig.as_ref().is_some_and(|rig| rig.kind != plan.kind) {
             self.down()?;
         }
-        let mut rig = match self.rig.take() {
-            Some(rig) => rig,
-            None => Rig::up(plan.kind)?,
+        let mut rig = match self.rig.take().map_or_else(|| Rig::up(plan.kind), Ok) {
+            Ok(rig) => rig,
+            Err(error) => return Ok(Run::failed(plan, &error)),
         };
         let run = run::run(&mut rig, plan, &self.bounds, &directory).unwrap_or_else(|error| Run::failed(plan, &error));
         if run.broken.is_empty() {

@@ -1,6 +1,13 @@
 //! Two hosts that stay up from one run to the next, and a guest of one kind that goes back and forth between them.
 
-use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt as _, path::PathBuf, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,6 +31,8 @@ const BLOCKS: u64 = 16_384;
 const FULL: u64 = BLOCKS - 2000;
 /// How often the guest sends its number, in milliseconds.
 const PAUSE: u64 = 10;
+/// Ceph remembers a client that died for 30 s, as one that has the image open. Of one that lives its host's connections tell.
+const WATCH: Duration = Duration::from_secs(40);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the guest's writes go.
@@ -51,6 +60,8 @@ pub(crate) struct Rig {
     volume: Option<Volume>,
     guest: Option<Guest>,
     made: u32,
+    /// Since when clients of Ceph have been seen that should not be there.
+    foreign: RefCell<BTreeMap<String, Instant>>,
 }
 
 /// Where guests start: the host whose libvirt was given their secret by hand.
@@ -85,7 +96,18 @@ impl Rig {
             testbed.hosts()[HOME].define_secret(secret)?;
         }
         let empty = testbed.hosts().iter().map(Host::snapshot).collect::<Result<_>>()?;
-        Ok(Self { testbed, kind, empty, wire, target, secret, volume: None, guest: None, made: 0 })
+        Ok(Self {
+            testbed,
+            kind,
+            empty,
+            wire,
+            target,
+            secret,
+            volume: None,
+            guest: None,
+            made: 0,
+            foreign: RefCell::default(),
+        })
     }
 
     /// The guest.
@@ -243,13 +265,21 @@ impl Rig {
 
     /// Who has the guest's volume open and should not, by the storage's own word.
     fn sessions(&self, guest_on: Option<usize>) -> Result<Vec<String>> {
-        let clients: Vec<String> = match &self.volume {
-            Some(Volume::Iscsi(lun)) => self.testbed.storage()?.iscsi()?.initiators(&lun.target)?,
-            Some(Volume::Rbd(image)) => self.testbed.storage()?.ceph()?.watchers(image)?,
+        let own = guest_on.map(|index| self.host(index).address().to_string());
+        let is_foreign = |client: &String| own.as_deref() != client.split(':').next();
+        let foreign: Vec<_> = match &self.volume {
+            Some(Volume::Iscsi(lun)) => {
+                self.testbed.storage()?.iscsi()?.initiators(&lun.target)?.into_iter().filter(is_foreign).collect()
+            }
+            Some(Volume::Rbd(image)) => {
+                let watchers = self.testbed.storage()?.ceph()?.watchers(image)?.into_iter().filter(is_foreign);
+                let mut seen = self.foreign.borrow_mut();
+                watchers
+                    .filter(|watcher| seen.entry(watcher.clone()).or_insert_with(Instant::now).elapsed() > WATCH)
+                    .collect()
+            }
             _ => Vec::new(),
         };
-        let allowed = guest_on.map(|index| self.host(index).address().to_string());
-        let foreign = clients.into_iter().filter(|client| Some(client) != allowed.as_ref());
-        Ok(foreign.map(|client| format!("storage: the guest's volume is open from {client}")).collect())
+        Ok(foreign.into_iter().map(|client| format!("storage: the guest's volume is open from {client}")).collect())
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) 
     let cast = Cast { testbed: &rig.testbed, source, destination };
     let mut injector = Injector::prepare(cast, plan)?;
     let before = [journals(rig.host(0))?, journals(rig.host(1))?];
-    let watch = Watch::start(Box::new(qemus(rig)?));
+    let watch = Watch::start(Box::new(qemus(rig)));
 
     let mut coordinator = Coordinator::start(rig, plan, destination, directory)?;
     let process = coordinator.process;
@@ -129,10 +129,12 @@ pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) 
     Ok(Run { wall_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), ..run })
 }
 
-/// What finds the guest's QEMUs, from any thread.
-fn qemus(rig: &Rig) -> Result<impl Fn(usize) -> Vec<Process> + Send + 'static> {
-    let testbed = crate::Testbed::open(rig.testbed.name())?;
-    Ok(move |host: usize| testbed.hosts()[host].processes("qemu-system-x86").unwrap_or_default())
+/// What finds the QEMUs of a host, from any thread.
+fn qemus(rig: &Rig) -> impl Fn(usize) -> Vec<Process> + Send + 'static {
+    let name = rig.testbed.name().to_owned();
+    // Opened anew: a host that has booted has another init.
+    let look = move |host: usize| crate::Testbed::open(&name)?.hosts()[host].processes("qemu-system-x86");
+    move |host| look(host).unwrap_or_default()
 }
 
 fn stands(rig: &Rig) -> Result<Stands> {

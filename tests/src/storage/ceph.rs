@@ -110,13 +110,11 @@ impl<'a> Ceph<'a> {
         sequence
     }
 
-    /// The addresses of the clients that have an image open to write to it.
+    /// The clients that have an image open to write to it: `ADDRESS:PORT/NONCE`.
     pub fn watchers(&self, image: &RbdImage) -> Result<Vec<String>> {
         let status: serde_json::Value = serde_json::from_str(&self.rbd(&["status", "--format=json", &image.name])?)?;
         let watchers = status["watchers"].as_array().into_iter().flatten();
-        // ADDRESS:PORT/NONCE
-        let addresses = watchers.filter_map(|watcher| watcher["address"].as_str()?.split(':').next());
-        Ok(addresses.map(str::to_owned).collect())
+        Ok(watchers.filter_map(|watcher| watcher["address"].as_str().map(str::to_owned)).collect())
     }
 
     /// Changes its size, also to a smaller one.
