@@ -41,11 +41,13 @@ pub struct Bounds {
     pub settle: Duration,
     /// For so long the agents are left alone; then somebody asks for `vmferry migrations resolve`.
     pub patience: Duration,
+    /// After so long it will not be over any more.
+    pub give_up: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(30), patience: Duration::from_secs(20) }
+        Self { settle: Duration::from_secs(30), patience: Duration::from_secs(20), give_up: Duration::from_secs(70) }
     }
 }
 

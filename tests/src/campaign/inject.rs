@@ -80,8 +80,13 @@ impl<'a> Injector<'a> {
     /// Waits for the moment, breaks it, and mends it after its time. False: `is_over` came first.
     pub(crate) fn inject(&mut self, coordinator: Process, mut is_over: impl FnMut() -> Result<bool>) -> Result<bool> {
         let begun = Instant::now();
-        while !self.is_time(begun)? {
-            if is_over()? {
+        loop {
+            // Asked first: what came before the end came in time.
+            let is_over = is_over()?;
+            if self.is_time(begun)? {
+                break;
+            }
+            if is_over {
                 return Ok(false);
             }
             sleep(Duration::from_millis(2));

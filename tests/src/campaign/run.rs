@@ -24,8 +24,6 @@ use crate::{Host, leaks::Difference, process::Process, wait};
 
 /// A coordinator that takes longer does not end.
 const COORDINATOR: Duration = Duration::from_secs(150);
-/// After the bound for settling: whether it settles at all.
-const LATE: Duration = Duration::from_secs(40);
 /// One that takes longer is ended.
 const RESOLVE: Duration = Duration::from_secs(60);
 /// Between two `vmferry migrations resolve`.
@@ -239,7 +237,7 @@ impl Trial<'_> {
             }
             let waited = self.ended.elapsed();
             // Nobody is asked for more while the coordinator that began it is at it.
-            if is_over && waited > bounds.settle + LATE {
+            if is_over && waited > bounds.give_up {
                 return Ok((None, resolves));
             }
             if is_over && waited > bounds.patience && asked.is_none_or(|at| at.elapsed() > AGAIN) {
