@@ -33,12 +33,18 @@ struct Arguments {
     /// Runs with faults of this kind only, as they are printed: `kill source agent`, or the beginning
     #[arg(long)]
     fault: Option<String>,
+    /// Hand over as libvirt does by itself, which is not safe: to see that the judges see it
+    #[arg(long)]
+    fast: bool,
     /// Begin no further run after so many seconds
     #[arg(long)]
     seconds: Option<u64>,
     /// How many seconds the agents are left alone before `vmferry migrations resolve`
     #[arg(long, default_value_t = Bounds::default().patience.as_secs())]
     patience: u64,
+    /// After how many seconds a run that is not over will never be
+    #[arg(long, default_value_t = Bounds::default().give_up.as_secs())]
+    give_up: u64,
     /// Where to write what came of all runs, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -56,7 +62,11 @@ struct Document<'a> {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(seed);
-    let bounds = Bounds { patience: Duration::from_secs(arguments.patience), ..Bounds::default() };
+    let bounds = Bounds {
+        patience: Duration::from_secs(arguments.patience),
+        give_up: Duration::from_secs(arguments.give_up),
+        ..Bounds::default()
+    };
     let numbers = match arguments.run {
         Some(number) => number..number + 1,
         None => arguments.from..arguments.from + arguments.runs,
@@ -71,11 +81,12 @@ fn main() -> Result<ExitCode> {
     // Hosts of one kind after the other: they take seconds to come up.
     let plans = KINDS.into_iter().flat_map(|kind| plans.iter().filter(move |plan| plan.kind == kind));
     for plan in plans {
+        let plan = Plan { is_fast: arguments.fast, ..*plan };
         if arguments.seconds.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds)) {
             println!("{} s are over", arguments.seconds.unwrap_or_default());
             break;
         }
-        let run = campaign.run(*plan)?;
+        let run = campaign.run(plan)?;
         println!("{run}");
         runs.push(run);
     }
