@@ -80,9 +80,12 @@ impl Campaign {
         let run = run::run(&mut rig, plan, &self.bounds, &directory).unwrap_or_else(|error| Run::failed(plan, &error));
         if run.broken.is_empty() {
             fs::remove_dir_all(&directory)?;
-            self.rig = Some(rig);
         } else {
             keep(&rig, &run, &directory)?;
+        }
+        if run.leaves_hosts_whole() {
+            self.rig = Some(rig);
+        } else {
             rig.testbed.down()?;
         }
         Ok(run)

@@ -221,8 +221,10 @@ pub struct Plan {
     pub is_fast: bool,
 }
 
-/// More entries than this a half's journal hardly has while it is open.
-const ENTRIES: usize = 14;
+/// A half's journal has about so many entries when it ends.
+const ENTRIES: usize = 18;
+/// Around the hand-over, which takes the shortest time of all.
+const HANDOVER: std::ops::RangeInclusive<usize> = 9..=14;
 
 impl Plan {
     /// The run of this number: the same for the same seed.
@@ -236,7 +238,8 @@ impl Plan {
         let kind = KINDS[usize::try_from(number % 4).unwrap_or_default()];
         let fault = fault(&mut rng);
         let moment = if rng.u8(..10) < 6 {
-            Moment::Entry { side: side(&mut rng), count: rng.usize(1..=ENTRIES) }
+            let entries = if rng.bool() { 1..=ENTRIES } else { HANDOVER };
+            Moment::Entry { side: side(&mut rng), count: rng.usize(entries) }
         } else {
             Moment::After { millis: rng.u64(0..2000) }
         };

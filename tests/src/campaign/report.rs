@@ -69,6 +69,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether the next one may be made on the same hosts: words alone were wrong, if anything.
+    pub(crate) fn leaves_hosts_whole(&self) -> bool {
+        self.broken.iter().all(|broken| broken.bound == Bound::Truth)
+    }
+
     /// One that could not be made, or not be judged.
     pub(crate) fn failed(plan: Plan, error: &anyhow::Error) -> Self {
         Self {

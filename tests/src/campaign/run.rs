@@ -52,7 +52,8 @@ impl Stands {
 /// Makes a run of the plan, with what is worth keeping in `directory`.
 pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) -> Result<Run> {
     let begun = Instant::now();
-    if rig.wants_guest()? {
+    // The last run may have killed it.
+    if rig.wants_guest()? || !matches!(stands(rig)?, Stands::On(_)) {
         rig.start_guest()?;
     }
     let rig = &*rig;
@@ -121,7 +122,7 @@ pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) 
         wall_ms: 0,
         broken,
     };
-    if run.broken.is_empty() {
+    if run.leaves_hosts_whole() {
         injector.clear()?;
     }
     Ok(Run { wall_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), ..run })
