@@ -325,14 +325,18 @@ impl Trial<'_> {
             Ok(lost) => is(Bound::LostWrite, format!("{} acknowledged writes are lost: {lost:?}", lost.len())),
             Err(error) => is(Bound::LostWrite, format!("the volume cannot be read: {error:#}")),
         }
-        // The word of the coordinator that saw it to its end; what came later it could not know.
         let told = document["runs_on"].as_str();
         let outcome = document["outcome"].as_str().unwrap_or_default();
-        if outcome == "completed" && (exit != Some(0) || last != to)
-            || outcome.ends_with("rolled_back") && last != from
-            || outcome.ends_with("rolled_back") && told.is_some() && matches!(stands, Stands::Off(_))
-            || told.is_some_and(|told| told != self.rig.host(last).name())
-        {
+        let is_untrue = match stands {
+            // It may have been killed after it was told to run there; not if somebody had looked before that was told.
+            Stands::Off(_) => told.is_some() && outcome != "completed",
+            Stands::On(_) | Stands::Unclear => {
+                outcome.starts_with("completed") && (exit != Some(0) || last != to)
+                    || outcome.ends_with("rolled_back") && last != from
+                    || told.is_some_and(|told| told != self.rig.host(last).name())
+            }
+        };
+        if is_untrue {
             is(
                 Bound::Truth,
                 format!(
