@@ -134,3 +134,55 @@ fn spent(task: &std::path::Path) -> Option<u64> {
     let flags: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()?;
     (flags & EXITING == 0).then_some(spent)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        path::Path,
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+    use crate::wait;
+
+    /// A process whose thread is called as a vCPU's.
+    fn vcpu(directory: &Path, script: &str) -> Child {
+        let program = directory.join("CPU 0");
+        if !program.exists() {
+            fs::copy("/bin/sh", &program).expect("there is a shell");
+        }
+        let mut command = Command::new(program);
+        command.args(["-c", &format!("echo; {script}")]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        // Its start is work, too.
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it runs");
+        child
+    }
+
+    /// What is seen of two, once `is_enough`.
+    fn seen(scripts: [&str; 2], is_enough: impl Fn(Together) -> bool) -> Together {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut children = scripts.map(|script| vcpu(directory.path(), script));
+        let pids = [&children[0], &children[1]].map(|child| i32::try_from(child.id()).expect("a pid"));
+        let watch = Watch::start(Box::new(move |host| Process::find(pids[host]).into_iter().collect()));
+        let waited = wait::until("enough", wait::SOON, || {
+            let together = *watch.most.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(is_enough(together).then_some(()))
+        });
+        for child in &mut children {
+            child.kill().expect("it is ours");
+            child.wait().expect("it was killed");
+        }
+        waited.expect("it has looked");
+        watch.end()
+    }
+
+    #[test]
+    fn two_that_run_at_once_are_seen_and_two_that_do_not_are_not() {
+        const BUSY: &str = "while :; do :; done";
+        assert!(seen([BUSY, BUSY], |together| together.windows > 0).most > NOISE);
+        let alone = seen([BUSY, "read line"], |together| together.looked > 50);
+        assert_eq!(alone.windows, 0, "{alone:?}");
+    }
+}
