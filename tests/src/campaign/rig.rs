@@ -6,10 +6,11 @@ use std::{
     fs::File,
     os::unix::fs::FileExt as _,
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::draw::Kind;
 use crate::{
@@ -120,16 +121,27 @@ impl Rig {
         &self.testbed.hosts()[index]
     }
 
+    /// Asks both hosts at once.
+    pub(crate) fn both<T: Send>(&self, ask: impl Fn(&Host) -> Result<T> + Sync) -> Result<[T; 2]> {
+        let [one, other] = self.testbed.hosts() else { bail!("two hosts were asked for") };
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(other));
+            let one = ask(one);
+            let other = asked.join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
+            Ok([one?, other?])
+        })
+    }
+
     /// Whether the guest must be made anew: there is none, or its volume is about to be full.
     pub(crate) fn wants_guest(&self) -> Result<bool> {
         let Some(guest) = &self.guest else { return Ok(true) };
         Ok(guest.console().heartbeats()?.last().is_none_or(|last| last.number > FULL))
     }
 
-    /// Removes the guest from everywhere, with its volume.
+    /// Removes the guest from everywhere, with its volume, and with what came with it: it goes behind the agents' backs.
     pub(crate) fn remove_guest(&mut self) -> Result<()> {
         self.guest = None;
-        for host in self.testbed.hosts() {
+        for (index, host) in self.testbed.hosts().iter().enumerate() {
             let state = host.domain_state(GUEST)?;
             if state.as_deref().is_some_and(|state| state != "shut off") {
                 host.virsh(["destroy", GUEST])?;
@@ -138,6 +150,11 @@ impl Rig {
                 host.virsh(["undefine", GUEST])?;
             }
             host.sh(&format!("rm -f {LOCAL}/{GUEST}.*"))?;
+            if let Some(secret) = self.secret.as_ref().filter(|_| index != HOME)
+                && host.virsh(["secret-list"])?.contains(&secret.uuid)
+            {
+                host.undefine_secret(secret)?;
+            }
         }
         match self.volume.take() {
             Some(Volume::Iscsi(lun)) => self.testbed.storage()?.iscsi()?.remove_lun(&lun)?,
@@ -241,7 +258,9 @@ impl Rig {
         is_excused: impl Fn(&Difference) -> bool,
     ) -> Result<Vec<String>> {
         let mut leaks = Vec::new();
-        for (index, (host, empty)) in self.testbed.hosts().iter().zip(&self.empty).enumerate() {
+        let now = self.both(Host::snapshot)?;
+        for (index, (now, empty)) in now.iter().zip(&self.empty).enumerate() {
+            let host = self.host(index);
             let is_guests = |new: &Difference| {
                 guest_on == Some(index)
                     && match new.kind {
@@ -253,7 +272,7 @@ impl Rig {
                         _ => false,
                     }
             };
-            let new = host.snapshot()?.since(empty).into_iter();
+            let new = now.since(empty).into_iter();
             leaks.extend(
                 new.filter(|new| new.came && !is_guests(new) && !is_excused(new))
                     .map(|new| format!("{}: {new}", host.name())),

@@ -137,7 +137,7 @@ fn qemus(rig: &Rig) -> impl Fn(usize) -> Vec<Process> + Send + 'static {
 }
 
 fn stands(rig: &Rig) -> Result<Stands> {
-    let states = [rig.host(0).domain_state(GUEST)?, rig.host(1).domain_state(GUEST)?];
+    let states = rig.both(|host| host.domain_state(GUEST))?;
     Ok(match [states[0].as_deref(), states[1].as_deref()] {
         [Some("running"), None] => Stands::On(0),
         [None, Some("running")] => Stands::On(1),
