@@ -92,7 +92,7 @@ pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) 
     }
     let document = coordinator.document(directory)?;
     broken.extend(trial.judge(stands, from, &heard, &document, coordinator.exit));
-    if together.windows > 0 {
+    if together.is_double() {
         let what = format!(
             "both vCPUs had more than {NOISE:?} in {} of {} windows, at most {:?}",
             together.windows, together.looked, together.most

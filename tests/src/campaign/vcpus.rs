@@ -1,7 +1,8 @@
 //! The time that vCPUs' threads spend on a CPU, read from outside, every few milliseconds: of two hosts' QEMUs only one may get any.
 //!
-//! What it can tell: both ran within the same [`WINDOW`], each for longer than a QEMU that is paused needs for its own sake ([`NOISE`]). What it
-//! cannot: a guest that was let run for less than that. The numbers on the [wire](super::wire) and on the console tell the rest.
+//! What it can tell: both ran within the same few milliseconds, each for longer than a QEMU that is paused needs for its own sake ([`NOISE`]), and
+//! more than once ([`OFTEN`]). What it cannot: a guest that was let run twice for less than some tenths of a second. The numbers on the
+//! [wire](super::wire) tell that, a hundred in a second.
 
 use std::{
     fs,
@@ -18,10 +19,14 @@ use crate::process::Process;
 
 /// How often it looks.
 const WINDOW: Duration = Duration::from_millis(5);
+/// Looks that are further apart tell nothing: one guest may have been stopped in between, and the other let run.
+const LONGEST: Duration = Duration::from_millis(15);
 /// How often it looks for new QEMUs; none runs its guest so soon after its own start.
 const RESCAN: Duration = Duration::from_millis(100);
 /// What a vCPU's thread may take in a window although its guest is paused: QEMU has it load its state, forget what it has translated, end.
 pub(crate) const NOISE: Duration = Duration::from_micros(1500);
+/// What a paused one does for its own sake it does once.
+pub(crate) const OFTEN: u32 = 3;
 /// `PF_EXITING` of sched.h: what it takes now is the kernel's taking its memory back.
 const EXITING: u64 = 4;
 
@@ -60,13 +65,18 @@ impl Watch {
         let (ended, most) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Together::default())));
         let (until, result) = (Arc::clone(&ended), Arc::clone(&most));
         let thread = thread::spawn(move || {
-            let (mut vcpus, mut scanned) = (Vec::new(), None::<Instant>);
+            let (mut vcpus, mut scanned, mut looked) = (Vec::new(), None::<Instant>, Instant::now());
             while !until.load(Ordering::Relaxed) {
                 if scanned.is_none_or(|at| at.elapsed() > RESCAN) {
                     scan(&qemus, &mut vcpus);
                     scanned = Some(Instant::now());
                 }
-                look(&mut vcpus, &mut result.lock().unwrap_or_else(PoisonError::into_inner));
+                let took = look(&mut vcpus);
+                // This thread may not have run for a while.
+                if looked.elapsed() <= LONGEST {
+                    result.lock().unwrap_or_else(PoisonError::into_inner).add(took);
+                }
+                looked = Instant::now();
                 thread::sleep(WINDOW);
             }
         });
@@ -108,8 +118,8 @@ fn scan(qemus: &Look, vcpus: &mut Vec<Vcpu>) {
     }
 }
 
-/// What each host's vCPUs took since the last look; those that end are forgotten.
-fn look(vcpus: &mut Vec<Vcpu>, together: &mut Together) {
+/// What each host's vCPUs took since the last look, in nanoseconds; those that end are forgotten.
+fn look(vcpus: &mut Vec<Vcpu>) -> [Option<u64>; 2] {
     let mut took = [None::<u64>; 2];
     vcpus.retain_mut(|vcpu| {
         let Some(spent) = spent(&vcpu.task) else { return false };
@@ -118,11 +128,22 @@ fn look(vcpus: &mut Vec<Vcpu>, together: &mut Together) {
         }
         true
     });
-    if let [Some(one), Some(other)] = took {
-        let least = Duration::from_nanos(one.min(other));
-        together.looked += 1;
-        together.most = together.most.max(least);
-        together.windows += u32::from(least > NOISE);
+    took
+}
+
+impl Together {
+    fn add(&mut self, took: [Option<u64>; 2]) {
+        if let [Some(one), Some(other)] = took {
+            let least = Duration::from_nanos(one.min(other));
+            self.looked += 1;
+            self.most = self.most.max(least);
+            self.windows += u32::from(least > NOISE);
+        }
+    }
+
+    /// Whether both guests must have run.
+    pub(crate) fn is_double(&self) -> bool {
+        self.windows >= OFTEN
     }
 }
 
@@ -181,7 +202,7 @@ mod tests {
     #[test]
     fn two_that_run_at_once_are_seen_and_two_that_do_not_are_not() {
         const BUSY: &str = "while :; do :; done";
-        assert!(seen([BUSY, BUSY], |together| together.windows > 0).most > NOISE);
+        assert!(seen([BUSY, BUSY], |together| together.is_double()).most > NOISE);
         let alone = seen([BUSY, "read line"], |together| together.looked > 50);
         assert_eq!(alone.windows, 0, "{alone:?}");
     }
