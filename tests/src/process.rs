@@ -87,11 +87,6 @@ impl Process {
         Self::find(self.pid) == Some(*self)
     }
 
-    /// Sorts processes by their age, the oldest first.
-    pub fn age_key(&self) -> (u64, i32) {
-        (self.started, self.pid)
-    }
-
     /// Sends a signal. A process that is gone is no error.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         if !self.is_alive() {

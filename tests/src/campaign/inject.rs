@@ -60,6 +60,8 @@ pub(crate) struct Injector<'a> {
     /// The journals that there were before the move.
     before: [BTreeSet<PathBuf>; 2],
     finish: Option<InPlace>,
+    /// The agent's main process, if it is to be sent a signal: not one that it has started.
+    agent: Option<Process>,
 }
 
 impl<'a> Injector<'a> {
@@ -74,7 +76,14 @@ impl<'a> Injector<'a> {
             _ => None,
         };
         let before = [journals(cast.source)?, journals(cast.destination)?];
-        Ok(Self { cast, plan, before, finish })
+        let agent = match plan.fault {
+            Fault::Kill { role: Role::Agent(side) } | Fault::Stop { role: Role::Agent(side), .. } => {
+                let host = cast.on(side);
+                Some(host.process(host.agent().main_pid()?)?)
+            }
+            _ => None,
+        };
+        Ok(Self { cast, plan, before, finish, agent })
     }
 
     /// Waits for the moment, breaks it, and mends it after its time. False: `is_over` came first.
@@ -171,12 +180,11 @@ impl<'a> Injector<'a> {
     fn find(&self, role: Role, coordinator: Process) -> Result<Option<Process>> {
         let (side, name) = match role {
             Role::Coordinator => return Ok(Some(coordinator)),
-            Role::Agent(side) => (side, "vmferry-agent"),
+            Role::Agent(_) => return Ok(self.agent),
             Role::Libvirtd(side) => (side, "libvirtd"),
             Role::Qemu(side) => (side, "qemu-system-x86"),
         };
-        // The oldest: those that look at volumes for an agent are its children.
-        Ok(self.cast.on(side).processes(name)?.into_iter().min_by_key(Process::age_key))
+        Ok(self.cast.on(side).processes(name)?.pop())
     }
 }
 
