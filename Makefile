@@ -53,6 +53,12 @@ test-model: rust ## The protocol of a migration, explored further than `make tes
 test-simulation: rust ## The flow in 10,000 simulations with random faults, from SEED on (default 0): minutes; RUNS=… for more or less
 	SEED=$(or $(SEED),0) RUNS=$(or $(RUNS),10000) cargo test --package vmferry-agent --test flow -- simulation::many --exact --include-ignored --nocapture
 
+.PHONY: test-faults
+test-faults: packages rust ## Hundreds of moves while something breaks, judged by independent eyes; about half an hour (needs root)
+	cargo build --workspace --bins
+	target/debug/testbed tree
+	target/debug/faults --json target/faults.json
+
 .PHONY: bench
 bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins

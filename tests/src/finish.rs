@@ -4,10 +4,14 @@
 //! libvirt's packets are XDR: their length, then program, version, procedure, type, serial and status, four bytes each.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     net::Shutdown,
-    os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -48,9 +52,11 @@ pub struct Finish {
 impl Finish {
     /// From now on on this host, whose agent was configured with [`CONFIGURATION`].
     pub fn on(host: &Host, answer: Answer) -> Result<Self> {
-        let path = host.path(SOCKET)?;
-        let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
-        let libvirt = host.path(LIBVIRT)?;
+        Self::between(&host.path(SOCKET)?, host.path(LIBVIRT)?, answer)
+    }
+
+    fn between(path: &Path, libvirt: PathBuf, answer: Answer) -> Result<Self> {
+        let listener = UnixListener::bind(path).with_context(|| path.display().to_string())?;
         let gate = Arc::new((Mutex::new(answer == Answer::Lost), Condvar::new()));
         let (sender, seen) = channel();
         let opened = Arc::clone(&gate);
@@ -75,6 +81,40 @@ impl Finish {
         let (open, changed) = &*self.gate;
         *open.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
+    }
+}
+
+/// The same in the place of libvirt's own socket, for whoever connects there; until it is dropped.
+#[derive(Debug)]
+pub struct InPlace {
+    finish: Finish,
+    own: PathBuf,
+    moved: PathBuf,
+}
+
+impl InPlace {
+    /// From now on.
+    pub fn of_libvirt(host: &Host, answer: Answer) -> Result<Self> {
+        let own = host.path(LIBVIRT)?;
+        let moved = own.with_extension("own");
+        // systemd goes on listening to it, whatever it is called.
+        fs::rename(&own, &moved).with_context(|| own.display().to_string())?;
+        let finish = Finish::between(&own, moved.clone(), answer);
+        let in_place = Self { finish: finish?, own, moved };
+        fs::set_permissions(&in_place.own, fs::Permissions::from_mode(0o777))?;
+        Ok(in_place)
+    }
+
+    /// Whether libvirt has answered that a guest has arrived.
+    pub fn is_seen(&self) -> bool {
+        self.finish.seen.try_recv().is_ok()
+    }
+}
+
+impl Drop for InPlace {
+    fn drop(&mut self) {
+        // A host that has booted has a new one.
+        let _ = fs::rename(&self.moved, &self.own);
     }
 }
 

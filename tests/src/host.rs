@@ -19,7 +19,7 @@ use crate::{
     layout::{Layout, SHARED},
     leaks::Snapshot,
     network::{self, GUEST_BRIDGE, Link},
-    process::{Process, run, run_with_input},
+    process::{self, Process, run, run_with_input},
     state::{HostState, State},
     tree::Tree,
     wait,
@@ -113,6 +113,28 @@ impl Host {
     /// The host's agent.
     pub fn agent(&self) -> Agent<'_> {
         Agent::new(self)
+    }
+
+    /// Its processes of this name (of its first 15 letters), as this machine counts: to be sent signals from outside, at once.
+    pub fn processes(&self, name: &str) -> Result<Vec<Process>> {
+        self.processes_that(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+    }
+
+    /// The process that has this number there.
+    pub fn process(&self, pid: i32) -> Result<Process> {
+        let is_it = |path: &Path| {
+            let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.and_then(|numbers| numbers.split_ascii_whitespace().last()?.parse().ok()) == Some(pid)
+        };
+        self.processes_that(is_it)?.pop().with_context(|| format!("{} has no process {pid}", self.name))
+    }
+
+    fn processes_that(&self, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Process>> {
+        let inside = |path: &Path| fs::read_link(path.join("ns/pid")).ok();
+        let own = inside(Path::new(&format!("/proc/{}", self.init()?.pid)));
+        ensure!(own.is_some(), "{} is going down", self.name);
+        Ok(process::all(|path| wanted(path) && inside(path) == own))
     }
 
     /// The host's journal since boot, of one unit or of all.

@@ -43,6 +43,9 @@ const LOOKS: &[(&str, &str)] = &[
     ("mount", "findmnt -rno TARGET | grep -v '^/run/\\(user\\|credentials\\)' || true"),
 ];
 
+/// Between what two of them list.
+const END: &str = "----------";
+
 /// What was on a host at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -70,15 +73,12 @@ impl fmt::Display for Difference {
 impl Snapshot {
     /// Looks now.
     pub(crate) fn take(host: &Host) -> Result<Self> {
-        let mut items = BTreeMap::new();
         // libvirtd goes to sleep when idle; a look must not depend on whether it is awake.
-        for (kind, command) in LOOKS {
-            let text = host.sh(command)?;
-            items.insert(
-                *kind,
-                text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect(),
-            );
-        }
+        let script: String = LOOKS.iter().map(|(_, command)| format!("{command}\necho {END}\n")).collect();
+        let text = host.sh(&script)?;
+        let lines =
+            |part: &str| part.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        let items = LOOKS.iter().zip(text.split(END)).map(|((kind, _), part)| (*kind, lines(part))).collect();
         Ok(Self { host: host.name().to_owned(), items })
     }
 

@@ -45,6 +45,7 @@ pub mod agent;
 pub mod alone;
 pub mod binaries;
 mod boot;
+pub mod campaign;
 pub mod capture;
 pub mod carrier;
 pub mod console;

@@ -5,6 +5,7 @@ mod block;
 mod block_faults;
 mod block_refusals;
 mod block_rig;
+mod campaign;
 mod capacity;
 mod clocks;
 mod cold;

@@ -36,21 +36,7 @@ fn shown(testbed: &Testbed) -> Result<Value> {
 
 /// The guest's QEMU on this host, as this machine counts.
 fn qemu(host: &Host, guest: &Guest) -> Result<Process> {
-    // Of one container; its numbers are its own.
-    let pid: i32 = host.sh(&format!("cat /run/libvirt/qemu/{}.pid", guest.name()))?.trim().parse()?;
-    let inner = std::fs::read_link(host.path(format!("/proc/{pid}/ns/pid"))?)?;
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(outer) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let is_it = status.lines().any(|line| {
-            line.strip_prefix("NSpid:")
-                .is_some_and(|numbers| numbers.split_whitespace().last() == Some(&pid.to_string()))
-        });
-        if is_it && std::fs::read_link(entry.path().join("ns/pid")).is_ok_and(|namespace| namespace == inner) {
-            return Process::find(outer).context("it is gone already");
-        }
-    }
-    anyhow::bail!("no QEMU of {} on {}", guest.name(), host.name())
+    host.process(host.sh(&format!("cat /run/libvirt/qemu/{}.pid", guest.name()))?.trim().parse()?)
 }
 
 /// A move whose guest has arrived; the source has not heard it yet, and its QEMU is frozen: it will hear that it is to go, and not go.

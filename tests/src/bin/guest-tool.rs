@@ -1,4 +1,4 @@
-//! Runs inside guests: `guest-tool forge` sends frames that no guest may send, `serve` answers on TCP, `ask` opens a
+//! Runs inside guests: `guest-tool forge` sends frames that no guest may send, `count` numbered ones, `serve` answers on TCP, `ask` opens a
 //! conversation. And where others are that meet them: `read ADDRESS PORT`, `tell` and `hear PORT MAC…`.
 
 use std::{
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket};
 use vmferry_tests::{
     capture::{Capture, Direction},
-    frames::{KINDS, Mark, Sender},
+    frames::{KINDS, Kind, Mark, Sender},
     network,
     stream::{self, PATIENCE, Pace, Reader},
     told,
@@ -27,7 +27,8 @@ const TURN: Duration = Duration::from_millis(200);
 fn main() -> Result<()> {
     let words: Vec<_> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["forge"] => forge(),
+        ["forge"] => send_each(&KINDS),
+        ["count"] => send_each(&KINDS[..1]),
         ["serve"] => {
             let servers = stream::PORTS.map(|port| thread::spawn(move || stream::serve(port)));
             servers.into_iter().try_for_each(|server| server.join().unwrap_or_else(|_| bail!("a server panicked")))
@@ -69,8 +70,8 @@ fn hear(port: &str, strangers: &[&str]) -> Result<()> {
     }
 }
 
-/// Sends one frame of each kind in turn, for as long as the guest lives.
-fn forge() -> Result<()> {
+/// Sends one frame of each of these kinds in turn, for as long as the guest lives.
+fn send_each(kinds: &[Kind]) -> Result<()> {
     // As the kernel got it for the guest: `address=198.51.100.100/24`.
     let own = env::var("address").context("the guest has no address")?;
     let address: Ipv4Addr = own.split('/').next().unwrap_or_default().parse()?;
@@ -79,7 +80,7 @@ fn forge() -> Result<()> {
     let sender = Sender { mac: port.addr().context("eth0 has no MAC address")?, address };
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     bind(socket.as_raw_fd(), &port)?;
-    for (sequence, kind) in (0..).zip(KINDS.into_iter().cycle()) {
+    for (sequence, kind) in (0..).zip(kinds.iter().copied().cycle()) {
         let frame = sender.frame(Mark { kind, sequence })?;
         // A full queue while the guest is moved is no reason to give up.
         if let Err(error) = send(socket.as_raw_fd(), &frame, MsgFlags::empty()) {

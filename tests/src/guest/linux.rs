@@ -33,6 +33,8 @@ pub struct LinuxGuest {
 pub enum Tool {
     /// Sends frames that no guest may send, and honest ones: see [`frames`](crate::frames).
     Forge,
+    /// Sends a frame with its number every few milliseconds (`pause=`), to everybody: see [`frames`](crate::frames).
+    Count,
     /// Answers on TCP: see [`stream`](crate::stream).
     Serve,
     /// Asks the address that the kernel parameter `peer=` names: see [`told`](crate::told).
@@ -43,6 +45,7 @@ impl Tool {
     fn word(self) -> &'static str {
         match self {
             Self::Forge => "forge",
+            Self::Count => "count",
             Self::Serve => "serve",
             Self::Ask => "ask",
         }

@@ -110,6 +110,13 @@ impl<'a> Ceph<'a> {
         sequence
     }
 
+    /// The clients that have an image open to write to it: `ADDRESS:PORT/NONCE`.
+    pub fn watchers(&self, image: &RbdImage) -> Result<Vec<String>> {
+        let status: serde_json::Value = serde_json::from_str(&self.rbd(&["status", "--format=json", &image.name])?)?;
+        let watchers = status["watchers"].as_array().into_iter().flatten();
+        Ok(watchers.filter_map(|watcher| watcher["address"].as_str().map(str::to_owned)).collect())
+    }
+
     /// Changes its size, also to a smaller one.
     pub fn resize(&self, image: &RbdImage, size: &str) -> Result<()> {
         self.rbd(&["resize", "--no-progress", "--allow-shrink", "--size", size, &image.name]).map(drop)

@@ -166,6 +166,12 @@ impl<'a> Iscsi<'a> {
         sequence
     }
 
+    /// The addresses of the initiators that are logged in to a target.
+    pub fn initiators(&self, target: &Target) -> Result<Vec<String>> {
+        let shown = self.tgtadm(&["show", "--mode", "conn", "--tid", &target.tid.to_string()])?;
+        Ok(shown.lines().filter_map(|line| line.trim().strip_prefix("IP Address: ")).map(str::to_owned).collect())
+    }
+
     /// The raw file behind a LUN, on this machine.
     pub fn contents(&self, lun: &Lun) -> std::path::PathBuf {
         self.storage.file(&lun.file).0
