@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Semaphore};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Server};
@@ -47,6 +47,8 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long there must have been nothing to carry before it ends.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Connections that may be in their handshake at once: far fewer than a process may have open files.
+const HANDSHAKES: usize = 8192;
 /// How long agents may take to hang up when it ends.
 const HANG_UP: Duration = Duration::from_secs(5);
 
@@ -101,7 +103,9 @@ pub async fn run(directory: &Path, certificates: CertificateFiles) -> anyhow::Re
 }
 
 async fn take_connections(listener: UnixListener, carriage: Arc<Carriage>) {
-    loop {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    // It is never closed.
+    while let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await {
         let unix = match listener.accept().await {
             Ok((unix, _)) => unix,
             Err(error) => {
@@ -117,7 +121,9 @@ async fn take_connections(listener: UnixListener, carriage: Arc<Carriage>) {
                 Ok(tcp) => tcp,
                 Err(error) => return warn!("no connection was handed over: {error}"),
             };
-            match accept(&carriage.credentials(), tcp, REQUEST_LIMIT).await {
+            let accepted = accept(&carriage.credentials(), tcp, REQUEST_LIMIT).await;
+            drop(turn);
+            match accepted {
                 Ok(accepted) if accepted.protocol == Protocol::Tunnel => {
                     carriage.serve(accepted.stream, accepted.identity).await;
                 }
