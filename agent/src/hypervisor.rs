@@ -109,13 +109,13 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + HandingOver + M
 
     /// Destination: lets the source, and nobody else, open tunnel streams of this migration. `release` is called when it says that it has
     /// released the guest.
-    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault>;
+    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: lets nobody in any more, and cuts the streams that are open.
-    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
+    fn revoke_tunnel(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Destination: lets nobody in any more. The streams that are open end by themselves, or are cut when that takes too long.
-    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault>;
+    fn retire_tunnel(&self, migration: MigrationId) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Source: runs libvirt's job to its end. Where the checks have proved that disks are shared, libvirt is not asked
     /// for its opinion.
@@ -131,6 +131,19 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + HandingOver + M
     fn resume_migration(
         &self,
         order: &Order,
+        control: Control,
+    ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
+
+    /// Source, after a restart: whether libvirt's job that moves the guest away goes on.
+    fn is_leaving(&self, instance: InstanceId) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Source, after a restart: goes on with such a job, as [`Hypervisor::migrate`] does. `begun`: the guest may have been switched to
+    /// postcopy.
+    fn join_migration(
+        &self,
+        order: &Order,
+        relocations: &[Relocation],
+        begun: bool,
         control: Control,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 

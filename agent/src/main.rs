@@ -1,6 +1,10 @@
 //! `vmferry-agent`: arguments, configuration, build, serve, stop.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use tracing::error;
@@ -12,7 +16,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     process::{Process, judge_identity},
     storage::{iscsi, rbd, receivers::Receivers},
-    tunnel::{Grants, Listeners},
+    tunnel::{Carriers, Grants, Listeners, carrier},
 };
 
 /// VMFerry's agent: the privileged half of a migration, one on every hypervisor.
@@ -38,6 +42,12 @@ enum Part {
     /// Looks at RBD images.
     #[command(name = rbd::ARGUMENT, hide = true)]
     LookAtRbd,
+    /// Carries tunnels, also while there is no agent.
+    #[command(name = carrier::ARGUMENT, hide = true)]
+    Carry {
+        /// A directory of its own.
+        directory: PathBuf,
+    },
     /// Looks at LUNs.
     #[command(name = iscsi::ARGUMENT, hide = true)]
     LookAtIscsi,
@@ -45,18 +55,11 @@ enum Part {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(part) = arguments.part {
-        let answered = match part {
-            Part::LookAtRbd => rbd::answer(),
-            Part::LookAtIscsi => iscsi::answer(),
-        };
-        return match answered {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("vmferry-agent: {error}");
-                ExitCode::FAILURE
-            }
-        };
+    match arguments.part {
+        Some(Part::LookAtRbd) => return ended(rbd::answer().map_err(Into::into)),
+        Some(Part::LookAtIscsi) => return ended(iscsi::answer().map_err(Into::into)),
+        Some(Part::Carry { directory }) => return ended(carry(&arguments.config, &directory)),
+        None => {}
     }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
@@ -81,13 +84,31 @@ fn main() -> ExitCode {
         };
     }
     start_logging();
-    match run(config) {
+    match run(config, &arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn ended(part: anyhow::Result<()>) -> ExitCode {
+    match part {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmferry-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Carries tunnels until there is nothing to carry.
+fn carry(config: &Path, directory: &Path) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    carrier::leave_session()?;
+    start_logging();
+    tokio::runtime::Runtime::new()?.block_on(carrier::run(directory, config.tls))
 }
 
 /// Under systemd to the journal with its fields, else to stderr.
@@ -102,20 +123,22 @@ fn start_logging() {
 }
 
 #[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, path: &Path) -> anyhow::Result<()> {
     let process = Process::begin(config).await?;
     let config = process.config();
     let receivers = Arc::new(Receivers::default());
     let firewall = Arc::new(Firewall::new());
     let libvirt = Libvirt::new(&config.libvirt_uri);
+    let carriers = Arc::new(Carriers::beside(process.credentials(), path).await?);
     let grants = Arc::new(Grants::new(
+        Arc::clone(&carriers),
         config.libvirt_socket.clone(),
         libvirt.clone(),
         Arc::clone(&receivers),
         Arc::clone(&firewall),
         config.direct.as_ref().map(|direct| direct.end.clone()),
     ));
-    let listeners = Listeners::new(process.credentials());
+    let listeners = Listeners::new(process.credentials(), carriers);
     let host = LibvirtHost::new(config, libvirt, listeners, Arc::clone(&grants), receivers, firewall);
     let migrations = process.take_up(host)?;
     tokio::spawn({

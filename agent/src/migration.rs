@@ -161,6 +161,10 @@ impl<H: Hypervisor> Task<H> {
             return Err(self.out_of_order("the guest can move only from the source, after pre"));
         }
         let (order, resolved) = (state.order().clone(), state.resolved.clone());
+        if !relocations.is_empty() && order.kind == Kind::Live {
+            // For another process of this agent, if this one does not see the job's end.
+            self.append(Entry::Relocated(relocations.to_vec()))?;
+        }
         let begun = self.begin(Phase::Migrate)?;
         let host = Arc::clone(&self.host);
         let moved = match order.kind {

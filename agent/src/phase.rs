@@ -178,7 +178,7 @@ impl<'a> Steps<'a> {
 async fn take_back(host: &impl Hypervisor, state: &State, order: &Order, undo: &Undo) -> Result<(), Fault> {
     match undo {
         Undo::RemoveSockets => host.remove_sockets(order.id).await,
-        Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id),
+        Undo::RevokeTunnel { .. } => host.revoke_tunnel(order.id).await,
         // The claim is the entry in the journal: striking it releases it.
         Undo::ReleaseClaim(_) => Ok(()),
         Undo::DestroyIncoming { instance } => destroy_incoming(host, state, order, *instance).await,

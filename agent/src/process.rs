@@ -37,8 +37,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long probe files lie beside disks if nobody says that they were seen. A check takes less.
 const PROBE_LIFE: Duration = Duration::from_secs(60);
 
-/// How long calls that run may go on when the agent is told to stop. What moves through its tunnel then fails, and stays
-/// on its source.
+/// How long calls that run may go on when the agent is told to stop. What moves goes on without it: see [`tunnel::carrier`].
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why an agent cannot start, or stops.
@@ -156,7 +155,7 @@ impl Process {
         tokio::pin!(served);
         tokio::select! {
             served = &mut served => served?,
-            // Streams are calls too: one that watches a migration may have long to go.
+            // A phase may have long to go; the next agent takes it up.
             () = async { stop.cancelled().await; tokio::time::sleep(DRAIN_LIMIT).await } => {
                 info!("stopping with calls unanswered after {DRAIN_LIMIT:?}");
             }

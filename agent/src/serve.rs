@@ -23,7 +23,7 @@ use vmferry_proto::{
         migration_service_server::{MigrationService, MigrationServiceServer},
     },
 };
-use vmferry_transport::{Accepted, Credentials, Protocol, listen};
+use vmferry_transport::{Accepted, Credentials, Protocol, listen_but};
 
 use crate::{hypervisor::Served, migrations::Migrations, tunnel::Grants};
 
@@ -58,16 +58,24 @@ impl<H: Served> Port<H> {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
         let (grpc, incoming) = mpsc::channel(64);
         let grants = Arc::clone(&self.grants);
-        tokio::spawn(listen(listener, self.credentials.clone(), stop.clone(), move |accepted: Accepted| {
+        let carriers = Arc::clone(grants.carriers());
+        let serve = move |accepted: Accepted| {
             let (grants, grpc) = (Arc::clone(&grants), grpc.clone());
             async move {
                 match accepted.protocol {
-                    Protocol::Tunnel => grants.serve(accepted.stream, accepted.identity).await,
+                    Protocol::Tunnel => grants.carriers().serve(accepted).await,
+                    Protocol::Agents => grants.serve(accepted.stream, accepted.identity).await,
                     // Nobody receives any more: the agent is stopping.
                     Protocol::Grpc => _ = grpc.send(Ok::<_, io::Error>(accepted)).await,
                 }
             }
-        }));
+        };
+        let take = move |tcp| {
+            let carriers = Arc::clone(&carriers);
+            async move { carriers.take(tcp).await }
+        };
+        let credentials = self.credentials.clone();
+        tokio::spawn(listen_but(listener, credentials, stop.clone(), serve, Protocol::Tunnel, take));
 
         let (tidied, until) = (Arc::clone(&self.migrations), stop.clone());
         tokio::spawn(async move { tidied.keep_tidy(until).await });

@@ -1,25 +1,33 @@
 //! The data path: UNIX sockets on the source that lead to UNIX sockets on the destination, through the two agents'
 //! own mTLS connection. libvirt and QEMU open no TCP port.
 //!
+//! The bytes are carried by a process of its own on each host ([`carrier`]), which an agent's end does not end. What is said between
+//! the two agents beside them, of a release say, is the agents' own.
+//!
 //! ```text
 //!  source                                                    destination
 //!  libvirtd ──▶ libvirt.sock ─┐                          ┌─▶ libvirt-sock ──▶ libvirtd
 //!  QEMU ──────▶ memory.sock ──┤                          ├─▶ memory.sock ───▶ QEMU (incoming)
-//!  QEMU ──────▶ disk.sock ────┤ agent ══ TLS, one port ══ agent ├─▶ disk.sock ─────▶ QEMU (NBD)
-//!  qemu-img ──▶ image-N.sock ─┘                          └─▶ image-N.sock ──▶ qemu-nbd
+//!  QEMU ──────▶ disk.sock ────┤ carrier ══ TLS ══ carrier ├─▶ disk.sock ─────▶ QEMU (NBD)
+//!  qemu-img ──▶ image-N.sock ─┘   to the one port        └─▶ image-N.sock ──▶ qemu-nbd
 //! ```
 //!
 //! Streams of one migration open one at a time, each acknowledged by the far end before the next is accepted: QEMU
 //! takes the first connection it gets as its main channel. What a stream leads to is an entry of the destination's
 //! table, chosen by migration and channel; no path ever travels.
 
+mod carriage;
+pub mod carrier;
+mod carriers;
 mod destination;
+mod handing;
 mod open;
 mod source;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use prost::Message;
@@ -28,14 +36,20 @@ use tokio::{
     net::UnixStream,
 };
 use tokio_util::sync::CancellationToken;
-use vmferry_core::{id::MigrationId, leftovers::HeldDirectory};
-use vmferry_transport::Stream;
+use vmferry_core::{id::MigrationId, leftovers::HeldDirectory, migration::Endpoint};
+use vmferry_proto::v1::{TunnelRequest, TunnelResponse};
+use vmferry_transport::{Credentials, DialError, Protocol, Stream, Unreachable, dial};
 
-pub use self::{destination::Grants, source::Listeners};
+pub use self::{carriers::Carriers, destination::Grants, source::Listeners};
 
 /// Where every migration has its directory, the same on every host: QEMU opens on the destination the very path that
 /// QEMU connects to on the source.
 pub const DIRECTORY: &str = "/run/vmferry/migrations";
+
+/// How long a stream may take to open, connection and acknowledgement.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a caller may take to say what it wants.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Below 64 KiB throughput falls, above it hardly rises.
 const COPY_BUFFER: usize = 64 * 1024;
@@ -96,6 +110,57 @@ async fn receive<M: Message + Default>(stream: &mut Stream) -> io::Result<M> {
     M::decode(bytes.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Unanswered {
+    message: String,
+    /// Nobody was there, or went away before answering: somebody may soon be.
+    may_pass: bool,
+}
+
+impl Unanswered {
+    fn slow() -> Self {
+        Self::refused(format!("no answer within {OPEN_LIMIT:?}"))
+    }
+
+    fn refused(message: String) -> Self {
+        Self { message, may_pass: false }
+    }
+
+    fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+}
+
+impl From<DialError> for Unanswered {
+    fn from(error: DialError) -> Self {
+        let may_pass =
+            matches!(error, DialError::Unreachable { reason: Unreachable::Refused | Unreachable::Broken(_), .. });
+        Self { message: error.to_string(), may_pass }
+    }
+}
+
+impl From<io::Error> for Unanswered {
+    fn from(error: io::Error) -> Self {
+        Self { message: error.to_string(), may_pass: vmferry_transport::untrusted(&error).is_none() }
+    }
+}
+
+/// Opens a stream and asks for what is in the request. A refusal is an answer.
+async fn ask(
+    credentials: &Credentials,
+    destination: &Endpoint,
+    protocol: Protocol,
+    request: &TunnelRequest,
+) -> Result<(Stream, TunnelResponse), Unanswered> {
+    let Endpoint { host, address } = destination;
+    let mut tls = dial(credentials, address, host.as_str(), protocol, OPEN_LIMIT).await?;
+    send(&mut tls, request).await?;
+    let response = receive(&mut tls).await?;
+    Ok((tls, response))
+}
+
 /// Carries bytes both ways until both ends are done, one breaks, or the tunnel is closed.
 async fn splice(mut unix: UnixStream, mut tls: Stream, closed: CancellationToken) {
     let carried =
@@ -106,3 +171,6 @@ async fn splice(mut unix: UnixStream, mut tls: Stream, closed: CancellationToken
         None => tracing::debug!("stream cut: its tunnel was closed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ pub mod authorize;
 pub mod convert;
 pub mod status;
 
-pub use generated::{agent::v1, coordinator::v1 as fleet};
+pub use generated::{agent::v1, carrier::v1 as carrier, coordinator::v1 as fleet};
 
 /// As generated; the modules are nested as the packages are.
 #[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated; documented in the .proto files")]
@@ -18,6 +18,14 @@ mod generated {
         }
     }
 
+    /// What an agent asks of the process beside it that carries its tunnels.
+    pub(crate) mod carrier {
+        /// `vmferry.carrier.v1`
+        pub mod v1 {
+            tonic::include_proto!("vmferry.carrier.v1");
+        }
+    }
+
     /// What coordinators offer.
     pub(crate) mod coordinator {
         /// `vmferry.coordinator.v1`
@@ -27,5 +35,5 @@ mod generated {
     }
 }
 
-/// The compiled descriptors of all our protos, for gRPC reflection.
+/// The compiled descriptors of what agents and coordinators offer, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

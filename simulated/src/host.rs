@@ -202,8 +202,10 @@ impl Hypervisor for SimulatedHost {
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
-        let opened =
-            fs::create_dir_all(tunnel::directory(order.id)).and_then(|()| self.listeners.open(order, images, getgid()));
+        let opened = match fs::create_dir_all(tunnel::directory(order.id)) {
+            Ok(()) => self.listeners.open(order, images, getgid()).await,
+            Err(error) => Err(error),
+        };
         opened.map_err(|error| self.socket_failed("listen in", order.id, &error))
     }
 
@@ -212,7 +214,7 @@ impl Hypervisor for SimulatedHost {
     }
 
     async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.listeners.close(migration);
+        self.listeners.close(migration).await.map_err(|error| self.socket_failed("close", migration, &error))?;
         match fs::remove_dir_all(tunnel::directory(migration)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.socket_failed("remove", migration, &error))
@@ -221,19 +223,17 @@ impl Hypervisor for SimulatedHost {
         }
     }
 
-    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
-        self.grants.grant(order, [].into(), order.is_strict().then_some(release));
-        Ok(())
+    async fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
+        let granted = self.grants.grant(order, [].into(), order.is_strict().then_some(release)).await;
+        granted.map_err(|error| self.socket_failed("let the source into", order.id, &error))
     }
 
-    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.grants.revoke(migration);
-        Ok(())
+    async fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.revoke(migration).await.map_err(|error| self.socket_failed("close", migration, &error))
     }
 
-    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.grants.retire(migration);
-        Ok(())
+    async fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.retire(migration).await.map_err(|error| self.socket_failed("close", migration, &error))
     }
 
     async fn migrate(
@@ -252,6 +252,15 @@ impl Hypervisor for SimulatedHost {
 
     async fn resume_migration(&self, _: &Order, _: Control) -> Result<Statistics, Fault> {
         Err(not_simulated("postcopy"))
+    }
+
+    async fn is_leaving(&self, _: InstanceId) -> Result<bool, Fault> {
+        // Nor does it outlive the process that runs it.
+        Ok(false)
+    }
+
+    async fn join_migration(&self, _: &Order, _: &[Relocation], _: bool, _: Control) -> Result<Statistics, Fault> {
+        Err(not_simulated("a job that outlives its agent"))
     }
 
     async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {

@@ -28,7 +28,7 @@ use vmferry_agent::{
     libvirt::Libvirt,
     process::Process,
     storage::receivers::Receivers,
-    tunnel::{self, Grants, Listeners},
+    tunnel::{self, Carriers, Grants, Listeners},
 };
 
 use crate::{
@@ -93,7 +93,9 @@ async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
     let config = process.config();
     let guests = Arc::new(Guests::open(&arguments.world, config.name.clone())?);
     far::serve(&config.libvirt_socket, Arc::clone(&guests))?;
+    let carriers = Arc::new(Carriers::within(process.credentials()));
     let grants = Arc::new(Grants::new(
+        Arc::clone(&carriers),
         config.libvirt_socket.clone(),
         // Asked only of guests that were switched to postcopy, which none of these is.
         Libvirt::new(&config.libvirt_uri),
@@ -102,7 +104,7 @@ async fn run(config: Config, arguments: Arguments) -> anyhow::Result<()> {
         None,
     ));
     let hardware = Hardware { memory: arguments.memory, cpus: arguments.cpus, bandwidth: arguments.bandwidth };
-    let listeners = Listeners::new(process.credentials());
+    let listeners = Listeners::new(process.credentials(), carriers);
     let host = SimulatedHost::new(config, hardware, guests, listeners, Arc::clone(&grants));
     let migrations = process.take_up(host)?;
     Ok(process.serve(migrations, grants).await?)

@@ -46,7 +46,7 @@ struct Measured {
     total: Duration,
     downtime: Duration,
     bytes: u64,
-    /// Of both agents.
+    /// Of both agents, and of what carries their tunnels.
     cpu: Duration,
 }
 
@@ -126,16 +126,20 @@ impl Way {
     }
 }
 
-/// What the agents of all hosts have used.
+/// What the agents of all hosts, and what carries their tunnels, have used.
 fn agents_cpu(testbed: &Testbed) -> Result<Duration> {
     let mut ticks = 0;
     for host in testbed.hosts() {
-        let stat = host.sh(&format!("cat /proc/{}/stat", host.agent().main_pid()?))?;
-        // After the name in brackets the third field comes: utime and stime are the 14th and the 15th.
-        let (_, rest) = stat.rsplit_once(") ").context("a process's state")?;
-        let fields: Vec<&str> = rest.split(' ').collect();
-        for field in [11, 12] {
-            ticks += fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).context("ticks")?;
+        let agent = host.agent().main_pid()?;
+        let stats =
+            host.sh(&format!("for pid in {agent} $(pgrep -x vmferry-carrier); do cat /proc/$pid/stat; done"))?;
+        for stat in stats.lines() {
+            // After the name in brackets the third field comes: utime and stime are the 14th and the 15th.
+            let (_, rest) = stat.rsplit_once(") ").context("a process's state")?;
+            let fields: Vec<&str> = rest.split(' ').collect();
+            for field in [11, 12] {
+                ticks += fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).context("ticks")?;
+            }
         }
     }
     // A hundredth of a second, on every Linux.

@@ -35,10 +35,19 @@ impl<'a> Agent<'a> {
     }
 
     /// `kill -9`, until systemd has seen it. It starts it again after a second; with [`Agent::wait_ready`] a test
-    /// sees it come back.
+    /// sees it come back. What carries its tunnels lives on.
     pub fn kill(&self) -> Result<()> {
+        self.kill_whom("main")
+    }
+
+    /// `kill -9` of the agent and of what carries its tunnels, which are cut by that.
+    pub fn kill_all(&self) -> Result<()> {
+        self.kill_whom("all")
+    }
+
+    fn kill_whom(&self, whom: &str) -> Result<()> {
         let killed = self.main_pid()?;
-        self.host.run("systemctl", ["kill", "--kill-whom=main", "--signal=KILL", UNIT])?;
+        self.host.run("systemctl", ["kill", &format!("--kill-whom={whom}"), "--signal=KILL", UNIT])?;
         // Until then the unit is still active, and whoever waits for the next agent would be told that it is there.
         wait::until("the agent's death", wait::SOON, || Ok((self.main_pid()? != killed).then_some(())))
     }

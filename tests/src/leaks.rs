@@ -15,8 +15,12 @@ const LOOKS: &[(&str, &str)] = &[
     ("secret", "virsh -q -c qemu:///system secret-list | awk '{print $1}'"),
     ("libvirt filter", "virsh -q -c qemu:///system nwfilter-list | awk '{print $2}'"),
     ("qemu process", "pgrep -a qemu-system | grep -o 'guest=[^,]*' || true"),
-    // The directory of directories stays; one of a migration does not.
-    ("file", "find /run/vmferry -mindepth 1 ! -path /run/vmferry/migrations -printf '%p %y\\n' 2>/dev/null || true"),
+    // The directory of directories stays; one of a migration does not. What carries tunnels waits a while for the next.
+    (
+        "file",
+        "find /run/vmferry -mindepth 1 ! -path /run/vmferry/migrations ! -path '/run/vmferry/carriers*' -printf '%p %y\\n' \
+         2>/dev/null || true",
+    ),
     (
         "probe file",
         "find /srv /var/lib/vmferry/probes -name '.vmferry-probe-*' -o -path '*/vmferry/probes/*' 2>/dev/null || true",
@@ -29,7 +33,7 @@ const LOOKS: &[(&str, &str)] = &[
         "find /var/lib/vmferry/journal -name '*.jsonl' ! -exec grep -q '^{\"ended\"' {} \\; -print 2>/dev/null || true",
     ),
     ("TCP listener", "ss -Hltn | awk '{print $4}'"),
-    ("UNIX listener", "ss -Hlx | awk '$5 ~ /vmferry/ {print $5}'"),
+    ("UNIX listener", "ss -Hlx | awk '$5 ~ /vmferry/ && $5 !~ /vmferry.carriers/ {print $5}'"),
     ("TCP connection", "ss -Htn state established | awk '{print $4}'"),
     // libvirt numbers its taps upwards for ever, VMFerry names those that it filters; they are told apart by their address,
     // which follows from the guest's.

@@ -91,7 +91,7 @@ fn what_is_promised_to_a_guest_on_its_way_outlives_the_agent_as_far_as_its_migra
     let moving = crate::rig::Move::begin(&testbed, &guest)?;
     // It is there already, for libvirt, and is counted once.
     ensure!(taken(&testbed)? == [GUEST_MIB << 20, 1, 1], "{:?}", taken(&testbed)?);
-    testbed.host(DESTINATION)?.agent().kill()?;
+    testbed.host(DESTINATION)?.agent().kill_all()?;
     moving.end(RACE)?.assert_outcome("failed_rolled_back", SOURCE)?;
     assert_only_on(&testbed, &guest, SOURCE)?;
     until("the claim's release", SOON, || Ok((taken(&testbed)? == [0, 0, 0]).then_some(())))

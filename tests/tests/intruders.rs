@@ -45,8 +45,10 @@ fn ask_for_tunnel(testbed: &Testbed, holder: &str, migration: &str, channel: Tun
     let request =
         TunnelRequest { migration_id: migration.to_owned(), channel: channel.into(), image: 0, image_bytes: vec![] }
             .encode_to_vec();
+    // Bytes are carried by another process than the agent.
+    let protocol = if channel == TunnelChannel::Probe { Protocol::Agents } else { Protocol::Tunnel };
     in_fabric(testbed, async move || {
-        let mut tls = dial(&credentials, &address, DESTINATION, Protocol::Tunnel, LIMIT).await?;
+        let mut tls = dial(&credentials, &address, DESTINATION, protocol, LIMIT).await?;
         tls.write_u16(u16::try_from(request.len())?).await?;
         tls.write_all(&request).await?;
         tls.flush().await?;

@@ -257,7 +257,7 @@ fn a_move_that_does_not_go_through_leaves_no_filter() -> Result<()> {
 
     let moving = Move::begin(&testbed, &guest)?;
     ensure!(tenants(destination)? == ["tenant-mac"], "{:?}", filters(destination)?);
-    destination.agent().kill()?;
+    destination.agent().kill_all()?;
     let answer = moving.end(PATIENCE)?;
     answer.assert_ended(1, &["MIGRATION_FAILED"])?;
     answer.assert_outcome("failed_rolled_back", SOURCE)?;

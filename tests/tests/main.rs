@@ -43,6 +43,7 @@ mod streams;
 mod strict;
 mod turns;
 mod unfit_hosts;
+mod upgrade;
 mod volume_faults;
 mod volume_refusals;
 mod volume_secrets;

@@ -108,7 +108,7 @@ fn an_agent_that_dies_on_the_destination_leaves_neither_bridge_nor_filter() -> R
     // As soon as its bridge is there: what comes next may or may not have been made.
     let moving = Move::begin_until(&testbed, &guest, "memory to flow", || memory_flows(&testbed, &guest))?;
     ensure!(!made(destination)?.is_empty(), "nothing was made on the destination");
-    destination.agent().kill()?;
+    destination.agent().kill_all()?;
 
     let answer = moving.end(PATIENCE)?;
     answer.assert_ended(1, &["MIGRATION_FAILED"])?;

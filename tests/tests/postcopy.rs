@@ -145,7 +145,7 @@ fn a_way_that_breaks_is_made_again_when_an_agent_dies() -> Result<()> {
     let before = Before::of(&testbed)?;
     let moving = switched(&testbed, &guest)?;
     let id = moving.id().to_owned();
-    testbed.host(DESTINATION)?.agent().kill()?;
+    testbed.host(DESTINATION)?.agent().kill_all()?;
     arrives(&testbed, &guest, &before, moving)?;
     let seen = seen(&testbed, &id)?;
     ensure!(seen.iter().any(|sample| sample["mode"] == "broken"), "{seen:#?}");

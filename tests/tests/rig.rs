@@ -76,6 +76,11 @@ impl Answer {
         Ok(())
     }
 
+    /// Fails unless it failed because the tunnel was cut with the source's agent: which of the two is told first is chance.
+    pub(crate) fn assert_cut_with_its_source(&self) -> Result<()> {
+        self.assert_ended(1, &["AGENT_RESTARTED"]).or_else(|_| self.assert_ended(1, &["MIGRATION_FAILED"]))
+    }
+
     /// Fails unless the user gets one error, with all of these words in it.
     pub(crate) fn assert_error_says(&self, words: &[&str]) -> Result<()> {
         let errors = self.stderr.lines().filter(|line| line.starts_with("error: ")).count();

@@ -100,7 +100,7 @@ fn a_killed_destination_agent_takes_its_secret_back_when_it_is_there_again() -> 
     let (guest, data) = start_slow_writer(&testbed, Iscsi)?;
     let before = Before::of(&testbed)?;
     let moving = Move::begin(&testbed, &guest)?;
-    testbed.host(DESTINATION)?.agent().kill()?;
+    testbed.host(DESTINATION)?.agent().kill_all()?;
 
     moving.end(LONG)?.assert_outcome("failed_rolled_back", SOURCE)?;
     assert_secrets_on(&testbed, &secrets(&[&data]), &[SOURCE])?;

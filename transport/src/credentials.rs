@@ -31,6 +31,7 @@ struct Loaded {
     server: Arc<ServerConfig>,
     grpc_client: Arc<ClientConfig>,
     tunnel_client: Arc<ClientConfig>,
+    agents_client: Arc<ClientConfig>,
     coordinator_client: Arc<ClientConfig>,
     names: Vec<String>,
 }
@@ -56,6 +57,7 @@ impl Credentials {
         Arc::clone(match protocol {
             Protocol::Grpc => &self.0.grpc_client,
             Protocol::Tunnel => &self.0.tunnel_client,
+            Protocol::Agents => &self.0.agents_client,
         })
     }
 
@@ -126,6 +128,7 @@ pub fn load(files: &CertificateFiles) -> Result<Credentials, Error> {
     Ok(Credentials(Arc::new(Loaded {
         grpc_client: client(&agents, Protocol::Grpc)?,
         tunnel_client: client(&agents, Protocol::Tunnel)?,
+        agents_client: client(&agents, Protocol::Agents)?,
         coordinator_client: client(&coordinators, Protocol::Grpc)?,
         names,
         server: Arc::new(server_config(&provider, clients, chain, key).map_err(no_pair)?),

@@ -6,7 +6,8 @@
 //!
 //! - [`load`] reads certificates into [`Credentials`]; [`watch_files`] keeps them fresh.
 //! - [`dial`] and [`channel`] reach an agent, the latter a coordinator's service as well; [`accept`] is the server's side,
-//!   and [`listen`] has many served at once.
+//!   and [`listen`] has many served at once; [`listen_but`] leaves what carries a migration to somebody else, who is found
+//!   by [`offers`], before anything was read.
 //! - [`untrusted`] finds, in any error of a connection, that it was about trust, and whose fault it was.
 //!
 //! [`Identity`]: vmferry_core::identity::Identity
@@ -18,6 +19,7 @@ mod credentials;
 mod dial;
 mod files;
 mod listen;
+mod offers;
 mod reload;
 mod trust;
 mod verify;
@@ -28,7 +30,8 @@ pub use channel::{Reached, channel};
 pub use credentials::{Credentials, load};
 pub use dial::{Callee, DialError, Unreachable, dial};
 pub use files::{CertificateFiles, Error, read_certificates, read_private};
-pub use listen::listen;
+pub use listen::{listen, listen_but};
+pub use offers::offers;
 pub use reload::watch_files;
 pub use trust::{Distrust, Fault, untrusted};
 
@@ -45,19 +48,22 @@ const READ_BUFFER: usize = 64 * 1024;
 pub enum Protocol {
     /// gRPC: the calls of agents and coordinators.
     Grpc,
-    /// The raw byte stream of one migration.
+    /// The raw byte stream of one migration. It may be carried by another process than the agent's.
     Tunnel,
+    /// What the agents of a migration's two hosts say to each other.
+    Agents,
 }
 
 impl Protocol {
     /// All there are, in the server's order of preference.
-    pub const ALL: [Self; 2] = [Self::Grpc, Self::Tunnel];
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::Tunnel, Self::Agents];
 
     /// The name in ALPN.
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Grpc => b"h2",
             Self::Tunnel => b"vmferry-tunnel/1",
+            Self::Agents => b"vmferry-agents/1",
         }
     }
 

@@ -3,5 +3,6 @@
 mod channel;
 mod handshake;
 mod loading;
+mod offers;
 mod reload;
 mod support;

@@ -155,6 +155,40 @@ impl LibvirtHost {
         }))
     }
 
+    /// Does what is to be done beside libvirt's job until that is over.
+    async fn attend<F>(
+        &self,
+        order: &Order,
+        relocations: &[Relocation],
+        mut control: Control,
+        job: impl FnOnce(Control, Arc<Stopped>) -> F,
+    ) -> Result<Statistics, Fault>
+    where
+        F: Future<Output = Result<Statistics, libvirt::JobError>>,
+    {
+        let stopped = Arc::new(Stopped::new(None));
+        self.expect_departure(order).await;
+        let mut watcher = release::Watcher::new(order, control.released.take());
+        let flow = way::Flow::default();
+        let job = job(flow.seen_by(control), Arc::clone(&stopped));
+        let moved = tokio::select! {
+            moved = job => moved,
+            never = watcher.watch(&stopped) => match never {},
+            never = self.see_it_off(order, relocations, &stopped) => match never {},
+            never = self.listeners.watch(order, || flow.idle()), if way::holds_several(order) => match never {},
+        };
+        watcher.settle(self, order, &stopped, &moved).await;
+        if moved.is_err() {
+            self.forget_departure(order).await;
+        }
+        moved.map_err(|error| job::fault(order, error))
+    }
+
+    fn not_carried(&self, action: &str, migration: MigrationId, error: &io::Error) -> Fault {
+        let message = format!("cannot {action} the tunnel of migration {migration} on {}: {error}", self.name);
+        Fault::new(Reason::TunnelFailed, message)
+    }
+
     async fn domain(&self, order: &Order) -> Result<DomainReading, Fault> {
         self.libvirt.domain(&order.instance.to_string()).await?.ok_or_else(|| {
             let message = format!(
@@ -292,7 +326,10 @@ impl Hypervisor for LibvirtHost {
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {
         // The guest's QEMU finds its own socket here and may not look around.
         self.make_directory_for(order.id, 0o710)?;
-        let opened = self.qemu_gid().and_then(|gid| self.listeners.open(order, images, gid));
+        let opened = match self.qemu_gid() {
+            Ok(gid) => self.listeners.open(order, images, gid).await,
+            Err(error) => Err(error),
+        };
         opened.map_err(|error| {
             let directory = tunnel::directory(order.id);
             Fault::new(
@@ -307,7 +344,7 @@ impl Hypervisor for LibvirtHost {
     }
 
     async fn remove_sockets(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.listeners.close(migration);
+        self.listeners.close(migration).await.map_err(|error| self.not_carried("close", migration, &error))?;
         let directory = tunnel::directory(migration);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::new(
@@ -318,19 +355,17 @@ impl Hypervisor for LibvirtHost {
         }
     }
 
-    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
-        self.grants.grant(order, self.vifs.awaited_by(order.id), order.is_strict().then_some(release));
-        Ok(())
+    async fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
+        let granted = self.grants.grant(order, self.vifs.awaited_by(order.id), order.is_strict().then_some(release));
+        granted.await.map_err(|error| self.not_carried("grant", order.id, &error))
     }
 
-    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.grants.revoke(migration);
-        Ok(())
+    async fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.revoke(migration).await.map_err(|error| self.not_carried("revoke", migration, &error))
     }
 
-    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.grants.retire(migration);
-        Ok(())
+    async fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.grants.retire(migration).await.map_err(|error| self.not_carried("retire", migration, &error))
     }
 
     async fn migrate(
@@ -338,30 +373,32 @@ impl Hypervisor for LibvirtHost {
         order: &Order,
         transfer: &Transfer,
         relocations: &[Relocation],
-        mut control: Control,
+        control: Control,
     ) -> Result<Statistics, Fault> {
         let ordered = JobOrder {
             transfer: transfer.clone(),
             definitions: self.relocated(order, relocations).await?,
             ..self.ordered(order).await?
         };
-        let stopped = Arc::new(Stopped::new(None));
-        self.expect_departure(order).await;
-        let mut watcher = release::Watcher::new(order, control.released.take());
-        let flow = way::Flow::default();
-        let control = flow.seen_by(control);
-        let job = self.libvirt.migrate(&ordered, control, self.lifeline(order), Arc::clone(&stopped));
-        let moved = tokio::select! {
-            moved = job => moved,
-            never = watcher.watch(&stopped) => match never {},
-            never = self.see_it_off(order, relocations, &stopped) => match never {},
-            never = self.listeners.watch(order, || flow.idle()), if way::holds_several(order) => match never {},
-        };
-        watcher.settle(self, order, &stopped, &moved).await;
-        if moved.is_err() {
-            self.forget_departure(order).await;
-        }
-        moved.map_err(|error| job::fault(order, error))
+        let job = |control, stopped| self.libvirt.migrate(&ordered, control, self.lifeline(order), stopped);
+        self.attend(order, relocations, control, job).await
+    }
+
+    async fn is_leaving(&self, instance: InstanceId) -> Result<bool, Fault> {
+        Ok(self.libvirt.is_leaving(instance).await?)
+    }
+
+    async fn join_migration(
+        &self,
+        order: &Order,
+        relocations: &[Relocation],
+        begun: bool,
+        control: Control,
+    ) -> Result<Statistics, Fault> {
+        let ordered = self.joined(order).await;
+        let job =
+            |control, stopped| self.libvirt.join_migration(&ordered, begun, control, self.lifeline(order), stopped);
+        self.attend(order, relocations, control, job).await
     }
 
     async fn resume_migration(&self, order: &Order, control: Control) -> Result<Statistics, Fault> {

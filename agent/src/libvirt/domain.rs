@@ -9,7 +9,7 @@ use vmferry_core::{agent::Sighting, id::InstanceId};
 
 use super::{
     DomainReading, Error, Fault, Libvirt, Standing, ffi,
-    reading::{Moment, Raw, job, lookup, or_gone},
+    reading::{Job, Moment, Raw, job, lookup, or_gone},
 };
 
 /// Between two looks at a job whose end is waited for.
@@ -88,6 +88,16 @@ impl Libvirt {
             let Some(domain) = lookup(connection, id)? else { return Ok(None) };
             let job = or_gone(if domain.is_active()? { job(&domain) } else { Ok(None) })?;
             Ok(job.flatten().map(|job| job.to_string()))
+        })
+        .await
+    }
+
+    /// Whether the domain is just being moved away, whoever has asked for it.
+    pub async fn is_leaving(&self, id: InstanceId) -> Result<bool, Error> {
+        self.read(format!("tell the job of domain {id}"), move |connection| {
+            let Some(domain) = lookup(connection, id)? else { return Ok(false) };
+            let job = or_gone(if domain.is_active()? { job(&domain) } else { Ok(None) })?;
+            Ok(job.flatten() == Some(Job::MigrationOut))
         })
         .await
     }

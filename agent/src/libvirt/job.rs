@@ -203,7 +203,23 @@ impl Libvirt {
         if control.cancel.is_cancelled() {
             return Err(JobError::Aborted);
         }
+        let lifeline = Beginning { lifeline, begun: false };
         self.to_its_end(order, control, lifeline, stopped, Begin::Afresh).await
+    }
+
+    /// Goes on with a move that libvirt was asked for by a process of this agent that has ended; its job runs. `begun`: that process may
+    /// have switched the guest to postcopy. Returns as [`Libvirt::migrate`] does; what libvirt answers is lost, so that is told by what
+    /// has become of the guest.
+    pub async fn join_migration(
+        &self,
+        order: &JobOrder,
+        begun: bool,
+        control: Control,
+        lifeline: Arc<dyn Lifeline>,
+        stopped: Arc<Stopped>,
+    ) -> Result<Statistics, JobError> {
+        let lifeline = Beginning { lifeline, begun };
+        self.to_its_end(order, control, lifeline, stopped, Begin::Joining).await
     }
 
     /// Takes up again a guest that was switched to postcopy and whose job broke, as soon as the way is there, and as often as it takes.
@@ -214,6 +230,7 @@ impl Libvirt {
         control: Control,
         lifeline: Arc<dyn Lifeline>,
     ) -> Result<Statistics, JobError> {
+        let lifeline = Beginning { lifeline, begun: true };
         self.to_its_end(order, control, lifeline, Arc::new(Stopped::new(None)), Begin::Resuming).await
     }
 
@@ -221,7 +238,7 @@ impl Libvirt {
         &self,
         order: &JobOrder,
         control: Control,
-        lifeline: Arc<dyn Lifeline>,
+        lifeline: Beginning,
         stopped: Arc<Stopped>,
         begin: Begin,
     ) -> Result<Statistics, JobError> {
@@ -237,11 +254,17 @@ impl Libvirt {
     }
 }
 
+/// The way, and whether the guest may have been switched to postcopy over it.
+struct Beginning {
+    lifeline: Arc<dyn Lifeline>,
+    begun: bool,
+}
+
 async fn run(
     libvirt: Libvirt,
     order: JobOrder,
     Control { ladder, progress, deed, foresight, helm, cancel, remember, released: _ }: Control,
-    lifeline: Arc<dyn Lifeline>,
+    Beginning { lifeline, begun }: Beginning,
     stopped: Arc<Stopped>,
     begin: Begin,
 ) -> Result<Statistics, JobError> {
@@ -249,7 +272,7 @@ async fn run(
     // Cancelled with `cancel`, or when the policy gives the job up.
     let (end, over) = (cancel.child_token(), CancellationToken::new());
     let asked = format!("migrate domain {id}");
-    let crossing = Crossing::new(lifeline, remember, begin == Begin::Resuming);
+    let crossing = Crossing::new(lifeline, remember, begun, begin == Begin::Resuming);
     let ending = Ending { give_up: end.clone(), over: over.clone() };
     let reports = Reports { deed, foresight };
     let mut steersman = Steersman::embark(&libvirt, id, ladder, &order.limits, reports, ending, crossing.clone()).await;

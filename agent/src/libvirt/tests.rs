@@ -170,8 +170,8 @@ impl Lifeline for NoLifeline {
         Box::pin(async { Err("there is none".to_owned()) })
     }
 
-    fn carries_memory(&self) -> bool {
-        false
+    fn carries_memory(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
     }
 
     fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {

@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 impl<H: Hypervisor> Task<H> {
     /// Takes up a journal that another process of this agent left behind.
     ///
-    /// The tunnel died with that process, and with it any job that had not handed the guest over.
+    /// What carries the tunnel has outlived that process, as libvirt's job has, and so the guest moves on; unless that has died, too.
     pub(super) async fn recover(&mut self) {
         let state = self.journal.state();
         if state.outcome().is_some() {
@@ -64,13 +64,21 @@ impl<H: Hypervisor> Task<H> {
         if self.journal.state().switched {
             match self.seen(order).await {
                 Sighting::Departing => return self.resume(order).await.map(drop),
-                // QEMU was told to, and the job broke before it did. After a failure somebody may have started it here by hand.
-                Sighting::Running | Sighting::Paused if !has_failed => self.append(Entry::Stayed)?,
+                Sighting::Running | Sighting::Paused if !has_failed => {
+                    if self.is_leaving(order).await {
+                        return self.join_job(order).await;
+                    }
+                    // QEMU was told to, and the job broke before it did. After a failure somebody may have started it here by hand.
+                    self.append(Entry::Stayed)?;
+                }
                 _ => {}
             }
         }
         if has_failed {
             return Ok(());
+        }
+        if self.is_leaving(order).await {
+            return self.join_job(order).await;
         }
         self.host.await_job_end(order.instance).await.map_err(|fault| self.call_error(fault))?;
         let is_gone = order.is_strict() && matches!(self.seen(order).await, Sighting::Absent | Sighting::Shutoff);
@@ -83,6 +91,34 @@ impl<H: Hypervisor> Task<H> {
             self.tell_again().await;
         }
         Ok(())
+    }
+
+    /// Goes on with a job that runs.
+    async fn join_job(&mut self, order: &Order) -> Result<(), CallError> {
+        info!("{}: its job goes on, and is joined", order.instance_name);
+        let (host, begun) = (Arc::clone(&self.host), Instant::now());
+        let (reports, steering, remembers) = self.steering();
+        let state = self.journal.state().clone();
+        let left = phase::migrate::Left {
+            resolved: &state.resolved,
+            relocations: &state.relocations,
+            events: &state.story().events,
+            begun: state.switched,
+        };
+        let joined = phase::migrate::join_job(&*host, order, left, reports, steering);
+        let moved = self.accompany(joined, remembers).await;
+        self.measured(moved, begun).map(drop)
+    }
+
+    /// Whether the guest is still being moved away. What libvirt does not say is waited for.
+    async fn is_leaving(&mut self, order: &Order) -> bool {
+        loop {
+            match self.host.is_leaving(order.instance).await {
+                Ok(leaving) => return leaving,
+                Err(fault) => warn!("{}: whether its job goes on cannot be told yet: {fault}", order.instance_name),
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// What is to be seen of the guest here. What libvirt does not say is waited for: nothing can be done before.
@@ -120,7 +156,8 @@ impl<H: Hypervisor> Task<H> {
     async fn recover_start(&mut self, order: &Order) -> Result<(), CallError> {
         if order.is_strict() {
             // Its source may not have heard that it does.
-            self.host.grant_tunnel(order, self.on_release()).map_err(|fault| self.call_error(fault))?;
+            let granted = self.host.grant_tunnel(order, self.on_release()).await;
+            granted.map_err(|fault| self.call_error(fault))?;
         }
         self.start_guest().await.map(drop)
     }
@@ -130,7 +167,8 @@ impl<H: Hypervisor> Task<H> {
         let mut seen = self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))?;
         if is_ready {
             // The source asks how far the guest is here, and sends the rest.
-            self.host.grant_tunnel(order, self.on_release()).map_err(|fault| self.call_error(fault))?;
+            let granted = self.host.grant_tunnel(order, self.on_release()).await;
+            granted.map_err(|fault| self.call_error(fault))?;
             let begun = Instant::now();
             // It may have been switched just now: libvirt decides whether it goes on here.
             while order.limits.policy.may_postcopy() && seen == Sighting::Arriving && begun.elapsed() < UNDECIDED {
@@ -139,6 +177,8 @@ impl<H: Hypervisor> Task<H> {
             }
         }
         match seen {
+            // Its way in is still there: whether it arrives, its source knows.
+            Sighting::Arriving if is_ready => Ok(()),
             // It moved, or moves: post is still to come.
             Sighting::Running | Sighting::Paused | Sighting::Shutoff | Sighting::Incomplete | Sighting::Departing => {
                 Ok(())

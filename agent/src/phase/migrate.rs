@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
-use futures::future::join;
+use futures::future::{join, join3};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 use vmferry_core::{
@@ -12,7 +12,7 @@ use vmferry_core::{
     convergence::{self, Foresight, Ladder},
     disk::{self, Resolved, StaticImage, Transfer},
     domain_xml::{Definition, rewrite::Relocation},
-    migration::{Order, Progress, Statistics},
+    migration::{self, Author, Deed, Event, Order, Progress, Statistics},
     reason::Reason,
 };
 
@@ -87,17 +87,7 @@ pub async fn source(
     host.open_release(order).await?;
     let (sender, released) = oneshot::channel();
     let job = host.migrate(order, &transfer, relocations, control(Arc::clone(&remember), Some(sender)));
-    match join(job, handover::source(host, order, released, &remember)).await {
-        (Ok(statistics), Some(Ok(downtime))) => Ok(Statistics { downtime, ..statistics }),
-        (Ok(_), Some(Err(fault))) => Err(fault),
-        (Ok(_), None) => {
-            let (name, here) = (&order.instance_name, host.name());
-            let message =
-                format!("libvirt has handed {name} over, and it is still on {here}: virsh domstate --reason {name}");
-            Err(Fault::new(Reason::HandoverFailed, message))
-        }
-        (Err(fault), _) => Err(fault),
-    }
+    handed_over(host, order, join(job, handover::source(host, order, released, &remember)).await)
 }
 
 /// A guest that its user has paused since the checks would run on its destination.
@@ -129,6 +119,80 @@ pub async fn resume(
     let progress = Arc::new(move |sample| progress(seen.see(sample)));
     let control = Control { ladder, progress, deed, foresight, helm, cancel, remember, released: None };
     host.resume_migration(order, control).await
+}
+
+/// A job that another process of this agent has begun, as its journal tells of it.
+#[derive(Debug)]
+pub struct Left<'a> {
+    /// How each disk gets to the destination.
+    pub resolved: &'a [Resolved],
+    /// What the guest finds elsewhere there.
+    pub relocations: &'a [Relocation],
+    /// What has been done to it: what was told by hand goes on to count, and what its policy did is done again if it is due.
+    pub events: &'a [Event],
+    /// Whether it may have been switched to postcopy.
+    pub begun: bool,
+}
+
+/// Goes on with a job that was left behind, and which runs. Returns when it is over.
+pub async fn join_job(
+    host: &impl Hypervisor,
+    order: &Order,
+    Left { resolved, relocations, events, begun }: Left<'_>,
+    Reports { progress, deed, foresight }: Reports,
+    Steering { helm, remember, cancel }: Steering,
+) -> Result<Statistics, Fault> {
+    let memory = host.definition(order).await?.map_or(convergence::SMALLEST, |guest| guest.memory);
+    let (_, copied) = disk::copied_by_the_job(resolved);
+    let mut ladder = Ladder::new(&order.limits.policy, convergence::load(memory, copied));
+    let mut order = order.clone();
+    for Event { by, deed, .. } in events {
+        match (by, deed) {
+            (Author::Hand(_), Deed::Told(migration::Steering::Downtime(downtime))) => ladder.steer_downtime(*downtime),
+            // Its last step may have been taken meanwhile; then that is done again.
+            (_, Deed::Told(migration::Steering::Deadline(deadline))) => _ = ladder.steer_deadline(*deadline),
+            (_, Deed::Told(migration::Steering::Bandwidth(bandwidth))) => order.limits.bandwidth = *bandwidth,
+            (Author::Hand(_), Deed::Abort) => cancel.cancel(),
+            (_, Deed::Told(_) | Deed::Abort) => {}
+        }
+    }
+    let progress = {
+        let foresight = foresight.clone();
+        Arc::new(move |sample| progress(foresight.see(sample)))
+    };
+    let control = |remember, released| Control { ladder, progress, deed, foresight, helm, cancel, remember, released };
+    if !order.is_strict() {
+        return host.join_migration(&order, relocations, begun, control(remember, None)).await;
+    }
+    let (sender, released) = oneshot::channel();
+    let job = host.join_migration(&order, relocations, begun, control(Arc::clone(&remember), Some(sender)));
+    // A way that is open already only makes it faster: otherwise it is opened when it is needed.
+    let way = async {
+        if let Err(fault) = host.open_release(&order).await {
+            tracing::warn!("{fault}");
+        }
+    };
+    let (moved, told, ()) = join3(job, handover::source(host, &order, released, &remember), way).await;
+    handed_over(host, &order, (moved, told))
+}
+
+/// What has become of a strict hand-over, by what its job and its release came to.
+fn handed_over(
+    host: &impl Hypervisor,
+    order: &Order,
+    ended: (Result<Statistics, Fault>, Option<Result<Duration, Fault>>),
+) -> Result<Statistics, Fault> {
+    match ended {
+        (Ok(statistics), Some(Ok(downtime))) => Ok(Statistics { downtime, ..statistics }),
+        (Ok(_), Some(Err(fault))) => Err(fault),
+        (Ok(_), None) => {
+            let (name, here) = (&order.instance_name, host.name());
+            let message =
+                format!("libvirt has handed {name} over, and it is still on {here}: virsh domstate --reason {name}");
+            Err(Fault::new(Reason::HandoverFailed, message))
+        }
+        (Err(fault), _) => Err(fault),
+    }
 }
 
 /// The guest, if its disks are still those of which the destination was asked, and what is to be done for them.

@@ -62,7 +62,7 @@ pub async fn destination(host: &impl Hypervisor, order: &Order, steps: &mut Step
     // The guest ran here: from now on neither its copy here nor its disks may be taken back.
     steps.keep_what_the_guest_has()?;
     // Whoever asks for this may have lost the source just now, whose libvirt must still hear that the guest is here.
-    host.retire_tunnel(order.id)?;
+    host.retire_tunnel(order.id).await?;
     steps.keep_tunnel()?;
     host.settle(order.id, steps.vifs()).await;
     host.settle_filters(order.id);

@@ -101,7 +101,7 @@ pub async fn destination(
     })?;
     // The way in is opened last and closed first.
     let tunnel = Undo::RevokeTunnel { source: source.clone() };
-    steps.take(tunnel, async { host.grant_tunnel(order, release) }).await?;
+    steps.take(tunnel, host.grant_tunnel(order, release)).await?;
     Ok(relocations)
 }
 

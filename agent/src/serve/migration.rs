@@ -28,7 +28,7 @@ use crate::{
 
 pub(super) struct Service<H> {
     migrations: Arc<Migrations<H>>,
-    /// The agent is to end: nothing is held back any more.
+    /// The agent is to end: nothing is held back any more, and no stream is kept open.
     stop: CancellationToken,
 }
 
@@ -157,6 +157,7 @@ impl<H: Served> MigrationService for Service<H> {
         let relocations = all(request.relocations).map_err(|invalid| self.invalid(invalid))?;
         let migration = self.migrations.of(&order).map_err(status)?;
         let (sender, events) = mpsc::channel(16);
+        let stop = self.stop.clone();
         tokio::spawn(async move {
             let mut samples = migration.watch_samples();
             let moved = migration.migrate(relocations);
@@ -174,6 +175,8 @@ impl<H: Served> MigrationService for Service<H> {
                         // A caller that went away cancels nothing: the job is the migration's own.
                         _ = sender.try_send(Ok(event));
                     }
+                    // The job goes on without us; whoever follows it asks the next agent.
+                    () = stop.cancelled() => return,
                 }
             };
             _ = sender.send(last.map(|event| v1::MigrateResponse { event: Some(event) })).await;
@@ -260,6 +263,7 @@ impl<H: Served> MigrationService for Service<H> {
         let v1::WatchMigrationRequest { migration_id, after: mut token } = request.into_inner();
         let migration = self.migration(&migration_id)?;
         let (sender, records) = mpsc::channel(16);
+        let stop = self.stop.clone();
         tokio::spawn(async move {
             let (mut state, mut samples) = (migration.watch_state(), migration.watch_samples());
             loop {
@@ -287,6 +291,7 @@ impl<H: Served> MigrationService for Service<H> {
                     changed = state.changed() => changed,
                     changed = samples.changed() => changed,
                     () = sender.closed() => return,
+                    () = stop.cancelled() => return,
                 };
                 if changed.is_err() {
                     return;

@@ -9,7 +9,6 @@ use std::{
 use bytesize::ByteSize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -23,19 +22,19 @@ use vmferry_core::{
     network::LinkName,
     policy::Flows,
 };
-use vmferry_proto::v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse};
+use vmferry_proto::{
+    carrier::GrantRequest,
+    v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse},
+};
 use vmferry_transport::Stream;
 
-use super::{COPY_BUFFER, disk_socket, image_socket, memory_socket, open::OpenStreams, receive, send, splice};
+use super::{COPY_BUFFER, Carriers, REQUEST_LIMIT, open::OpenStreams, receive, send};
 use crate::{
     firewall::Firewall,
     hypervisor::OnRelease,
     libvirt::{Libvirt, Standing},
     storage::receivers::Receivers,
 };
-
-/// How long a caller may take to say what it wants.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long streams may stay open when the guest is here for good: longer than libvirt waits for an answer of its peer.
 const LAST_WORDS: Duration = Duration::from_secs(60);
@@ -48,9 +47,10 @@ const SINK_LIMIT: (Duration, u64) = (Duration::from_secs(5), 4 << 30);
 /// More than the conversations of a guest take.
 const FLOWS_LIMIT: u64 = 8 << 20;
 
-/// Who may open tunnel streams to this host, and what they lead to.
+/// Who may open tunnel streams to this host, which [`Carriers`] carry, and may say something beside them.
 #[derive(Debug)]
 pub struct Grants {
+    carriers: Arc<Carriers>,
     libvirt_socket: PathBuf,
     libvirt: Libvirt,
     receivers: Arc<Receivers>,
@@ -60,9 +60,8 @@ pub struct Grants {
     probes: Arc<Semaphore>,
 }
 
-/// What a stream leads to.
+/// What a stream that ends in the agent leads to.
 enum End {
-    Socket(UnixStream),
     /// What remembers conversations, of these taps.
     Firewall(Arc<BTreeSet<LinkName>>),
     /// This response is all.
@@ -91,9 +90,10 @@ impl fmt::Debug for Grant {
 }
 
 impl Grants {
-    /// None granted. `libvirt_socket` is where this host's libvirt answers, `receivers` take the images that are sent here,
+    /// None granted. `carriers` carry what is; `libvirt_socket` is where this host's libvirt answers, `receivers` take the images that are sent here,
     /// `firewall` what was remembered of guests' conversations. `direct` is where QEMU takes guests without a tunnel.
     pub fn new(
+        carriers: Arc<Carriers>,
         libvirt_socket: PathBuf,
         libvirt: Libvirt,
         receivers: Arc<Receivers>,
@@ -101,42 +101,63 @@ impl Grants {
         direct: Option<DirectEnd>,
     ) -> Self {
         let probes = Arc::new(Semaphore::new(PROBES));
-        Self { libvirt_socket, libvirt, receivers, firewall, direct, granted: Mutex::default(), probes }
+        Self { carriers, libvirt_socket, libvirt, receivers, firewall, direct, granted: Mutex::default(), probes }
     }
 
     /// Lets the agent of the source, and nobody else, open streams of this migration, tell of the conversations of `taps`, and, with a strict
     /// hand-over, that it has released the guest.
-    pub fn grant(&self, order: &Order, taps: BTreeSet<LinkName>, release: Option<OnRelease>) {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.entry(order.id).or_insert_with(|| Grant {
-            source: order.source.host.clone(),
-            taps: Arc::new(taps),
-            instance: order.instance,
-            release,
-            streams: OpenStreams::new(),
-        });
+    pub async fn grant(&self, order: &Order, taps: BTreeSet<LinkName>, release: Option<OnRelease>) -> io::Result<()> {
+        {
+            let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+            granted.entry(order.id).or_insert_with(|| Grant {
+                source: order.source.host.clone(),
+                taps: Arc::new(taps),
+                instance: order.instance,
+                release,
+                streams: OpenStreams::new(),
+            });
+        }
+        self.let_in(order.id, &order.source.host).await
+    }
+
+    async fn let_in(&self, migration: MigrationId, source: &HostName) -> io::Result<()> {
+        let request = GrantRequest {
+            migration_id: migration.to_string(),
+            source_host: source.to_string(),
+            libvirt_socket: self.libvirt_socket.display().to_string(),
+        };
+        self.carriers.grant(request).await
     }
 
     /// Lets nobody in any more and cuts the streams that are open.
-    pub fn revoke(&self, migration: MigrationId) {
-        let grant = self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
-        if let Some(grant) = grant {
+    pub async fn revoke(&self, migration: MigrationId) -> io::Result<()> {
+        if let Some(grant) = self.forget(migration) {
             grant.streams.close();
         }
+        self.carriers.close(migration, Duration::ZERO).await
     }
 
     /// Lets nobody in any more. What is open has some time to end by itself: libvirt's answer to its last question may be on its way.
-    pub fn retire(&self, migration: MigrationId) {
-        let grant = self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
-        if let Some(grant) = grant {
+    pub async fn retire(&self, migration: MigrationId) -> io::Result<()> {
+        if let Some(grant) = self.forget(migration) {
             tokio::spawn(async move {
                 sleep(LAST_WORDS).await;
                 grant.streams.close();
             });
         }
+        self.carriers.close(migration, LAST_WORDS).await
     }
 
-    /// Serves one stream to its end.
+    fn forget(&self, migration: MigrationId) -> Option<Grant> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration)
+    }
+
+    /// What carries the bytes.
+    pub(crate) fn carriers(&self) -> &Arc<Carriers> {
+        &self.carriers
+    }
+
+    /// Serves one that says something, to its end.
     pub async fn serve(&self, mut tls: Stream, caller: Identity) {
         let request = match timeout(REQUEST_LIMIT, receive::<TunnelRequest>(&mut tls)).await {
             Ok(Ok(request)) => request,
@@ -156,7 +177,6 @@ impl Grants {
             };
             let response = if let End::Nothing(response) = &end { response.clone() } else { TunnelResponse::default() };
             match (send(&mut tls, &response).await, end) {
-                (Ok(()), End::Socket(unix)) => splice(unix, tls, revoked).await,
                 (Ok(()), End::Nothing(_)) => {}
                 (Ok(()), End::Sink(_permit)) => sink(&mut tls).await,
                 (Ok(()), End::Firewall(taps)) => {
@@ -194,42 +214,42 @@ impl Grants {
         if caller.role != Role::Agent || caller.name != grant.source.as_str() {
             return Err(none());
         }
-        let path = match request.channel() {
-            TunnelChannel::Libvirt => self.libvirt_socket.clone(),
-            TunnelChannel::Memory => memory_socket(migration),
-            TunnelChannel::Disk => disk_socket(migration),
-            TunnelChannel::Image => image_socket(migration, request.image.try_into().map_err(|_| none())?),
+        match request.channel() {
             TunnelChannel::ImagesDone => {
                 let lengths: Vec<_> = request.image_bytes.iter().copied().map(ByteSize::b).collect();
                 let done = self.receivers.finish(migration, &lengths).await;
-                return done.map(|()| (End::Nothing(TunnelResponse::default()), grant.streams.one_more()));
+                done.map(|()| (End::Nothing(TunnelResponse::default()), grant.streams.one_more()))
             }
             TunnelChannel::Direct => {
                 let direct = self.direct.clone().ok_or("its agent is not configured for the direct path")?;
                 let response = TunnelResponse { direct: Some(direct.into()), ..TunnelResponse::default() };
-                return Ok((End::Nothing(response), grant.streams.one_more()));
+                Ok((End::Nothing(response), grant.streams.one_more()))
             }
             TunnelChannel::Standing | TunnelChannel::Renew => {
                 if request.channel() == TunnelChannel::Renew {
-                    grant.streams.cut();
+                    let renewed = async {
+                        self.carriers.cut(migration, false).await?;
+                        // What carried them may have ended.
+                        self.let_in(migration, &grant.source).await
+                    };
+                    renewed.await.map_err(|error| error.to_string())?;
                 }
                 let standing = self.libvirt.standing(grant.instance).await.map_err(|error| error.to_string())?;
                 let standing = wire_standing(standing).into();
                 let response = TunnelResponse { standing, ..TunnelResponse::default() };
-                return Ok((End::Nothing(response), grant.streams.one_more()));
+                Ok((End::Nothing(response), grant.streams.one_more()))
             }
             TunnelChannel::Release => {
                 let release = grant.release.ok_or("the guest's hand-over is libvirt's own")?;
-                return Ok((End::Release(release), grant.streams.one_more()));
+                Ok((End::Release(release), grant.streams.one_more()))
             }
-            TunnelChannel::Flows => return Ok((End::Firewall(grant.taps), grant.streams.one_more())),
-            TunnelChannel::Probe => return Err(none()),
-            TunnelChannel::Unspecified => return Err("the request names no channel".to_owned()),
-        };
-        let unix = UnixStream::connect(&path)
-            .await
-            .map_err(|error| format!("nobody answers on {}: {error}", path.display()))?;
-        Ok((End::Socket(unix), grant.streams.one_more()))
+            TunnelChannel::Flows => Ok((End::Firewall(grant.taps), grant.streams.one_more())),
+            TunnelChannel::Probe => Err(none()),
+            TunnelChannel::Libvirt | TunnelChannel::Memory | TunnelChannel::Disk | TunnelChannel::Image => {
+                Err(format!("{} is carried, not said", request.channel().as_str_name()))
+            }
+            TunnelChannel::Unspecified => Err("the request names no channel".to_owned()),
+        }
     }
 
     /// Takes what was remembered of conversations, of taps that are filtered here for their sake.

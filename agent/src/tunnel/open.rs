@@ -3,6 +3,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What cuts a migration's streams: those that are open, or all for good. Clones are one.
@@ -10,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct OpenStreams {
     closed: CancellationToken,
     open: Arc<Mutex<Open>>,
+    all: Arc<watch::Sender<usize>>,
     memory: Arc<AtomicUsize>,
 }
 
 impl OpenStreams {
     pub(super) fn new() -> Self {
         let closed = CancellationToken::new();
-        Self { open: Arc::new(Mutex::new(Open::within(&closed))), closed, memory: Arc::default() }
+        Self { open: Arc::new(Mutex::new(Open::within(&closed))), closed, all: Arc::default(), memory: Arc::default() }
     }
 
     /// Cancelled when no more streams are to come.
@@ -29,15 +31,30 @@ impl OpenStreams {
         self.lock().all.clone()
     }
 
-    /// The same for a stream of memory, and what tells of it as long as it is open.
-    pub(super) fn memory(&self) -> (CancellationToken, Memory) {
-        self.memory.fetch_add(1, Ordering::Relaxed);
-        (self.lock().memory.clone(), Memory(Arc::clone(&self.memory)))
+    /// The same, and what tells of the stream as long as it is open.
+    pub(super) fn counted(&self, is_memory: bool) -> (CancellationToken, Counted) {
+        let memory = is_memory.then(|| Arc::clone(&self.memory));
+        memory.as_ref().map(|memory| memory.fetch_add(1, Ordering::Relaxed));
+        self.all.send_modify(|all| *all += 1);
+        let open = self.lock();
+        let cut = if is_memory { open.memory.clone() } else { open.all.clone() };
+        (cut, Counted { all: Arc::clone(&self.all), memory })
     }
 
-    /// Whether one is.
-    pub(super) fn carry_memory(&self) -> bool {
-        self.memory.load(Ordering::Relaxed) > 0
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        *self.all.borrow()
+    }
+
+    /// How many of those carry memory.
+    pub(super) fn count_of_memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// Returns when none is open.
+    pub(super) async fn ended(&self) {
+        // Its sender is here.
+        _ = self.all.subscribe().wait_for(|all| *all == 0).await;
     }
 
     /// Cuts those that are open. Others may open.
@@ -78,18 +95,24 @@ impl Open {
     }
 }
 
-/// An open stream of memory.
+/// An open stream.
 #[derive(Debug)]
-pub(super) struct Memory(Arc<AtomicUsize>);
+pub(super) struct Counted {
+    all: Arc<watch::Sender<usize>>,
+    memory: Option<Arc<AtomicUsize>>,
+}
 
-impl Drop for Memory {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.memory.as_ref().map(|memory| memory.fetch_sub(1, Ordering::Relaxed));
+        self.all.send_modify(|all| *all -= 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -106,14 +129,19 @@ mod tests {
     #[test]
     fn memory_has_a_way_for_as_long_as_a_stream_of_it_is_open() {
         let streams = OpenStreams::new();
-        assert!(!streams.carry_memory());
-        let ((cut, one), (_, other)) = (streams.memory(), streams.clone().memory());
+        assert_eq!((streams.count(), streams.count_of_memory()), (0, 0));
+        assert!(streams.ended().now_or_never().is_some());
+        let ((cut, one), (_, other)) = (streams.counted(true), streams.clone().counted(true));
+        let (libvirts, libvirt) = streams.counted(false);
+        assert_eq!((streams.count(), streams.count_of_memory()), (3, 2));
         drop(one);
-        assert!(streams.carry_memory());
-        let libvirts = streams.one_more();
+        assert_eq!((streams.count(), streams.count_of_memory()), (2, 1));
         streams.cut_memory();
-        assert!(cut.is_cancelled() && !libvirts.is_cancelled() && !streams.memory().0.is_cancelled());
+        assert!(cut.is_cancelled() && !libvirts.is_cancelled() && !streams.counted(true).0.is_cancelled());
         drop(other);
-        assert!(!streams.carry_memory());
+        assert_eq!(streams.count_of_memory(), 0);
+        assert!(streams.ended().now_or_never().is_none());
+        drop(libvirt);
+        assert!(streams.ended().now_or_never().is_some());
     }
 }

@@ -1,11 +1,9 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    fs::{self, Permissions},
     io,
-    os::unix::fs::{PermissionsExt as _, chown},
-    path,
-    sync::{Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,11 +12,10 @@ use futures::future::{pending, try_join_all};
 use nix::unistd::Gid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{UnixListener, UnixStream},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tracing::{Instrument as _, info_span, warn};
+use tracing::warn;
 use vmferry_core::{
     direct::DirectEnd,
     id::MigrationId,
@@ -27,18 +24,17 @@ use vmferry_core::{
     policy::Flows,
 };
 use vmferry_proto::{
+    carrier::{OpenRequest, Socket},
     convert::required,
     v1::{PostcopyStanding, TunnelChannel, TunnelRequest, TunnelResponse},
 };
-use vmferry_transport::{Credentials, Protocol, Stream, dial};
+use vmferry_transport::{Credentials, Protocol, Stream};
 
 use super::{
-    COPY_BUFFER, disk_socket, image_socket, libvirt_socket, memory_socket, open::OpenStreams, receive, send, splice,
+    COPY_BUFFER, Carriers, OPEN_LIMIT, ask, disk_socket, image_socket, libvirt_socket, memory_socket, receive, send,
 };
 use crate::libvirt::Standing;
 
-/// How long a stream may take to open, connection and acknowledgement.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// For how long a way is tried.
 const PROBE: Duration = Duration::from_millis(250);
 /// By how many streams at most: a destination takes only so many probes at once.
@@ -49,19 +45,21 @@ const ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 /// How long the destination may take to have on its disk what was sent to it.
 const IMAGES_LIMIT: Duration = Duration::from_secs(300);
 
-/// The source's ends of tunnels.
+/// The source's ends of tunnels, which [`Carriers`] carry, and what is said to the destination's agent beside them.
 #[derive(Debug)]
 pub struct Listeners {
     credentials: watch::Receiver<Credentials>,
-    open: Mutex<HashMap<MigrationId, OpenStreams>>,
+    carriers: Arc<Carriers>,
+    /// What was opened, in case that has to be done again.
+    opened: Mutex<HashMap<MigrationId, OpenRequest>>,
     /// Over which the destination will be told that the guest is released.
     releases: Mutex<HashMap<MigrationId, Stream>>,
 }
 
 impl Listeners {
     /// None open.
-    pub fn new(credentials: watch::Receiver<Credentials>) -> Self {
-        Self { credentials, open: Mutex::default(), releases: Mutex::default() }
+    pub fn new(credentials: watch::Receiver<Credentials>, carriers: Arc<Carriers>) -> Self {
+        Self { credentials, carriers, opened: Mutex::default(), releases: Mutex::default() }
     }
 
     /// Opens the migration's sockets, in its directory, which must exist: with one for each of `images` that are sent. Open
@@ -69,41 +67,41 @@ impl Listeners {
     ///
     /// QEMU itself connects to the one for disks, and with several streams to the one for memory, as a member of `qemu_group`; the
     /// others are root's.
-    pub fn open(&self, order: &Order, images: usize, qemu_group: Gid) -> io::Result<()> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.contains_key(&order.id) {
-            return Ok(());
-        }
-        let streams = OpenStreams::new();
+    pub async fn open(&self, order: &Order, images: usize, qemu_group: Gid) -> io::Result<()> {
         let mut ends = vec![(libvirt_socket(order.id), TunnelChannel::Libvirt, 0)];
         if order.limits.path == Path::Tunnel {
             ends.push((memory_socket(order.id), TunnelChannel::Memory, 0));
             ends.push((disk_socket(order.id), TunnelChannel::Disk, 0));
         }
         let images = (0..images).map(|index| (image_socket(order.id, index), TunnelChannel::Image, index));
-        for (path, channel, index) in ends.into_iter().chain(images) {
+        let socket = |(path, channel, index): (PathBuf, TunnelChannel, usize)| {
             let is_qemus = match channel {
                 TunnelChannel::Disk => true,
                 // A single stream is libvirt's to open.
                 TunnelChannel::Memory => order.limits.streams.are_several(),
                 _ => false,
             };
-            let group = is_qemus.then_some(qemu_group);
-            // The first ends are closed again if a later one cannot be opened.
-            let listener = bind(&path, group).inspect_err(|_| streams.close())?;
-            let end = self.end(order, channel, index, streams.clone())?;
-            let span = info_span!("tunnel", migration = %order.id, channel = channel.as_str_name(), index);
-            tokio::spawn(end.serve(listener).instrument(span));
-        }
-        open.insert(order.id, streams);
-        Ok(())
+            Ok(Socket {
+                path: path.display().to_string(),
+                channel: channel.into(),
+                image: u32::try_from(index).map_err(io::Error::other)?,
+                group: is_qemus.then_some(qemu_group.as_raw()),
+            })
+        };
+        let request = OpenRequest {
+            migration_id: order.id.to_string(),
+            destination_host: order.destination.host.to_string(),
+            destination_address: order.destination.address.clone(),
+            sockets: ends.into_iter().chain(images).map(socket).collect::<io::Result<_>>()?,
+        };
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, request.clone());
+        self.carriers.open(request).await
     }
 
     /// Waits until every image that was sent is on the destination's disk, cut to these lengths; without any: as long as it
     /// was made. An error is a sentence.
     pub async fn await_images(&self, order: &Order, lengths: &[ByteSize]) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::ImagesDone, 0, OpenStreams::new());
-        let mut end = end.map_err(|error| error.to_string())?;
+        let mut end = self.end(order, TunnelChannel::ImagesDone);
         end.request.image_bytes = lengths.iter().map(ByteSize::as_u64).collect();
         let answer = timeout(IMAGES_LIMIT, end.connect()).await;
         answer.map_err(|_| format!("no answer within {IMAGES_LIMIT:?}"))?.map(drop)
@@ -111,8 +109,7 @@ impl Listeners {
 
     /// Tells the destination what is remembered of the guest's conversations, by its taps there. An error is a sentence.
     pub async fn send_flows(&self, order: &Order, flows: &BTreeMap<LinkName, Flows>) -> Result<(), String> {
-        let end = self.end(order, TunnelChannel::Flows, 0, OpenStreams::new());
-        let end = end.map_err(|error| error.to_string())?;
+        let end = self.end(order, TunnelChannel::Flows);
         let text = serde_json::to_vec(flows).map_err(|error| error.to_string())?;
         let sent = async {
             let mut tls = end.connect().await?;
@@ -150,15 +147,13 @@ impl Listeners {
     }
 
     async fn connect_release(&self, order: &Order) -> Result<Stream, String> {
-        let end = self.end(order, TunnelChannel::Release, 0, OpenStreams::new());
-        let end = end.map_err(|error| error.to_string())?;
+        let end = self.end(order, TunnelChannel::Release);
         timeout(OPEN_LIMIT, end.connect()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?
     }
 
     /// Where the destination's QEMU takes the guest on the direct path. An error is a sentence.
     pub async fn direct_end(&self, order: &Order) -> Result<DirectEnd, String> {
-        let end = self.end(order, TunnelChannel::Direct, 0, OpenStreams::new());
-        let end = end.map_err(|error| error.to_string())?;
+        let end = self.end(order, TunnelChannel::Direct);
         let answer = timeout(OPEN_LIMIT, end.ask()).await;
         let (_, response) = answer.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))??;
         required(response.direct, "direct").map_err(|invalid| invalid.to_string())
@@ -180,8 +175,8 @@ impl Listeners {
             }
         }
         warn!("{} has not answered for {longest:?}: the streams of memory to it are cut", order.destination.host);
-        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
-            streams.cut_memory();
+        if let Err(error) = self.carriers.cut(order.id, true).await {
+            warn!("the streams of memory to {} are not cut: {error}", order.destination.host);
         }
         pending().await
     }
@@ -199,9 +194,16 @@ impl Listeners {
 
     /// Cuts what streams of the migration are open, at both ends, and asks how far the guest is there. An error is a sentence.
     pub async fn renew(&self, order: &Order) -> Result<Standing, String> {
-        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id) {
-            streams.cut();
-        }
+        let renewed = async {
+            self.carriers.cut(order.id, false).await?;
+            // What carried them may have ended.
+            let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&order.id).cloned();
+            match opened {
+                Some(opened) => self.carriers.open(opened).await,
+                None => Ok(()),
+            }
+        };
+        renewed.await.map_err(|error| error.to_string())?;
         self.ask_standing(order, TunnelChannel::Renew).await
     }
 
@@ -211,13 +213,12 @@ impl Listeners {
     }
 
     /// Whether the guest's memory still has the way that it had: a stream that is open.
-    pub fn carries_memory(&self, migration: MigrationId) -> bool {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&migration).is_some_and(OpenStreams::carry_memory)
+    pub async fn carries_memory(&self, migration: MigrationId) -> bool {
+        self.carriers.carries_memory(migration).await
     }
 
     async fn ask_standing(&self, order: &Order, channel: TunnelChannel) -> Result<Standing, String> {
-        let end = self.end(order, channel, 0, OpenStreams::new()).map_err(|error| error.to_string())?;
+        let end = self.end(order, channel);
         let answer = timeout(OPEN_LIMIT, end.answer()).await.map_err(|_| format!("no answer within {OPEN_LIMIT:?}"))?;
         let (_, response) = answer?;
         if !response.refusal.is_empty() {
@@ -237,26 +238,22 @@ impl Listeners {
             credentials: self.credentials.clone(),
             destination: destination.clone(),
             request: TunnelRequest { channel: TunnelChannel::Probe.into(), ..TunnelRequest::default() },
-            streams: OpenStreams::new(),
         }
     }
 
-    fn end(&self, order: &Order, channel: TunnelChannel, index: usize, streams: OpenStreams) -> io::Result<End> {
-        let image = u32::try_from(index).map_err(io::Error::other)?;
-        Ok(End {
+    fn end(&self, order: &Order, channel: TunnelChannel) -> End {
+        End {
             credentials: self.credentials.clone(),
             destination: order.destination.clone(),
-            request: TunnelRequest { image, ..request(order, channel) },
-            streams,
-        })
+            request: request(order, channel),
+        }
     }
 
     /// Closes them and cuts their streams.
-    pub fn close(&self, migration: MigrationId) {
+    pub async fn close(&self, migration: MigrationId) -> io::Result<()> {
         self.releases.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
-        if let Some(streams) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration) {
-            streams.close();
-        }
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(&migration);
+        self.carriers.close(migration, Duration::ZERO).await
     }
 }
 
@@ -264,48 +261,14 @@ fn request(order: &Order, channel: TunnelChannel) -> TunnelRequest {
     TunnelRequest { migration_id: order.id.to_string(), channel: channel.into(), ..TunnelRequest::default() }
 }
 
-/// A leftover of an earlier process of this agent is replaced; nobody else writes here. The socket is root's, and the
-/// group's, if there is one.
-fn bind(path: &path::Path, group: Option<Gid>) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    chown(path, None, group.map(Gid::as_raw))?;
-    fs::set_permissions(path, Permissions::from_mode(if group.is_some() { 0o660 } else { 0o600 }))?;
-    Ok(listener)
-}
-
+/// Something that is said to the destination's agent.
 struct End {
     credentials: watch::Receiver<Credentials>,
     destination: Endpoint,
     request: TunnelRequest,
-    streams: OpenStreams,
 }
 
 impl End {
-    /// One at a time: the next connection is accepted when the far end has this one.
-    async fn serve(self, listener: UnixListener) {
-        while let Some(accepted) = self.streams.closed().run_until_cancelled(listener.accept()).await {
-            let unix = match accepted {
-                Ok((unix, _)) => unix,
-                Err(error) => {
-                    // Out of file descriptors, mostly: a pause lets some be closed.
-                    warn!(%error, "cannot accept");
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            match timeout(OPEN_LIMIT, self.connect()).await {
-                Ok(Ok(tls)) => self.carry(unix, tls),
-                // Closing the socket is all that libvirt or QEMU can be told.
-                Ok(Err(reason)) => warn!("no way to {}: {reason}", self.destination.host),
-                Err(_) => warn!("no way to {}: no answer within {OPEN_LIMIT:?}", self.destination.host),
-            }
-        }
-    }
-
     /// What one stream carries per second.
     async fn probe(&self) -> Result<u64, String> {
         let mut tls = self.connect().await?;
@@ -337,28 +300,7 @@ impl End {
     /// Any answer will do.
     async fn answer(&self) -> Result<(Stream, TunnelResponse), String> {
         let credentials = self.credentials.borrow().clone();
-        let Endpoint { host, address } = &self.destination;
-        let mut tls = dial(&credentials, address, host.as_str(), Protocol::Tunnel, OPEN_LIMIT)
-            .await
-            .map_err(|error| error.to_string())?;
-        let opened = async {
-            send(&mut tls, &self.request).await?;
-            receive::<TunnelResponse>(&mut tls).await
-        };
-        let response = opened.await.map_err(|error| error.to_string())?;
-        Ok((tls, response))
-    }
-
-    fn carry(&self, unix: UnixStream, tls: Stream) {
-        let is_memory = self.request.channel() == TunnelChannel::Memory;
-        let (cut, memory) = match is_memory {
-            true => {
-                let (cut, memory) = self.streams.memory();
-                (cut, Some(memory))
-            }
-            false => (self.streams.one_more(), None),
-        };
-        let spliced = splice(unix, tls, cut);
-        tokio::spawn(async move { (spliced.await, drop(memory)) }.in_current_span());
+        let asked = ask(&credentials, &self.destination, Protocol::Agents, &self.request);
+        asked.await.map_err(|error| error.to_string())
     }
 }

@@ -44,7 +44,7 @@ impl Port {
             async move {
                 let Accepted { peer, identity, protocol, .. } = &accepted;
                 match protocol {
-                    Protocol::Tunnel => {
+                    Protocol::Tunnel | Protocol::Agents => {
                         warn!("connection refused: {identity} at {peer} wants a tunnel, which agents have");
                     }
                     // Nobody receives any more: we are stopping.

@@ -12,7 +12,7 @@ use vmferry_core::{
 use super::LibvirtHost;
 use crate::{
     hypervisor::Fault,
-    libvirt::{JobOrder, Lifeline, Standing},
+    libvirt::{JobOrder, Lifeline, Standing, Way},
     tunnel::{self, Listeners},
 };
 
@@ -41,6 +41,23 @@ impl LibvirtHost {
         })
     }
 
+    /// The job, as far as it matters once it runs. What is not known any more, because the guest has just gone, nobody asks for.
+    pub(super) async fn joined(&self, order: &Order) -> JobOrder {
+        JobOrder {
+            instance: order.instance,
+            libvirt_socket: tunnel::libvirt_socket(order.id),
+            way: Way::Tunnel {
+                memory_socket: tunnel::memory_socket(order.id),
+                disk_socket: tunnel::disk_socket(order.id),
+            },
+            transfer: Transfer { sharing: Sharing::Unneeded, copied: Vec::new() },
+            memory: self.domain(order).await.map(|domain| domain.definition.memory).unwrap_or_default(),
+            definitions: None,
+            limits: order.limits.clone(),
+            paused: order.is_strict(),
+        }
+    }
+
     /// The way to the destination.
     pub(super) fn lifeline(&self, order: &Order) -> Arc<dyn Lifeline> {
         Arc::new(ToDestination { listeners: Arc::clone(&self.listeners), order: order.clone() })
@@ -65,8 +82,8 @@ impl Lifeline for ToDestination {
         })
     }
 
-    fn carries_memory(&self) -> bool {
-        self.listeners.carries_memory(self.order.id)
+    fn carries_memory(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.listeners.carries_memory(self.order.id))
     }
 
     fn standing(&self) -> BoxFuture<'_, Result<Standing, String>> {

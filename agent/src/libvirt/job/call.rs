@@ -1,14 +1,21 @@
 //! The one call, on a thread of its own.
 
 use std::{
-    convert::Infallible, ffi::CStr, fmt::Write as _, net::IpAddr, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc,
+    convert::Infallible,
+    ffi::CStr,
+    fmt::Write as _,
+    net::IpAddr,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
-use virt::connect::Connect;
+use virt::{connect::Connect, domain::Domain};
 use virt_sys as sys;
-use vmferry_core::{convergence::Throttle, direct::DirectEnd};
+use vmferry_core::{convergence::Throttle, direct::DirectEnd, id::InstanceId};
 
 use super::{Definitions, JobOrder, Way, steer::whole_mib};
 use crate::libvirt::{
@@ -16,8 +23,13 @@ use crate::libvirt::{
     connection::is_alive,
     event::{self, Event},
     ffi::{self, Parameter},
-    reading::lookup,
+    reading::{job, lookup, or_gone},
 };
+
+/// Between two looks at a job whose answer somebody else awaited, and how long libvirt may fail to say.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// See [`LOOK_AGAIN`].
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What libvirt is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +38,8 @@ pub(super) enum Begin {
     Afresh,
     /// To send what is left of one that was switched to postcopy.
     Resuming,
+    /// Nothing: it has been asked to move the guest by a process whose call was lost, and does so.
+    Joining,
 }
 
 /// Keeps a call's events coming until it is dropped.
@@ -89,19 +103,38 @@ fn in_thread(
         let domain = lookup(connection, id)?.ok_or_else(no_domain)?;
         // Before the job: no event of it may be missed.
         let subscription = ffi::Subscription::new(connection, &domain, sender)?;
-        let (state, _) = ffi::state(&domain)?;
-        if begin == Begin::Afresh && state != sys::VIR_DOMAIN_RUNNING {
-            let _ = sender.send(Event::NotRunning);
+        let (state, reason) = ffi::state(&domain)?;
+        let was_stopped = state == sys::VIR_DOMAIN_PAUSED && reason == sys::VIR_DOMAIN_PAUSED_MIGRATION;
+        match begin {
+            // It was told to somebody who has gone.
+            Begin::Joining if was_stopped => {
+                let detail = sys::VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED;
+                let _ = sender.send(Event::Lifecycle { event: sys::VIR_DOMAIN_EVENT_SUSPENDED, detail });
+            }
+            Begin::Afresh | Begin::Joining if state != sys::VIR_DOMAIN_RUNNING => {
+                let _ = sender.send(Event::NotRunning);
+            }
+            Begin::Afresh | Begin::Joining | Begin::Resuming => {}
         }
-        Ok((domain, subscription))
+        Ok::<_, Fault>((domain, subscription))
     };
     let (domain, _subscription) = match prepare() {
         Ok(prepared) => prepared,
+        // It has gone since it was seen to leave.
+        Err(fault) if begin == Begin::Joining && fault.is(&[sys::VIR_ERR_NO_DOMAIN]) => {
+            let _ = returned.send(Call::Succeeded);
+            return;
+        }
         Err(fault) => {
             let _ = returned.send(Call::Unasked(fault));
             return;
         }
     };
+    if begin == Begin::Joining {
+        let _ = returned.send(joined(connection, order.instance, &domain));
+        let _ = watched.blocking_recv();
+        return;
+    }
     let libvirt_uri = format!("qemu+unix:///system?socket={}", socket_uri(&order.libvirt_socket));
     // Of a guest that is resumed disks and definition are where they shall be, and nothing is slowed down any more.
     let is_afresh = begin == Begin::Afresh;
@@ -129,7 +162,7 @@ fn in_thread(
     }
     let flags = match begin {
         Begin::Afresh => order.flags(),
-        Begin::Resuming => {
+        Begin::Resuming | Begin::Joining => {
             let _ = sender.send(Event::Broken(false));
             order.resuming_flags()
         }
@@ -142,6 +175,29 @@ fn in_thread(
     let _ = returned.send(call);
     // The last events are still under way. Ends with an error when the watcher is done.
     let _ = watched.blocking_recv();
+}
+
+/// Waits for the end of a job whose answer went to somebody who has gone: what has become of the guest tells it as well. Blocks.
+fn joined(connection: &Connect, id: InstanceId, domain: &Domain) -> Call {
+    let mut said = Instant::now();
+    loop {
+        match or_gone(job(domain)) {
+            Ok(Some(None) | None) => break,
+            Ok(Some(Some(_))) => said = Instant::now(),
+            Err(fault) if !is_alive(connection) || said.elapsed() > SILENCE => return Call::Lost(fault),
+            Err(fault) => tracing::debug!(%id, fault.message, "the job may go on"),
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    match lookup(connection, id).and_then(|domain| domain.as_ref().map(ffi::state).transpose()) {
+        // Its definition goes with it, in the same step.
+        Ok(None | Some((sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_MIGRATED))) => Call::Succeeded,
+        Ok(Some(_)) => {
+            let message = "libvirt has ended the migration; why, it told the agent that was there before".to_owned();
+            Call::Failed(Fault { code: sys::VIR_ERR_OPERATION_FAILED, message })
+        }
+        Err(fault) => Call::Lost(fault),
+    }
 }
 
 impl Way {

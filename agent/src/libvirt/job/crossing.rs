@@ -53,7 +53,7 @@ pub trait Lifeline: Send + Sync {
     /// Whether it is there just now.
     fn is_there(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Whether memory still has the way that it had: what is sent over it arrives, however late.
-    fn carries_memory(&self) -> bool;
+    fn carries_memory(&self) -> BoxFuture<'_, bool>;
     /// How far the guest is there.
     fn standing(&self) -> BoxFuture<'_, Result<Standing, String>>;
     /// Makes it anew: what is left of it is cut at both ends.
@@ -102,9 +102,9 @@ enum Mended {
 }
 
 impl Crossing {
-    /// `switched`: the guest has been, by another process of this agent.
-    pub(super) fn new(lifeline: Arc<dyn Lifeline>, remember: OnSwitch, switched: bool) -> Self {
-        let begun = Arc::new(AtomicBool::new(switched));
+    /// `switched`: the guest has been, by another process of this agent; `begun`: it may have been.
+    pub(super) fn new(lifeline: Arc<dyn Lifeline>, remember: OnSwitch, begun: bool, switched: bool) -> Self {
+        let begun = Arc::new(AtomicBool::new(begun || switched));
         let crossing = Self { lifeline, remember, begun, switched: CancellationToken::new() };
         if switched {
             crossing.switched.cancel();
@@ -143,7 +143,7 @@ impl Crossing {
         let id = order.instance;
         let mut delays = TRY_AGAIN.build();
         let (mut call, mut watching) = match begin {
-            Begin::Afresh => call::make(libvirt, order, events, begin).await,
+            Begin::Afresh | Begin::Joining => call::make(libvirt, order, events, begin).await,
             Begin::Resuming => (Call::Failed(not_resumed()), None),
         };
         while !matches!(call, Call::Succeeded) {
@@ -203,7 +203,7 @@ impl Crossing {
                 Err(_) if self.has_begun() => {}
                 Err(_) => return Mended::Over,
             }
-            let carries = self.lifeline.carries_memory();
+            let carries = self.lifeline.carries_memory().await;
             let _ = events.send(Event::Broken(!carries));
             sleep(delays.next().unwrap_or(MOST)).await;
             // A way that was only silent for a while carries on by itself, and libvirt sees to the end. What is cut has to be taken up

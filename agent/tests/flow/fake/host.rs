@@ -233,7 +233,7 @@ impl Hypervisor for Fake {
         .await
     }
 
-    fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
+    async fn grant_tunnel(&self, order: &Order, release: OnRelease) -> Result<(), Fault> {
         if !self.is_alive() {
             return Err(Fault::new(Reason::Internal, "the process is gone"));
         }
@@ -244,11 +244,11 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
-    fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
-        self.revoke_tunnel(migration)
+    async fn retire_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+        self.revoke_tunnel(migration).await
     }
 
-    fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
+    async fn revoke_tunnel(&self, migration: MigrationId) -> Result<(), Fault> {
         if !self.is_alive() {
             return Err(Fault::new(Reason::Internal, "the process is gone"));
         }
@@ -325,6 +325,15 @@ impl Hypervisor for Fake {
 
     async fn resume_migration(&self, _: &Order, _: Control) -> Result<Statistics, Fault> {
         unreachable!("nothing is switched to postcopy here")
+    }
+
+    async fn is_leaving(&self, _: InstanceId) -> Result<bool, Fault> {
+        // What carried its data path has died with the process, and so has the job.
+        Ok(false)
+    }
+
+    async fn join_migration(&self, _: &Order, _: &[Relocation], _: bool, _: Control) -> Result<Statistics, Fault> {
+        unreachable!("no job outlives a process here")
     }
 
     async fn await_job_end(&self, _: InstanceId) -> Result<(), Fault> {
