@@ -71,6 +71,7 @@ fn all_leave(process: &Process) -> ProcResult<bool> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "processes of the tests' own, without a secret")]
 mod tests {
     use std::{
         process::{Child, Command, Stdio},
