@@ -38,6 +38,8 @@ pub struct Port<H> {
     pub migrations: Arc<Migrations<H>>,
     /// The host's availability zone.
     pub zone: String,
+    /// How long the lease of a migration lasts that is not renewed.
+    pub lease: Duration,
     /// Where tunnel streams lead.
     pub grants: Arc<Grants>,
 }
@@ -67,7 +69,7 @@ impl<H: Served> Port<H> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let well_formed = "our own descriptors are well-formed";
-        let service = migration::Service::new(Arc::clone(&self.migrations), stop.clone());
+        let service = migration::Service::new(Arc::clone(&self.migrations), stop.clone(), self.lease);
         let migrations = MigrationServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
         let service = group::Service::new(Arc::clone(&self.migrations));

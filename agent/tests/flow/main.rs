@@ -6,6 +6,7 @@
 mod claims;
 mod cold;
 mod fake;
+mod lease;
 mod races;
 mod story;
 mod strict;
