@@ -10,7 +10,11 @@ mod own;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{debug, info, warn};
 use vmferry_core::{
     agent::{Agent as _, CallError, Pair, Rollback, Sighting},
@@ -25,6 +29,9 @@ use vmferry_transport::Credentials;
 
 pub use self::own::Own;
 use crate::{hypervisor::Hypervisor, migration::Migration, migrations::Migrations};
+
+/// How much longer than until it asks its source a destination waits until it goes by what it knows alone.
+const ALONE: u32 = 2;
 
 /// The longest pause between two tries to end one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -41,17 +48,23 @@ pub struct Caller {
 /// Looks after migrations that nobody drives, for as long as it is polled. `lasts` is how long a lease does that is not renewed.
 pub async fn keep<H: Hypervisor>(migrations: Arc<Migrations<H>>, caller: Caller, lasts: Duration) {
     let mut minded = HashMap::<MigrationId, tokio::task::JoinHandle<()>>::new();
+    let mut awake = Instant::now();
     loop {
+        let slept = Instant::now();
         sleep(lasts / 4).await;
+        // What stood still itself has heard nobody meanwhile, who may have been there all the time.
+        if slept.elapsed() > lasts / 2 {
+            awake = Instant::now();
+        }
         minded.retain(|_, task| !task.is_finished());
         for half in migrations.open_halves() {
             let (id, side) = (half.state().order().id, half.state().side());
-            // The source's agent needs some of its own before it is heard.
+            // The source's agent needs some time of its own before it is heard.
             let patience = match side {
                 Side::Source => lasts,
                 Side::Destination => 2 * lasts,
             };
-            if half.silence() < patience || minded.contains_key(&id) {
+            if half.silence().min(awake.elapsed()) < patience || minded.contains_key(&id) {
                 continue;
             }
             let mind = Mind { migrations: Arc::clone(&migrations), caller: caller.clone(), half, patience };
@@ -143,6 +156,7 @@ impl<H: Hypervisor> Mind<H> {
         let source = RemoteAgent::new(self.caller.credentials.clone(), order.source.clone());
         let mut pauses = self.pauses();
         while self.half.state().outcome().is_none() && self.half.silence() >= self.patience {
+            let silence = self.half.silence();
             match source.record(&order).await {
                 Ok(Some(record)) if record.outcome.is_none() => {
                     debug!(
@@ -151,7 +165,9 @@ impl<H: Hypervisor> Mind<H> {
                     );
                 }
                 Ok(record) => self.follow(&source, &order, record).await,
-                Err(silence) => self.alone(&order, &silence).await,
+                // A way that is broken for a moment is no reason to cut it.
+                Err(error) if silence < ALONE * self.patience => debug!("{}: {error}", order.instance_name),
+                Err(error) => self.alone(&order, &error).await,
             }
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }

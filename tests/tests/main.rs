@@ -39,6 +39,7 @@ mod simulated;
 mod storage_rig;
 mod streams;
 mod strict;
+mod takeover;
 mod turns;
 mod unfit_hosts;
 mod volume_faults;
