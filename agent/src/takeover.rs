@@ -211,6 +211,8 @@ impl<H: Hypervisor> Mind<H> {
     fn tell(&self, order: &Order, ended: Result<Vec<String>, CallError>) {
         let (name, id) = (&order.instance_name, order.id);
         match ended {
+            // What was decided before goes on by itself.
+            Ok(_) if self.half.state().outcome().is_none() => debug!(%id, "{name}: this half is about to end"),
             Ok(_) => info!(%id, "{name}: this half of its migration has ended, which nobody had asked for any more"),
             Err(error) => warn!(%id, "{name}: this half of its migration cannot be ended yet: {error}"),
         }
