@@ -31,9 +31,12 @@ use crate::{network::Networks, storage::secrets::Secrets};
 /// Where the packages put it.
 pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
 
+/// Renewals are a third of a lease apart, and must be heard in time on a busy host.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 /// All there are.
 const KEYS: &str = "name, zone, listen, tls.ca, tls.certificate, tls.key, libvirt.uri, libvirt.socket, libvirt.qemu_group, \
-                    state_directory, keep_records, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
+                    state_directory, keep_records, lease, storage.multipath, storage.device_timeout, storage.disk_overcommit, \
                     secret.uuid, secret.usage, secret.kind, secret.file, network.name, network.bridge, network.uplink, \
                     network.ovs, network.vlan, network.mtu, network.vxlan.vni, network.vxlan.local, network.vxlan.peers, \
                     network.vxlan.group, network.vxlan.device, network.vxlan.port, ovs.database, direct.address, direct.name, \
@@ -63,6 +66,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// How long records of ended migrations are kept.
     pub keep_records: Duration,
+    /// How long who drives a migration from here may not be heard before this agent takes over.
+    pub lease: Duration,
     /// How its storage is used.
     pub storage: Storage,
     /// What opens it. Not the values, which are read when they are needed.
@@ -111,6 +116,7 @@ struct File {
     libvirt: Libvirt,
     state_directory: Option<PathBuf>,
     keep_records: Option<String>,
+    lease: Option<String>,
     #[serde(default)]
     storage: StorageTable,
     #[serde(default)]
@@ -204,6 +210,11 @@ impl Config {
         let keep_records = check(&mut problems, Some(keep), "keep_records", "a time, e.g. \"30d\"", |text| {
             humantime::parse_duration(&text).map_err(|error| format!("`{text}`: {error}"))
         });
+        let lease = file.lease.unwrap_or_else(|| "10s".into());
+        let lease = check(&mut problems, Some(lease), "lease", "a time of a second or more, e.g. \"10s\"", |text| {
+            let lease = humantime::parse_duration(&text).map_err(|error| format!("`{text}`: {error}"))?;
+            if lease < SHORTEST_LEASE { Err(format!("`{text}` is too short")) } else { Ok(lease) }
+        });
 
         let storage = storage::storage(&mut problems, file.storage);
         let secrets = storage::secrets(&mut problems, file.secret);
@@ -214,7 +225,7 @@ impl Config {
 
         let capacity = capacity::capacity(&mut problems, file.capacity);
 
-        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, storage, capacity) {
+        match (name, zone, listen, ca, certificate, key, qemu_group, keep_records, lease, storage, capacity) {
             _ if !problems.is_empty() => Err(problems),
             (
                 Some(name),
@@ -225,6 +236,7 @@ impl Config {
                 Some(key),
                 Some(qemu_group),
                 Some(keep_records),
+                Some(lease),
                 Some(storage),
                 Some(capacity),
             ) => Ok(Self {
@@ -237,6 +249,7 @@ impl Config {
                 qemu_group,
                 state_directory: file.state_directory.unwrap_or_else(|| "/var/lib/vmferry".into()),
                 keep_records,
+                lease,
                 storage,
                 secrets,
                 networks,

@@ -4,13 +4,14 @@
 
 mod compact;
 mod file;
+mod lease;
 
 use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,17 +22,18 @@ use vmferry_core::{
     disk::Resolved,
     domain_xml::rewrite::Relocation,
     id::MigrationId,
-    migration::{Cause, Event, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics, Story, Timeline},
+    migration::{Cause, Driver, Event, Order, Outcome, Phase, PhaseSpan, Record, Side, Statistics, Story, Timeline},
     undo::Undo,
     vif::Placement,
 };
 
 use self::file::{Lines, Weight};
+pub use self::lease::Lessor;
 use crate::durable;
 
 /// The format of the entries below, one more with each entry or field that an older version of the agent would not understand. A journal
 /// of a later format is refused, not guessed at; one of an earlier format is rewritten when it is taken up.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,15 @@ pub enum Entry {
         side: Side,
         /// Identity of who asked.
         requested_by: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody drives it from now on.
+    Leased {
+        /// Under which epoch.
+        epoch: u64,
+        /// Who.
+        holder: String,
         /// When.
         at: Timestamp,
     },
@@ -136,7 +147,7 @@ struct Opening {
 /// What the entries amount to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// As others see it; without `pending` and `story`.
+    /// As others see it; without `pending`, `story` and, once it is read back, `driver`, which is the [`Lessor`]'s.
     record: Record,
     /// How its job went. Shared: states are copied with each entry.
     story: Arc<Story>,
@@ -169,6 +180,7 @@ impl State {
             order,
             side,
             requested_by,
+            driver: None,
             started: at,
             ended: None,
             phases: Vec::new(),
@@ -199,6 +211,9 @@ impl State {
         let record = &mut self.record;
         match entry {
             Entry::Opened { .. } => {}
+            Entry::Leased { epoch, holder, at } => {
+                record.driver = Some(Driver { epoch, holder, since: at, trouble: None });
+            }
             Entry::Begun { phase, at } => record.phases.push(PhaseSpan { phase, started: at, duration: None }),
             Entry::Done { took } => {
                 if let Some(span) = record.phases.last_mut() {
@@ -348,8 +363,9 @@ pub enum Error {
 /// One migration's journal: where it is and what its entries amount to.
 #[derive(Debug)]
 pub struct Journal {
-    lines: Lines,
+    lines: Arc<Mutex<Lines>>,
     state: State,
+    lessor: Lessor,
 }
 
 impl Journal {
@@ -358,7 +374,7 @@ impl Journal {
         let path = path_of(directory, order.id);
         let opened = Entry::Opened { format: FORMAT, order, side, requested_by, at: Timestamp::now() };
         let state = State::opened(opened.clone()).expect("it is an opening entry");
-        let mut journal = Self { lines: Lines::create(path.clone())?, state };
+        let mut journal = Self::of(Lines::create(path.clone())?, state);
         let fail = io_error("create", &path);
         let written = journal
             .write(&opened)
@@ -402,9 +418,19 @@ impl Journal {
         let no_line =
             || Error::Garbled { path: path.to_owned(), line: 1, source: serde::de::Error::custom("it has no line") };
         let state = state.ok_or_else(no_line)?;
-        let mut journal = Self { lines: Lines::take_up(path.to_owned(), whole)?, state };
-        journal.compact(format)?;
-        Ok(journal)
+        let lines = compacted(Lines::take_up(path.to_owned(), whole)?, &state, format)?;
+        Ok(Self::of(lines, state))
+    }
+
+    fn of(lines: Lines, mut state: State) -> Self {
+        let lines = Arc::new(Mutex::new(lines));
+        let lessor = Lessor::new(Arc::clone(&lines), state.record.driver.take());
+        Self { lines, state, lessor }
+    }
+
+    /// Who drives, and how that is written down while the migration's task is busy.
+    pub fn lessor(&self) -> Lessor {
+        self.lessor.clone()
     }
 
     /// Adds an entry. On disk when this returns, if what follows depends on it.
@@ -412,7 +438,7 @@ impl Journal {
         self.write(&entry)?;
         self.state.apply(entry);
         if self.is_over() {
-            self.lines.close();
+            self.lines().close();
         }
         Ok(())
     }
@@ -423,27 +449,33 @@ impl Journal {
     }
 
     fn write(&mut self, entry: &Entry) -> Result<(), Error> {
-        self.lines.append(entry.line(), entry.weight())
+        self.lines().append(entry.line(), entry.weight())
     }
 
     fn is_over(&self) -> bool {
         self.state.outcome().is_some() && self.state.pending.is_empty()
     }
 
-    /// Rewrites it if it is of an earlier format, or most of it is over.
-    fn compact(&mut self, format: u32) -> Result<(), Error> {
-        let text = self.state.text();
-        let length = text.len() as u64;
-        if format == FORMAT && 2 * length > self.lines.length() {
-            return Ok(());
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rewrites them if they are of an earlier format, or most of them are over.
+fn compacted(lines: Lines, state: &State, format: u32) -> Result<Lines, Error> {
+    let text = state.text();
+    let length = text.len() as u64;
+    if format == FORMAT && 2 * length > lines.length() {
+        return Ok(lines);
+    }
+    let path = lines.path().to_owned();
+    match durable::replace(&path, &text) {
+        Ok(()) => Lines::take_up(path, length),
+        // The longer one says the same.
+        Err(error) => {
+            tracing::warn!("journal {} cannot be rewritten: {error}", path.display());
+            Ok(lines)
         }
-        let path = self.lines.path().to_owned();
-        match durable::replace(&path, &text) {
-            Ok(()) => self.lines = Lines::take_up(path, length)?,
-            // The longer one says the same.
-            Err(error) => tracing::warn!("journal {} cannot be rewritten: {error}", path.display()),
-        }
-        Ok(())
     }
 }
 

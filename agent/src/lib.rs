@@ -4,7 +4,8 @@
 //!  process
 //!    ▼
 //!  serve ──▶ migrations ──▶ migration ──▶ phase ──▶ hypervisor ──▶ libvirt, network, tunnel
-//!    │                          └───────▶ journal
+//!    │             ▲            └───────▶ journal
+//!    │         takeover ──▶ the agents of other hosts
 //!    └─────▶ tunnel (destination's ends)
 //! ```
 
@@ -24,6 +25,7 @@ pub mod process;
 pub mod register;
 pub mod serve;
 pub mod storage;
+pub mod takeover;
 pub mod told;
 pub mod tunnel;
 pub mod turns;

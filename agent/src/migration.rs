@@ -14,8 +14,10 @@
 //! this task, not in the call: a caller that goes away cancels nothing, and a cleanup waits for the phase before it.
 
 mod chronicle;
+mod forsaken;
 mod handle;
 mod job;
+mod lease;
 mod recovery;
 mod release;
 mod samples;
@@ -33,7 +35,7 @@ use vmferry_core::{
     agent::{CallError, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     flow::rolled_back,
-    migration::{Kind, Outcome, Phase, Side, Statistics},
+    migration::{Cause, Kind, Outcome, Phase, Side, Statistics},
     reason::Reason,
 };
 
@@ -60,6 +62,7 @@ enum Command {
     Start(Reply<Duration>),
     Post(Reply<Vec<String>>),
     Cleanup(Rollback, Reply<Vec<String>>),
+    Forsake(Cause, Reply<Vec<String>>),
 }
 
 enum Origin {
@@ -106,6 +109,7 @@ impl<H: Hypervisor> Task<H> {
                 Some(Command::Start(reply)) => _ = reply.send(self.start_guest().await),
                 Some(Command::Post(reply)) => _ = reply.send(self.post().await),
                 Some(Command::Cleanup(rollback, reply)) => _ = reply.send(self.cleanup(rollback).await),
+                Some(Command::Forsake(cause, reply)) => _ = reply.send(self.forsake(cause).await),
                 None => return,
             }
         }

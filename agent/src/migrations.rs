@@ -194,6 +194,11 @@ impl<H: Hypervisor> Migrations<H> {
         records
     }
 
+    /// Those that have not ended.
+    pub fn open_halves(&self) -> Vec<Migration> {
+        self.lock().values().filter(|migration| migration.state().outcome().is_none()).cloned().collect()
+    }
+
     /// Every half, as far as leftovers matter.
     pub fn halves(&self) -> Vec<Half> {
         let half = |migration: &Migration| {
@@ -239,7 +244,7 @@ impl<H: Hypervisor> Migrations<H> {
 
 /// The newest first.
 fn records(halves: &HashMap<MigrationId, Migration>) -> Vec<Record> {
-    let mut records: Vec<_> = halves.values().map(|migration| migration.state().record()).collect();
+    let mut records: Vec<_> = halves.values().map(Migration::record).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.started));
     records
 }

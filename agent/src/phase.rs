@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long libvirt may take to destroy an incoming guest whose tunnel was cut, and how often to look.
-const LIBVIRT_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const LIBVIRT_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes steps that can be taken back.
@@ -146,6 +146,11 @@ impl<'a> Steps<'a> {
         })
     }
 
+    /// Whether the source could not be kept out yet.
+    fn is_let_in(&self) -> bool {
+        self.journal.state().pending.iter().any(|undo| matches!(undo, Undo::RevokeTunnel { .. }))
+    }
+
     /// Takes every step back, newest first, past failures on the way. Returns what is left, a sentence each.
     pub async fn unwind(&mut self, host: &impl Hypervisor) -> Vec<String> {
         let order = self.journal.state().order().clone();
@@ -161,6 +166,11 @@ impl<'a> Steps<'a> {
             {
                 // One that is not empty is left alone: it would be taken for somebody else's.
                 leftovers.push(format!("{}: could not {undo}: it must be emptied first", host.name()));
+                continue;
+            }
+            if matches!(undo, Undo::DestroyIncoming { .. }) && self.is_let_in() {
+                // What has not arrived yet still can.
+                leftovers.push(format!("{}: could not {undo}: its source must be kept out first", host.name()));
                 continue;
             }
             let undone = match take_back(host, self.journal.state(), &order, &undo).await {

@@ -24,6 +24,7 @@ use crate::{
     migrations::Migrations,
     register,
     serve::Port,
+    takeover::{self, Caller},
     tunnel::{self, Grants},
     turns::Concurrency,
 };
@@ -144,7 +145,9 @@ impl Process {
     /// are those of the migrations' host.
     pub async fn serve<H: Served>(self, migrations: Arc<Migrations<H>>, grants: Arc<Grants>) -> Result<(), Error> {
         let Self { config, credentials, identity, listener, alone: _alone } = self;
-        let port = Port { credentials, migrations, zone: config.zone.clone(), grants };
+        let caller = Caller { identity: identity.clone(), credentials: credentials.clone() };
+        tokio::spawn(takeover::keep(Arc::clone(&migrations), caller, config.lease));
+        let port = Port { credentials, migrations, zone: config.zone.clone(), lease: config.lease, grants };
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone())?);
         info!("{identity} is ready on {}", config.listen);

@@ -32,12 +32,13 @@ use crate::{hypervisor::Served, migrations::Migrations, tunnel::Grants};
 const MESSAGE_LIMIT: usize = 8 << 20;
 
 /// The calls of migrations, without a port: who has a network of its own serves them there. Calls that are held back are answered at
-/// `stop`.
+/// `stop`; `lease` is what drivers are granted.
 pub fn migration_calls<H: Served>(
     migrations: Arc<Migrations<H>>,
     stop: CancellationToken,
+    lease: Duration,
 ) -> MigrationServiceServer<impl MigrationService> {
-    MigrationServiceServer::new(migration::Service::new(migrations, stop)).max_decoding_message_size(MESSAGE_LIMIT)
+    MigrationServiceServer::new(migration::Service::new(migrations, stop, lease)).max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 /// What the port serves.
@@ -49,6 +50,8 @@ pub struct Port<H> {
     pub migrations: Arc<Migrations<H>>,
     /// The host's availability zone.
     pub zone: String,
+    /// How long the lease of a migration lasts that is not renewed.
+    pub lease: Duration,
     /// Where tunnel streams lead.
     pub grants: Arc<Grants>,
 }
@@ -89,7 +92,7 @@ impl<H: Served> Port<H> {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let well_formed = "our own descriptors are well-formed";
-        let migrations = migration_calls(Arc::clone(&self.migrations), stop.clone());
+        let migrations = migration_calls(Arc::clone(&self.migrations), stop.clone(), self.lease);
         let instances = InstanceServiceServer::new(instance::Service::new(Arc::clone(&self.migrations)));
         let service = group::Service::new(Arc::clone(&self.migrations));
         let groups = GroupServiceServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);

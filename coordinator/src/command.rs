@@ -39,9 +39,9 @@ use vmferry_core::{
     migration::Order,
     reason::Reason,
 };
+use vmferry_remote::chain::chain;
 
 use crate::{
-    chain::chain,
     client::{RemoteAgent, Which},
     exit::{Exit, Failed},
     fleet::{Answer, Fleet},

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use vmferry_core::{
     agent::CallError,
     drain::{self, Guest, Limits, Plan},
-    flow::{self, Completed, Failure},
+    flow::{Completed, Failure},
     host::Host,
     id::{HostName, InstanceId},
     instance::Instance,
@@ -53,6 +53,7 @@ use crate::{
     exit::{Exit, Failed},
     fleet::{Answer, Fleet},
     journey::{Asked, Policies, Trip, Unheard, choose_policy, seen, turned_away},
+    lease,
 };
 
 /// How often it is looked whether somebody who waits may start, while nothing happens here.
@@ -252,7 +253,7 @@ impl Convoy {
             let (order, lane) = (order.clone(), lane.clone());
             async move {
                 let begun = Instant::now();
-                let result = Box::pin(flow::run(&hosts, &order, &lane)).await;
+                let result = Box::pin(lease::run(&hosts, &order, &lane)).await;
                 Over { instance: order.instance, took: begun.elapsed(), result }
             }
         };

@@ -22,6 +22,7 @@ use vmferry_core::{
     migration::Outcome,
     reason::Reason,
 };
+use vmferry_remote::Unserved;
 
 use crate::{history::Migration, inventory::Invalid};
 
@@ -161,6 +162,7 @@ impl Exit {
             | R::TooLateToAbort
             | R::NothingToSteer
             | R::CoordinatorLost
+            | R::LeaseLost
             | R::AgentRestarted
             | R::Internal => Self::Failed,
         }
@@ -233,6 +235,12 @@ impl Failed {
     /// The same with another way to end.
     pub(crate) fn with_exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
+    }
+}
+
+impl From<Unserved> for Failed {
+    fn from(Unserved { reason, message }: Unserved) -> Self {
+        Self::because(reason, message)
     }
 }
 

@@ -122,7 +122,7 @@ impl Fleet {
         let known = relay.inventory().await?;
         warnings.extend(known.warnings.into_iter().map(Warning::from));
         inventory.hosts = known.hosts;
-        left_out.extend(known.left_out);
+        left_out.extend(known.left_out.into_iter().map(|(endpoint, why)| LeftOut { endpoint, why }));
         let is_ours = |policy: &Policy| inventory.policies.iter().any(|own| own.name() == policy.name());
         let theirs: Vec<_> = known.policies.into_iter().filter(|policy| !is_ours(policy)).collect();
         inventory.policies.extend(theirs);

@@ -2,7 +2,6 @@
 //! no state of its own: wherever one coordinator stops, another goes on.
 
 mod catalogue;
-mod chain;
 mod cli;
 mod client;
 mod clock;
@@ -15,6 +14,7 @@ mod history;
 mod interrupt;
 mod inventory;
 mod journey;
+mod lease;
 mod pki;
 mod render;
 mod service;
@@ -24,7 +24,6 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use chain::chain;
 use cli::{
     Affinity, Cli, Command, Global, GroupsCommand, Instance, MigrationsCommand, Network, OwnLimits, Policy,
     VolumesCommand,
@@ -37,6 +36,7 @@ use exit::{Exit, Failed};
 use inventory::{Cache, Places, Source};
 use render::{Output, Terminal};
 use vmferry_core::reason::Reason;
+use vmferry_remote::chain::chain;
 
 fn main() -> ExitCode {
     let Cli { global, command } = match Cli::try_parse() {

@@ -22,6 +22,7 @@
 
 mod admit;
 mod begin;
+mod ended;
 mod permission;
 mod planned;
 mod runner;
@@ -41,6 +42,7 @@ use crate::{
 };
 use admit::{Admitted, admit, keeping, withdraw};
 use begin::{Begun, begun_by, pre};
+pub use ended::ended;
 pub use planned::{Planned, UnknownForm};
 pub use runner::{Runner, is_before_the_handover, runner};
 use standing::{Standing, standing};

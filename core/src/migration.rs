@@ -1,5 +1,6 @@
 //! One migration: its order, its phases, its progress, its outcome, its record.
 
+mod driver;
 mod handover;
 mod kind;
 mod path;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    driver::Driver,
     handover::Handover,
     kind::{Fallback, Kind, Shutdown},
     path::Path,
@@ -309,6 +311,9 @@ pub struct Record {
     pub side: Side,
     /// Identity of who asked.
     pub requested_by: String,
+    /// Who drives it, as far as this host has heard; `None`: nobody has said.
+    #[serde(default)]
+    pub driver: Option<Driver>,
     /// When pre began, by the host's clock.
     pub started: Timestamp,
     /// When post or cleanup ended it here.

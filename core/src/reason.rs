@@ -219,6 +219,8 @@ reasons! {
     NothingToSteer = "NOTHING_TO_STEER",
     /// The coordinator went away before the job began.
     CoordinatorLost = "COORDINATOR_LOST",
+    /// Somebody else drives the migration by now.
+    LeaseLost = "LEASE_LOST",
     /// The agent was restarted while the job ran.
     AgentRestarted = "AGENT_RESTARTED",
     /// The host sends or takes as many migrations as it may.

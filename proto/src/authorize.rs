@@ -28,9 +28,14 @@ pub const ON_BEHALF_OF: &str = "vmferry-on-behalf-of";
 /// In the metadata of a request to a coordinator: the host whose agent is meant.
 pub const HOST: &str = "vmferry-host";
 
+/// In the metadata of a call to an agent: the epoch under which the caller drives the migration, a decimal number.
+pub const EPOCH: &str = "vmferry-epoch";
+
 const EVERYBODY: &[Role] = &[Role::Coordinator, Role::Agent, Role::Viewer];
 const READERS: &[Role] = &[Role::Coordinator, Role::Viewer];
 const COORDINATORS: &[Role] = &[Role::Coordinator];
+/// Agents call each other about migrations that name them both, which each looks after itself.
+const DRIVERS: &[Role] = &[Role::Coordinator, Role::Agent];
 
 /// What is not here is refused.
 const TABLE: &[(&str, &[Role])] = &[
@@ -54,9 +59,9 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.InstanceService/SetGuestLimits", COORDINATORS),
     ("/vmferry.agent.v1.InstanceService/SetAffinity", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/ListMigrations", READERS),
-    ("/vmferry.agent.v1.MigrationService/GetMigration", READERS),
+    ("/vmferry.agent.v1.MigrationService/GetMigration", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
-    ("/vmferry.agent.v1.MigrationService/Locate", READERS),
+    ("/vmferry.agent.v1.MigrationService/Locate", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/ListWaiting", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/Admit", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Withdraw", COORDINATORS),
@@ -65,9 +70,11 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/Measure", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Pre", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Migrate", COORDINATORS),
-    ("/vmferry.agent.v1.MigrationService/Start", COORDINATORS),
-    ("/vmferry.agent.v1.MigrationService/Post", COORDINATORS),
-    ("/vmferry.agent.v1.MigrationService/Cleanup", COORDINATORS),
+    ("/vmferry.agent.v1.MigrationService/Start", DRIVERS),
+    ("/vmferry.agent.v1.MigrationService/Post", DRIVERS),
+    ("/vmferry.agent.v1.MigrationService/Cleanup", DRIVERS),
+    ("/vmferry.agent.v1.MigrationService/Renew", DRIVERS),
+    ("/vmferry.agent.v1.MigrationService/TakeLease", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Abort", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Steer", COORDINATORS),
     ("/vmferry.coordinator.v1.FleetService/ListInventory", READERS),
@@ -203,14 +210,18 @@ mod tests {
 
     #[test]
     fn only_coordinators_change_anything() {
-        let changing = [
-            "Check", "EndCheck", "Measure", "Admit", "Withdraw", "Pre", "Migrate", "Start", "Post", "Cleanup", "Abort",
-            "Steer",
-        ];
+        let changing =
+            ["Check", "EndCheck", "Measure", "Admit", "Withdraw", "Pre", "Migrate", "TakeLease", "Abort", "Steer"];
         for call in changing {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path));
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
+        }
+        // What an agent needs to drive a migration to its end, which it may of one that names it.
+        for call in ["Start", "Post", "Cleanup", "Renew"] {
+            let path = format!("/vmferry.agent.v1.MigrationService/{call}");
+            assert!(is_allowed(Role::Coordinator, &path) && is_allowed(Role::Agent, &path), "{call}");
+            assert!(!is_allowed(Role::Viewer, &path), "{call}");
         }
         for call in ["SetVolumeLabel", "UnsetVolumeLabel", "SetVifLabel", "SetGuestLimits", "SetAffinity"] {
             let path = format!("/vmferry.agent.v1.InstanceService/{call}");

@@ -350,6 +350,19 @@ fn a_coordinator_that_dies_leaves_the_rest_to_another() -> Result<()> {
 }
 
 #[test]
+fn a_coordinator_that_dies_leaves_a_guest_that_is_off_to_the_agents_who_start_it() -> Result<()> {
+    let deaf = Deaf::up()?;
+    let going = deaf.begin()?;
+    going.signal(Signal::SIGKILL)?;
+    until("its migration to end by itself", Duration::from_secs(180), || {
+        Ok(active_migrations(&deaf.testbed)?.is_empty().then_some(()))
+    })?;
+    wait_for_boots(&deaf.guest, 2)?;
+    assert_only_on(&deaf.testbed, &deaf.guest, DESTINATION)?;
+    assert_files(&deaf.testbed, SOURCE, &["small"])
+}
+
+#[test]
 fn an_abort_while_the_guest_is_asked_to_go_down_leaves_it_running() -> Result<()> {
     let deaf = Deaf::up()?;
     let going = deaf.begin()?;

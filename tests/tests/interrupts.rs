@@ -19,9 +19,11 @@ use crate::{
     },
 };
 
-/// Two hosts with agents.
+/// Two hosts with agents that wait for whoever asks: what they do by themselves is another file's matter (takeover).
 fn up() -> Result<Testbed> {
-    Testbed::up(Options::default())
+    let mut options = Options::default();
+    options.hosts.iter_mut().for_each(|host| "lease = \"1h\"".clone_into(&mut host.configuration));
+    Testbed::up(options)
 }
 
 /// Kills the coordinator of a move as nothing can defend itself against, and returns the migration's id.

@@ -41,6 +41,7 @@ mod simulated;
 mod storage_rig;
 mod streams;
 mod strict;
+mod takeover;
 mod turns;
 mod unfit_hosts;
 mod upgrade;

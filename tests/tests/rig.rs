@@ -105,7 +105,9 @@ impl Answer {
     pub(crate) fn assert_outcome_of_only(&self, outcome: &str, runs_on: &str) -> Result<()> {
         let ended = self.document["migrations"].as_array().map(Vec::as_slice).unwrap_or_default();
         let found: Vec<_> = ended.iter().map(|ended| (ended["outcome"].as_str(), ended["runs_on"].as_str())).collect();
-        ensure!(found == [(Some(outcome), Some(runs_on))], "expected {outcome} on {runs_on}; got {self:#?}");
+        // Of one that the agents had ended before nobody says where the guest is by now.
+        let expected = [[(Some(outcome), Some(runs_on))], [(Some(outcome), None)]];
+        ensure!(expected.iter().any(|expected| found == expected), "expected {outcome} on {runs_on}; got {self:#?}");
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! A journal without what is over: every step that was taken back is two lines less.
 
+use vmferry_core::migration::Driver;
+
 use super::{Entry, FORMAT, State};
 
 impl State {
@@ -31,7 +33,10 @@ impl State {
             [Some(begun), span.duration.map(|took| Entry::Done { took })].into_iter().flatten()
         });
         let ended = record.outcome.zip(record.ended).map(|(outcome, at)| Entry::Ended { outcome, at });
+        let leased = record.driver.clone();
+        let leased = leased.map(|Driver { epoch, holder, since, .. }| Entry::Leased { epoch, holder, at: since });
         let mut entries = vec![opened];
+        entries.extend(leased);
         entries.extend(phases);
         entries.extend(pending.iter().cloned().map(Entry::Step));
         entries.extend((!resolved.is_empty()).then(|| Entry::Resolved(resolved.clone())));

@@ -38,21 +38,21 @@ fn reads_back_what_was_written_and_drops_a_torn_line() {
     journal.append(Entry::Step(Undo::RemoveSockets)).expect("written");
     journal.append(Entry::Done { took: Duration::from_millis(3) }).expect("written");
     let state = journal.state().clone();
-    let mut file = OpenOptions::new().append(true).open(journal.lines.path()).expect("there");
+    let mut file = OpenOptions::new().append(true).open(journal.lines().path()).expect("there");
     file.write_all("{\"warning\":\"\u{e4}".as_bytes().split_last().expect("not empty").1).expect("torn");
 
-    let mut again = Journal::read(journal.lines.path()).expect("readable");
+    let mut again = Journal::read(journal.lines().path()).expect("readable");
     assert_eq!(*again.state(), state);
     assert_eq!(again.state().pending, [Undo::RemoveSockets]);
     again.append(Entry::Struck(Undo::RemoveSockets)).expect("written after the repair");
-    assert!(Journal::read(journal.lines.path()).expect("readable").state().pending.is_empty());
+    assert!(Journal::read(journal.lines().path()).expect("readable").state().pending.is_empty());
 }
 
 #[test]
 fn a_journal_without_a_story_is_read_and_one_with_it_is_small() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut journal = open(directory.path());
-    assert_eq!(*Journal::read(journal.lines.path()).expect("readable").state().story(), Story::default());
+    assert_eq!(*Journal::read(journal.lines().path()).expect("readable").state().story(), Story::default());
     let sample = |millis| Progress {
         elapsed: Duration::from_millis(millis),
         remaining: ByteSize::b(123_456_789_012),
@@ -67,9 +67,9 @@ fn a_journal_without_a_story_is_read_and_one_with_it_is_small() {
     for entry in [Entry::Event(event), Entry::Timeline(timeline.thinned())] {
         journal.append(entry).expect("written");
     }
-    assert_eq!(*Journal::read(journal.lines.path()).expect("readable").state(), *journal.state());
+    assert_eq!(*Journal::read(journal.lines().path()).expect("readable").state(), *journal.state());
     assert_eq!(journal.state().whole_record().story.events.len(), 1);
-    let size = fs::metadata(journal.lines.path()).expect("there").len();
+    let size = fs::metadata(journal.lines().path()).expect("there").len();
     assert!(size < 64 << 10, "{size}");
 }
 
@@ -98,7 +98,7 @@ fn an_earlier_format_is_read_and_rewritten_so_that_an_earlier_version_refuses_it
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut journal = open(directory.path());
     journal.append(Entry::Step(Undo::RemoveSockets)).expect("written");
-    let path = journal.lines.path();
+    let path = &journal.lines().path().to_owned();
     let now = format!("\"format\":{FORMAT}");
     let earlier = fs::read_to_string(path).expect("readable").replace(&now, "\"format\":0");
     fs::write(path, earlier).expect("writable");
@@ -110,21 +110,21 @@ fn an_earlier_format_is_read_and_rewritten_so_that_an_earlier_version_refuses_it
 fn what_somebody_else_wrote_is_told_with_its_line() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut journal = open(directory.path());
-    let mut file = OpenOptions::new().append(true).open(journal.lines.path()).expect("there");
+    let mut file = OpenOptions::new().append(true).open(journal.lines().path()).expect("there");
     file.write_all(b"{\"step\":\"remove_everything\"}\n").expect("written");
-    let error = Journal::read(journal.lines.path()).expect_err("nobody guesses");
+    let error = Journal::read(journal.lines().path()).expect_err("nobody guesses");
     assert!(matches!(error, Error::Garbled { line: 2, .. }), "{error}");
     assert!(error.to_string().contains("from line 2 on"), "{error}");
     // The process that has it open knows what it wrote.
     journal.append(Entry::Step(Undo::RemoveSockets)).expect("written in its place");
-    assert_eq!(Journal::read(journal.lines.path()).expect("readable").state(), journal.state());
+    assert_eq!(Journal::read(journal.lines().path()).expect("readable").state(), journal.state());
 }
 
 #[test]
 fn a_journal_that_lost_what_was_written_is_not_written_to() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut journal = open(directory.path());
-    fs::write(journal.lines.path(), "").expect("writable");
+    fs::write(journal.lines().path(), "").expect("writable");
     assert!(matches!(journal.append(Entry::Switching), Err(Error::Io { action: "write", .. })));
     assert!(!journal.state().switched);
 }
@@ -156,12 +156,12 @@ fn what_is_over_is_left_out_when_it_is_taken_up() {
     for entry in rest.into_iter().chain((1..100).map(|number| Entry::Struck(undo(number)))) {
         journal.append(entry).expect("written");
     }
-    let before = journal.lines.length();
-    let mut again = Journal::read(journal.lines.path()).expect("readable");
+    let before = journal.lines().length();
+    let mut again = Journal::read(journal.lines().path()).expect("readable");
     assert_eq!(again.state(), journal.state());
-    assert!(again.lines.length() < before / 4, "{} of {before}", again.lines.length());
+    assert!(again.lines().length() < before / 4, "{} of {before}", again.lines().length());
     again.append(Entry::Ended { outcome: Outcome::FailedRolledBack, at }).expect("written");
-    assert_eq!(Journal::read(journal.lines.path()).expect("readable").state(), again.state());
+    assert_eq!(Journal::read(journal.lines().path()).expect("readable").state(), again.state());
 }
 
 /// Has `test` see a disk of one MiB.
@@ -204,7 +204,7 @@ fn what_was_begun_can_be_taken_back_on_a_full_disk_and_nothing_more_is_begun() {
         assert!(matches!(informed, Error::Io { action: "reserve room for", .. }), "{informed}");
         let ended = Entry::Ended { outcome: Outcome::FailedRolledBack, at: Timestamp::UNIX_EPOCH };
         journal.append(ended).expect("there is room");
-        assert_eq!(Journal::read(journal.lines.path()).expect("readable").state(), journal.state());
+        assert_eq!(Journal::read(journal.lines().path()).expect("readable").state(), journal.state());
 
         let second = Order { id: "0197a000-0000-7000-8000-000000000002".parse().expect("valid"), ..order() };
         fill(directory);
@@ -225,10 +225,10 @@ fn half_a_line_is_not_left_where_even_the_reserve_is_used_up() {
         let refused = (0..).find_map(|number| journal.append(step(number)).err()).expect("it is a small disk");
         assert!(matches!(refused, Error::Io { action: "write", .. }), "{refused}");
         assert!(journal.state().pending.len() > 50);
-        assert_eq!(Journal::read(journal.lines.path()).expect("readable").state(), journal.state());
+        assert_eq!(Journal::read(journal.lines().path()).expect("readable").state(), journal.state());
         fs::remove_file(directory.join("other")).expect("there");
         journal.append(step(0)).expect("there is room again");
-        assert_eq!(Journal::read(journal.lines.path()).expect("readable").state(), journal.state());
+        assert_eq!(Journal::read(journal.lines().path()).expect("readable").state(), journal.state());
     });
 }
 
@@ -253,4 +253,40 @@ fn only_what_ended_long_ago_is_removed() {
     journal.append(Entry::Ended { outcome: Outcome::Completed, at: Timestamp::UNIX_EPOCH }).expect("written");
     assert_eq!(all(Timestamp::UNIX_EPOCH), 1);
     assert_eq!(all(Timestamp::MAX), 0);
+}
+
+#[test]
+fn who_drives_is_known_again_and_nobody_is_granted_an_epoch_twice() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut journal = open(directory.path());
+    let lessor = journal.lessor();
+    let grant = |lessor: &Lessor, epoch: u64| lessor.grant("somebody", false, |known| (epoch > known).then_some(epoch));
+    for (asked, newest) in [(1, 1), (1, 1), (3, 3), (2, 3)] {
+        let driver = grant(&lessor, asked).expect("written").expect("somebody drives");
+        assert_eq!((driver.epoch, driver.holder.as_str()), (newest, "somebody"));
+    }
+    journal.append(Entry::Step(Undo::RemoveSockets)).expect("written");
+    let path = journal.lines().path().to_owned();
+    for _ in 0..2 {
+        let again = Journal::read(&path).expect("readable");
+        assert_eq!(again.state(), journal.state());
+        assert_eq!(again.lessor().driver(), lessor.driver());
+        // The second time from one that was rewritten.
+        durable::replace(
+            &path,
+            &State {
+                record: Record { driver: lessor.driver(), ..again.state().record.clone() },
+                ..again.state().clone()
+            }
+            .text(),
+        )
+        .expect("writable");
+    }
+
+    // One that is over is told to nobody but those who ask.
+    let before = fs::metadata(&path).expect("there").len();
+    let late = Journal::read(&path).expect("readable").lessor();
+    assert_eq!(late.grant("another", true, |known| Some(known + 1)).expect("kept").map(|driver| driver.epoch), Some(4));
+    assert_eq!(fs::metadata(&path).expect("there").len(), before);
+    assert_eq!(Journal::read(&path).expect("readable").lessor().driver().map(|driver| driver.epoch), Some(3));
 }

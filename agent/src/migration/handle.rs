@@ -10,27 +10,29 @@ use tracing::{Instrument as _, info_span};
 use vmferry_core::{
     agent::{CallError, Half, Rollback},
     domain_xml::rewrite::Relocation,
-    migration::{Deed, Phase, Side, Statistics, Steering},
+    migration::{Cause, Deed, Phase, Side, Statistics, Steering},
     reason::Reason,
     turns::Open,
 };
 
-use super::{Chronicle, Command, Origin, Reply, Samples, Task, Teller};
+use super::{Chronicle, Command, Origin, Reply, Samples, Task, Teller, lease::Heard};
 use crate::{
     gate::Gate,
     hypervisor::{Fault, Helm, Hypervisor, SteeringError},
-    journal::{Journal, State},
+    journal::{Journal, Lessor, State},
 };
 
 /// A handle on the task.
 #[derive(Debug, Clone)]
 pub struct Migration {
     commands: mpsc::Sender<Command>,
-    state: watch::Receiver<State>,
+    pub(super) state: watch::Receiver<State>,
     samples: watch::Receiver<Samples>,
     helm: Helm,
     cancel: CancellationToken,
     teller: Teller,
+    pub(super) lessor: Lessor,
+    pub(super) heard: Arc<Heard>,
 }
 
 impl Migration {
@@ -62,6 +64,7 @@ impl Migration {
         let order = journal.state().order();
         let span =
             info_span!("migration", id = %order.id, instance = order.instance_name, side = %journal.state().side());
+        let lessor = journal.lessor();
         let task = Task {
             host,
             gate,
@@ -74,7 +77,7 @@ impl Migration {
             itself: commands.downgrade(),
         };
         tokio::spawn(task.run(receiver, origin).instrument(span));
-        Self { commands, state, samples, helm, cancel, teller }
+        Self { commands, state, samples, helm, cancel, teller, lessor, heard: Arc::new(Heard::now()) }
     }
 
     /// Gets this host ready. The destination returns which disks the guest finds elsewhere there.
@@ -100,6 +103,11 @@ impl Migration {
     /// Takes everything back.
     pub async fn cleanup(&self, rollback: Rollback) -> Result<Vec<String>, CallError> {
         self.ask(|reply| Command::Cleanup(rollback, reply)).await
+    }
+
+    /// Destination whose source does not answer: ends its half if this host alone can tell how, and leaves it as it is if not.
+    pub async fn forsake(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+        self.ask(|reply| Command::Forsake(cause, reply)).await
     }
 
     /// Asks the running job, or the one to come, to end. Returns at once. `by` is the identity of who wants it.

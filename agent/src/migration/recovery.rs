@@ -19,7 +19,7 @@ use crate::{
 
 /// How long libvirt may take to decide whether a guest that arrives goes on here, and how often that is looked at.
 const UNDECIDED: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl<H: Hypervisor> Task<H> {
     /// Takes up a journal that another process of this agent left behind.

@@ -1,11 +1,16 @@
 //! Who may begin: as many as the configuration allows on each side, the others wait.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use jiff::Timestamp;
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 use tracing::info;
 use vmferry_core::{
-    agent::CallError,
+    agent::{CallError, Rollback, Sighting},
+    flow::rolled_back,
     id::MigrationId,
     migration::{Order, Side},
     reason::Reason,
@@ -15,6 +20,7 @@ use vmferry_core::{
 use super::Migrations;
 use crate::{
     hypervisor::{Fault, Hypervisor},
+    journal::{self, Entry, Journal},
     migration::Migration,
 };
 
@@ -83,8 +89,43 @@ impl<H: Hypervisor> Migrations<H> {
     }
 
     /// The migration of this order, to be taken back. One that was never opened here gives back its turn.
-    pub fn to_clean_up(&self, order: &Order) -> Result<Migration, CallError> {
-        self.of(order).inspect_err(|_| self.turns.withdraw(order.id))
+    ///
+    /// If whoever asks does not know whether it was, because it was not answered or comes later than who began, it is opened and has ended:
+    /// a first phase that is still on its way to this host is refused, and what was told as rolled back stays so.
+    pub async fn to_clean_up(
+        &self,
+        order: &Order,
+        rollback: &Rollback,
+        requested_by: &str,
+    ) -> Result<Migration, CallError> {
+        let unknown = match self.of(order) {
+            Err(error) if error.reason == Reason::MigrationNotFound => error,
+            known => return known.inspect_err(|_| self.turns.withdraw(order.id)),
+        };
+        self.turns.withdraw(order.id);
+        let may_come = rollback.cause.reason.is_silence() || rollback.cause.reason == Reason::CoordinatorLost;
+        // Of a guest that is here nobody knows what this migration had to do with it, which may have ended long ago.
+        if !may_come || rollback.side == Side::Destination && self.locate(order.instance).await? != Sighting::Absent {
+            return Err(unknown);
+        }
+        self.judge_address(order, rollback.side)?;
+        let mut halves = self.lock();
+        if halves.contains_key(&order.id) {
+            drop(halves);
+            return self.of(order);
+        }
+        let (cause, at) = (rollback.cause.clone(), Timestamp::now());
+        let ended = Entry::Ended { outcome: rolled_back(&cause), at };
+        let journal = block_in_place(|| {
+            let mut journal = Journal::open(&self.directory, order.clone(), rollback.side, requested_by.to_owned())?;
+            journal.append(Entry::Failed(cause))?;
+            journal.append(ended)?;
+            Ok(journal)
+        });
+        let journal = journal.map_err(|error: journal::Error| self.call_error(error.into()))?;
+        let migration = Migration::take_up(Arc::clone(&self.host), Arc::clone(&self.gate), journal);
+        halves.insert(order.id, migration.clone());
+        Ok(migration)
     }
 
     /// Whether it may be opened now.

@@ -9,11 +9,12 @@ use vmferry_core::{
     agent::{CallError, CheckReport, Half, Leaving, Rollback},
     convergence::{Measured, usual},
     id::MigrationId,
-    identity::Asker,
-    migration::{Order, Progress, Side},
+    identity::{Asker, Role},
+    migration::{Endpoint, Order, Progress, Side},
     reason::Reason,
 };
 use vmferry_proto::{
+    authorize::EPOCH,
     convert::{Invalid, all, duration, required, wire_duration},
     status::from_call_error,
     v1::{self, migrate_response::Event, migration_service_server::MigrationService},
@@ -30,13 +31,24 @@ pub(super) struct Service<H> {
     migrations: Arc<Migrations<H>>,
     /// The agent is to end: nothing is held back any more, and no stream is kept open.
     stop: CancellationToken,
+    /// How long a lease lasts that is not renewed.
+    lease: Duration,
+}
+
+/// What one agent may ask of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peers {
+    /// How things are.
+    Ask,
+    /// To bring a migration to its end, which only the source's does.
+    CarryOn,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl<H: Served> Service<H> {
-    pub(super) fn new(migrations: Arc<Migrations<H>>, stop: CancellationToken) -> Self {
-        Self { migrations, stop }
+    pub(super) fn new(migrations: Arc<Migrations<H>>, stop: CancellationToken, lease: Duration) -> Self {
+        Self { migrations, stop, lease }
     }
 
     fn invalid(&self, invalid: Invalid) -> Status {
@@ -67,9 +79,81 @@ impl<H: Served> Service<H> {
         leaving.map(TryInto::try_into).transpose().map_err(|invalid| self.invalid(invalid))
     }
 
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Caller::of(request).map_err(|invalid| self.invalid(invalid))
+    }
+
+    /// An agent may ask about a migration that names its host as the other one's; and carry it on, if that is the source.
+    fn may(&self, caller: &Caller, order: &Order, what: Peers) -> Result<(), Status> {
+        let Some(peer) = &caller.agent else { return Ok(()) };
+        let here = self.migrations.host().name();
+        let is = |endpoint: &Endpoint, other: &Endpoint| endpoint.host == *here && other.host.as_str() == peer;
+        let is_destinations = is(&order.destination, &order.source);
+        if is_destinations || what == Peers::Ask && is(&order.source, &order.destination) {
+            return Ok(());
+        }
+        let message = format!(
+            "the agent of {peer} may not ask this of {here} for migration {}: only its coordinator may, and the agent of its source",
+            order.id
+        );
+        Err(self.status(Fault::new(Reason::PermissionDenied, message)))
+    }
+
+    /// A step of who drives it, unless somebody else does by now.
+    fn hear(&self, caller: &Caller, migration: &Migration) -> Result<(), Status> {
+        match caller.epoch {
+            Some(epoch) => migration.hear(epoch, &caller.asker).map_err(|fault| self.status(fault)),
+            None => {
+                migration.hear_of();
+                Ok(())
+            }
+        }
+    }
+
+    /// The same of a person, who need not drive it.
+    fn obey(&self, caller: &Caller, id: MigrationId) -> Result<(), Status> {
+        match (caller.epoch, self.migrations.get(id)) {
+            (Some(_), Ok(migration)) => self.hear(caller, &migration),
+            _ => Ok(()),
+        }
+    }
+
+    /// The migration that a phase of its driver is about.
+    fn driven(&self, caller: &Caller, order: &Order) -> Result<Migration, Status> {
+        self.may(caller, order, Peers::CarryOn)?;
+        let migration = self.migrations.of(order).map_err(status)?;
+        self.hear(caller, &migration)?;
+        Ok(migration)
+    }
+
+    fn id(&self, id: &str) -> Result<MigrationId, Status> {
+        id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))
+    }
+
     fn migration(&self, id: &str) -> Result<Migration, Status> {
-        let id: MigrationId = id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
+        let id = self.id(id)?;
         self.migrations.get(id).map_err(|error| from_call_error(&error))
+    }
+}
+
+/// Who asks for a phase or a step, and under which epoch it drives, if it says so.
+struct Caller {
+    asker: String,
+    epoch: Option<u64>,
+    /// Of an agent: its host.
+    agent: Option<String>,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Invalid> {
+        let epoch = request.metadata().get(EPOCH);
+        let epoch = epoch.map(|epoch| epoch.to_str().ok().and_then(|epoch| epoch.parse().ok()));
+        let agent = request.extensions().get::<Asker>().filter(|asker| asker.identity.role == Role::Agent);
+        Ok(Self {
+            asker: asker(request),
+            epoch: epoch.map(|epoch| epoch.ok_or(Invalid { field: EPOCH })).transpose()?,
+            agent: agent.map(|asker| asker.identity.name.clone()),
+        })
     }
 }
 
@@ -132,7 +216,7 @@ impl<H: Served> MigrationService for Service<H> {
     }
 
     async fn pre(&self, request: Request<v1::PreRequest>) -> Result<Response<v1::PreResponse>, Status> {
-        let requested_by = asker(&request);
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let resolved = all(request.resolved).map_err(|invalid| self.invalid(invalid))?;
@@ -144,7 +228,8 @@ impl<H: Served> MigrationService for Service<H> {
             }
         };
         let order = self.order(request.order)?;
-        let migration = self.migrations.open(&order, side, requested_by).map_err(status)?;
+        let migration = self.migrations.open(&order, side, caller.asker.clone()).map_err(status)?;
+        self.hear(&caller, &migration)?;
         let relocations = migration.pre(&half).await.map_err(status)?;
         Ok(Response::new(v1::PreResponse { relocations: relocations.into_iter().map(Into::into).collect() }))
     }
@@ -152,10 +237,11 @@ impl<H: Served> MigrationService for Service<H> {
     type MigrateStream = Responses<v1::MigrateResponse>;
 
     async fn migrate(&self, request: Request<v1::MigrateRequest>) -> Result<Response<Self::MigrateStream>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let order = self.order(request.order)?;
         let relocations = all(request.relocations).map_err(|invalid| self.invalid(invalid))?;
-        let migration = self.migrations.of(&order).map_err(status)?;
+        let migration = self.driven(&caller, &order)?;
         let (sender, events) = mpsc::channel(16);
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -185,47 +271,83 @@ impl<H: Served> MigrationService for Service<H> {
     }
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
+        let caller = self.caller(&request)?;
         let order = self.order(request.into_inner().order)?;
-        let took = self.migrations.of(&order).map_err(status)?.start_guest().await.map_err(status)?;
+        let took = self.driven(&caller, &order)?.start_guest().await.map_err(status)?;
         Ok(Response::new(v1::StartResponse { took: Some(wire_duration(took)) }))
     }
 
     async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
+        let caller = self.caller(&request)?;
         let order = self.order(request.into_inner().order)?;
-        let warnings = self.migrations.of(&order).map_err(status)?.post().await.map_err(status)?;
+        let warnings = self.driven(&caller, &order)?.post().await.map_err(status)?;
         Ok(Response::new(v1::PostResponse { warnings }))
     }
 
     async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let cause = required(request.cause, "cause").map_err(|invalid| self.invalid(invalid))?;
         let rollback = Rollback { side, cause, released: request.destination_released, kept: request.source_keeps };
         let order = self.order(request.order)?;
-        let leftovers = self.migrations.to_clean_up(&order).map_err(status)?.cleanup(rollback).await.map_err(status)?;
+        self.may(&caller, &order, Peers::CarryOn)?;
+        let migration = self.migrations.to_clean_up(&order, &rollback, &caller.asker).await.map_err(status)?;
+        self.hear(&caller, &migration)?;
+        let leftovers = migration.cleanup(rollback).await.map_err(status)?;
         Ok(Response::new(v1::CleanupResponse { leftovers }))
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
+        let caller = self.caller(&request)?;
         let order = self.order(request.into_inner().order)?;
+        self.may(&caller, &order, Peers::Ask)?;
         let sighting = self.migrations.locate(order.instance).await.map_err(status)?;
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
     }
 
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let migration = self.migration(&request.into_inner().migration_id)?;
+        self.may(&caller, migration.state().order(), Peers::CarryOn)?;
+        if caller.epoch.is_none() {
+            return Err(self.invalid(Invalid { field: EPOCH }));
+        }
+        self.hear(&caller, &migration)?;
+        Ok(Response::new(v1::RenewResponse { lasts: Some(wire_duration(self.lease)) }))
+    }
+
+    async fn take_lease(
+        &self,
+        request: Request<v1::TakeLeaseRequest>,
+    ) -> Result<Response<v1::TakeLeaseResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let migration = self.migration(&request.into_inner().migration_id)?;
+        let state = migration.state();
+        if state.side() != Side::Source {
+            let (id, source) = (state.order().id, &state.order().source.host);
+            let message = format!("the lease of migration {id} is granted by its source: ask {source}");
+            return Err(self.status(Fault::new(Reason::InvalidRequest, message)));
+        }
+        let epoch = migration.take_lease(&caller.asker).map_err(|fault| self.status(fault))?;
+        Ok(Response::new(v1::TakeLeaseResponse { epoch }))
+    }
+
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {
-        let by = asker(&request);
-        let id = request.into_inner().migration_id.parse();
-        let id = id.map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
-        self.migrations.abort(id, &by).map_err(status)?;
+        let caller = self.caller(&request)?;
+        let id = self.id(&request.into_inner().migration_id)?;
+        self.obey(&caller, id)?;
+        self.migrations.abort(id, &caller.asker).map_err(status)?;
         Ok(Response::new(v1::AbortResponse {}))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
-        let by = asker(&request);
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let steering = required(request.steering, "steering").map_err(|invalid| self.invalid(invalid))?;
-        let id = request.migration_id.parse().map_err(|_| self.invalid(Invalid { field: "migration_id" }))?;
-        self.migrations.steer(id, steering, &by).await.map_err(status)?;
+        let id = self.id(&request.migration_id)?;
+        self.obey(&caller, id)?;
+        self.migrations.steer(id, steering, &caller.asker).await.map_err(status)?;
         Ok(Response::new(v1::SteerResponse {}))
     }
 
@@ -250,7 +372,10 @@ impl<H: Served> MigrationService for Service<H> {
         &self,
         request: Request<v1::GetMigrationRequest>,
     ) -> Result<Response<v1::GetMigrationResponse>, Status> {
-        let record = self.migration(&request.into_inner().migration_id)?.state().whole_record();
+        let caller = self.caller(&request)?;
+        let migration = self.migration(&request.into_inner().migration_id)?;
+        self.may(&caller, migration.state().order(), Peers::Ask)?;
+        let record = migration.whole_record();
         Ok(Response::new(v1::GetMigrationResponse { migration: Some(record.into()) }))
     }
 
@@ -266,8 +391,11 @@ impl<H: Served> MigrationService for Service<H> {
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let (mut state, mut samples) = (migration.watch_state(), migration.watch_samples());
+            let mut driver = migration.watch_driver();
             loop {
-                let record = state.borrow_and_update().record();
+                state.mark_unchanged();
+                driver.mark_unchanged();
+                let record = migration.record();
                 let ended = record.outcome.is_some();
                 let news = samples.borrow_and_update().after(token);
                 token = news.last().map_or(token, |(number, _)| *number);
@@ -290,6 +418,7 @@ impl<H: Served> MigrationService for Service<H> {
                 let changed = tokio::select! {
                     changed = state.changed() => changed,
                     changed = samples.changed() => changed,
+                    changed = driver.changed() => changed,
                     () = sender.closed() => return,
                     () = stop.cancelled() => return,
                 };

@@ -6,6 +6,7 @@
 mod claims;
 mod cold;
 mod fake;
+mod lease;
 mod leftovers;
 mod races;
 mod simulation;

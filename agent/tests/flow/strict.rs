@@ -40,7 +40,7 @@ async fn struck_at(what: &str, trouble: Trouble) -> Rig {
 }
 
 /// All of the guest has arrived, and the source's copy is gone; nobody could be told.
-async fn waiting() -> Rig {
+pub(crate) async fn waiting() -> Rig {
     let rig = struck_at("telling of the release", Trouble::DiesBefore).await;
     assert_eq!((rig.world.sees("source"), rig.world.sees("destination")), (Sighting::Absent, Sighting::Paused));
     rig

@@ -1,9 +1,6 @@
 //! `vmferry abort`
 
-use vmferry_core::{
-    flow::{self, Failure},
-    reason::Reason,
-};
+use vmferry_core::{flow::Failure, reason::Reason};
 
 use super::{Session, drive, queue};
 use crate::{
@@ -11,6 +8,7 @@ use crate::{
     exit::{Exit, Failed},
     fleet::Ending,
     history::Migration,
+    lease,
     render::{
         live::Live,
         migration::{Report, past, past_document},
@@ -42,7 +40,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
     // Both may run side by side with the coordinator that began it: every call is idempotent.
     let flow = Box::pin(async {
         tokio::select! {
-            result = flow::resolve(&hosts, order, &live) => result,
+            result = lease::resolve(&hosts, order, &live) => result,
             never = insisting => never,
         }
     });

@@ -16,6 +16,7 @@ use crate::{
     fleet::Found,
     interrupt::Interrupts,
     journey::{self, Next, Policies, Search, Target, Trip, Turned, forecast, judge_limits, judge_target, statistics},
+    lease,
     render::{
         checks::{self, Foreseen, plan_document},
         live::Live,
@@ -42,7 +43,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Migrate) -> Result<Exit, 
     while let Some(Try { order, hosts, is_chosen }) = attempt {
         let live =
             Live::begin(session.terminal, &order).insisting(planned.clone()).with_patience(args.queue.patience());
-        let flow = Box::pin(flow::run(&hosts, &order, &live));
+        let flow = Box::pin(lease::run(&hosts, &order, &live));
         let result = drive::abortable(flow, &hosts, &order, &live, &mut interrupts).await?;
         live.finish(&result);
         let refused = result.as_ref().err().filter(|_| is_chosen && !live.is_cancelled());

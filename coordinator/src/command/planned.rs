@@ -6,8 +6,9 @@ use vmferry_core::{
     flow::{Plan, Planned},
     migration::Order,
 };
+use vmferry_remote::chain::chain;
 
-use crate::{chain::chain, exit::Failed, render::Terminal};
+use crate::{exit::Failed, render::Terminal};
 
 /// Reads one that was saved.
 pub(super) fn read(file: &Path) -> Result<Planned, Failed> {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use vmferry_core::{
     agent::{Agent, CallError, Pair},
-    flow,
     flow::{Completed, Failure},
     migration::Order,
 };
@@ -13,6 +12,7 @@ use crate::{
     client::{RemoteAgent, Which},
     exit::{Exit, Failed},
     history::{self, Migration},
+    lease,
     render::{
         Output, Unreachable,
         live::Live,
@@ -114,7 +114,7 @@ async fn resolve(session: &Session, migration: &Migration) -> Result<(Exit, serd
     let order = &migration.order;
     let hosts = session.fleet.pair_of(order);
     let live = Live::resume(session.terminal, order);
-    let flow = Box::pin(flow::resolve(&hosts, order, &live));
+    let flow = Box::pin(lease::resolve(&hosts, order, &live));
     let result = drive::leavable(flow, order, &live).await?;
     live.finish(&result);
     let statistics = match &result {

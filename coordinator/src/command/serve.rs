@@ -14,11 +14,11 @@ use vmferry_core::{
     id::HostName,
     identity::{Identity, Role},
 };
+use vmferry_remote::chain::chain;
 use vmferry_transport::Credentials;
 
 use super::cannot_watch_signals;
 use crate::{
-    chain::chain,
     cli,
     exit::{Exit, Failed},
     fleet::Newest,

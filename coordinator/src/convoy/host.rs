@@ -198,6 +198,7 @@ mod tests {
             },
             side,
             requested_by: "vmferry://default/coordinator/ops".into(),
+            driver: None,
             started: minute(ended - 1),
             ended: Some(minute(ended)),
             phases: vec![],

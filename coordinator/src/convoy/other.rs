@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 use vmferry_core::{
-    flow::{self, Failure},
+    flow::Failure,
     id::{HostName, InstanceId},
     instance::Instance,
     migration::{Order, Phase},
@@ -20,6 +20,7 @@ use crate::{
     fleet::Fleet,
     history::{self, Migration},
     journey::Unheard,
+    lease,
 };
 
 /// How long a migration may stay before its job, or its host silent, until it is taken for one that nobody drives.
@@ -102,7 +103,7 @@ async fn resolve(fleet: &Fleet, goal: &Goal, stray: Stray, migration: &Migration
         Ok(hosts) => hosts,
         Err(failed) => return lost(&stray, failed),
     };
-    let result = Box::pin(flow::resolve(&hosts, order, &Unheard)).await;
+    let result = Box::pin(lease::join(&hosts, order, &Unheard)).await;
     match &result {
         // It is back where it was, or whoever drives it has got there first.
         Err(Failure::RolledBack { .. } | Failure::NotStarted(_)) => found(fleet, goal, stray, begun.elapsed()).await,

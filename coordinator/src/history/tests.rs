@@ -21,6 +21,7 @@ pub(crate) fn half(side: Side, id: &str, started: i64, ended: Option<(i64, Outco
         },
         side,
         requested_by: "vmferry://example/coordinator/ops".into(),
+        driver: None,
         started: at(started),
         ended: ended.map(|(seconds, _)| at(seconds)),
         phases: vec![

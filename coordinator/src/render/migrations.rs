@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
     agent::CallError,
-    migration::{Cause, Handover, Limits, Order, Outcome, Path, Phase, Priority, Record, Side},
+    migration::{Cause, Driver, Handover, Limits, Order, Outcome, Path, Phase, Priority, Record, Side},
     turns::Waiter,
 };
 
@@ -116,6 +116,7 @@ fn half_text(record: &Record) -> String {
         ("  ended", record.ended.map_or("not yet".into(), moment)),
         ("  outcome", record.outcome.map_or("open".into(), |outcome| outcome.to_string())),
     ];
+    rows.extend(record.driver.iter().map(|known| ("  driver", driver(known))));
     rows.extend(record.phases.iter().map(|span| {
         let took = span.duration.map_or("goes on".into(), time);
         ("  phase", format!("{:<8} {} {took}", span.phase, span.started.strftime("%H:%M:%S%.3f")))
@@ -124,6 +125,13 @@ fn half_text(record: &Record) -> String {
     rows.extend(record.pending.iter().map(|step| ("  to take back", step.clone())));
     rows.extend(record.warnings.iter().map(|warning| ("  warning", warning.clone())));
     format!("\n{}: {host}\n{}", record.side, facts(rows))
+}
+
+/// Who drives it, since when, and what keeps it from the end.
+fn driver(driver: &Driver) -> String {
+    let Driver { epoch, holder, since, trouble } = driver;
+    let trouble = trouble.as_ref().map(|trouble| format!("; it cannot be ended yet: {trouble}")).unwrap_or_default();
+    format!("{holder} since {} (epoch {epoch}){trouble}", moment(*since))
 }
 
 /// UTC, to the second.
@@ -197,6 +205,8 @@ struct Half<'a> {
     host: &'a str,
     address: &'a str,
     requested_by: &'a str,
+    /// `null`: nobody has said.
+    driver: Option<&'a Driver>,
     started: Timestamp,
     ended: Option<Timestamp>,
     phase: Phase,
@@ -231,6 +241,7 @@ impl<'a> From<&'a Record> for Half<'a> {
             host: endpoint.host.as_str(),
             address: &endpoint.address,
             requested_by: &record.requested_by,
+            driver: record.driver.as_ref(),
             started: record.started,
             ended: record.ended,
             phase: record.phase(),

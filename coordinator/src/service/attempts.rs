@@ -9,7 +9,7 @@ use tokio::select;
 use tracing::info;
 use uuid::Uuid;
 use vmferry_core::{
-    flow::{self, Failure, Watch as _},
+    flow::{Failure, Watch as _},
     id::MigrationId,
     migration::Outcome,
     reason::Reason,
@@ -29,6 +29,7 @@ use crate::{
     exit::Failed,
     history::Migration,
     journey::{Search, Turned, statistics, turned_away},
+    lease,
 };
 
 /// The ids of the tries for one wish.
@@ -94,7 +95,7 @@ impl Drives {
             }
             info!("moving {} from {} to {}", order.instance_name, order.source.host, order.destination.host);
             drive.carries_out(&order);
-            let result = Box::pin(flow::run(&hosts, &order, drive)).await;
+            let result = Box::pin(lease::run(&hosts, &order, drive)).await;
             let is_begun = !matches!(result, Err(Failure::NotStarted(_) | Failure::Refused(_)));
             let joined = match is_begun {
                 true => None,

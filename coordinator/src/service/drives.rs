@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 use vmferry_core::{
     agent::{CallError, Pair},
-    flow::{self, Completed, Failure, Watch as _},
+    flow::{Completed, Failure, Watch as _},
     id::{HostName, MigrationId},
     identity::Identity,
     migration::{Order, Phase},
@@ -37,6 +37,7 @@ use crate::{
     fleet::{Fleet, Newest},
     history::Migration,
     journey::{Turned, statistics, turned_away},
+    lease,
 };
 
 /// How long a migration that another coordinator has begun may stay before its job, until it is taken for left behind, and taken back. And
@@ -241,7 +242,7 @@ impl Drives {
     async fn resolved(&self, drive: &Drive, order: &Order) -> (Told, Result<Completed, Failure>) {
         let hosts = self.hosts(order, &drive.asker);
         self.wait_for_job(drive, order.id, &hosts.source).await;
-        let result = Box::pin(flow::resolve(&hosts, order, drive)).await;
+        let result = Box::pin(lease::resolve(&hosts, order, drive)).await;
         let statistics = statistics(&hosts, order, &result).await;
         (wire::ended(order, &result, statistics).map_err(Failed::from), result)
     }

@@ -61,6 +61,8 @@ pub(crate) struct World {
     aborted: bool,
     /// The destination refuses.
     pub(crate) refuses: bool,
+    /// The newest epoch under which somebody drives; 0: whoever comes first.
+    pub(crate) epoch: u64,
     /// What these hosts say when they are to get ready, each time one of it.
     pub(crate) pre_refusals: Vec<(&'static str, Reason)>,
     /// How often a host was asked for what it is and has.

@@ -330,6 +330,7 @@ fn what_was_sent_before_counts_more_than_what_the_way_would_carry() {
             order,
             side: Side::Source,
             requested_by: String::new(),
+            driver: None,
             started: jiff::Timestamp::UNIX_EPOCH,
             ended: None,
             phases: vec![],

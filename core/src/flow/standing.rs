@@ -94,6 +94,7 @@ mod tests {
             order: order(),
             side,
             requested_by: "vmferry://c/coordinator/ops".into(),
+            driver: None,
             started: Timestamp::UNIX_EPOCH,
             ended: outcome.map(|_| Timestamp::UNIX_EPOCH),
             phases: vec![PhaseSpan { phase, started: Timestamp::UNIX_EPOCH, duration: None }],

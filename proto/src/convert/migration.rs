@@ -4,7 +4,7 @@ use vmferry_core::{
     compatibility::{Check, Finding},
     domain_xml::Definition,
     migration::{
-        Cause, Endpoint, Fallback, Kind, Mode, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown,
+        Cause, Driver, Endpoint, Fallback, Kind, Mode, Order, Outcome, Phase, PhaseSpan, Progress, Record, Shutdown,
         ShuttingDown, Side, Statistics, Story,
     },
 };
@@ -333,6 +333,7 @@ impl From<Record> for v1::Migration {
             statistics: record.statistics.map(Into::into),
             pending: record.pending,
             warnings: record.warnings,
+            driver: record.driver.map(Into::into),
             story: (record.story != Story::default()).then(|| record.story.into()),
         }
     }
@@ -354,8 +355,33 @@ impl TryFrom<v1::Migration> for Record {
             statistics: migration.statistics.map(TryInto::try_into).transpose()?,
             pending: migration.pending,
             warnings: migration.warnings,
+            driver: migration.driver.map(TryInto::try_into).transpose()?,
             // What only a newer version can tell of how it went must not keep anybody from what became of it.
             story: migration.story.and_then(|story| story.try_into().ok()).unwrap_or_default(),
+        })
+    }
+}
+
+impl From<Driver> for v1::Driver {
+    fn from(driver: Driver) -> Self {
+        Self {
+            epoch: driver.epoch,
+            holder: driver.holder,
+            since: Some(wire_timestamp(driver.since)),
+            trouble: driver.trouble.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<v1::Driver> for Driver {
+    type Error = Invalid;
+
+    fn try_from(driver: v1::Driver) -> Result<Self, Invalid> {
+        Ok(Self {
+            epoch: driver.epoch,
+            holder: driver.holder,
+            since: timestamp(driver.since.ok_or(Invalid { field: "driver.since" })?, "driver.since")?,
+            trouble: driver.trouble.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -102,7 +102,11 @@ impl Agent for Local<'_> {
     }
 
     async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
-        self.call("cleanup", async { self.migrations.to_clean_up(order)?.cleanup(rollback.clone()).await }).await
+        self.call("cleanup", async {
+            let migration = self.migrations.to_clean_up(order, rollback, COORDINATOR).await?;
+            migration.cleanup(rollback.clone()).await
+        })
+        .await
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

@@ -110,6 +110,7 @@ impl v1::migration_service_server::MigrationService for Agent {
         let record = Record {
             side,
             requested_by,
+            driver: None,
             started: Timestamp::now(),
             ended: None,
             phases: vec![],
@@ -181,6 +182,30 @@ impl v1::migration_service_server::MigrationService for Agent {
     async fn locate(&self, _: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
         let sighting = if self.has_guest() { Sighting::Running } else { Sighting::Absent };
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let epoch = request.metadata().get("vmferry-epoch").expect("who renews says what");
+        let epoch: u64 = epoch.to_str().expect("ASCII").parse().expect("a number");
+        let id = request.into_inner().migration_id.parse().expect("valid");
+        self.record(id, |_| ())?;
+        let world = self.world();
+        if epoch < world.epoch {
+            let message = format!("migration {id} of web is driven by somebody else, under epoch {}", world.epoch);
+            drop(world);
+            return Err(self.error(Reason::LeaseLost, &message));
+        }
+        Ok(Response::new(v1::RenewResponse { lasts: Some(prost_types::Duration { seconds: 0, nanos: 30_000_000 }) }))
+    }
+
+    async fn take_lease(
+        &self,
+        request: Request<v1::TakeLeaseRequest>,
+    ) -> Result<Response<v1::TakeLeaseResponse>, Status> {
+        self.record(request.into_inner().migration_id.parse().expect("valid"), |_| ())?;
+        let mut world = self.world();
+        world.epoch = world.epoch.max(1) + 1;
+        Ok(Response::new(v1::TakeLeaseResponse { epoch: world.epoch }))
     }
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::AbortResponse>, Status> {

@@ -36,7 +36,7 @@ const FILTERING: Duration = Duration::from_secs(60);
 
 impl RemoteAgent {
     /// This host's half of a migration, with the story of its job, which lists leave out.
-    pub(crate) async fn whole_record(&self, id: MigrationId) -> Result<Record, CallError> {
+    pub async fn whole_record(&self, id: MigrationId) -> Result<Record, CallError> {
         let mut client = self.phases();
         let request = v1::GetMigrationRequest { migration_id: id.to_string() };
         let answer = self.within(LOOK, client.get_migration(request)).await?;
@@ -44,14 +44,14 @@ impl RemoteAgent {
     }
 
     /// Facts of the host.
-    pub(crate) async fn facts(&self) -> Result<Host, CallError> {
+    pub async fn facts(&self) -> Result<Host, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.get_host(v1::GetHostRequest {})).await?;
         self.read(answer.host)
     }
 
     /// Has the host take no guests from now on, for this reason.
-    pub(crate) async fn cordon(&self, reason: &str) -> Result<Cordon, CallError> {
+    pub async fn cordon(&self, reason: &str) -> Result<Cordon, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let request = v1::CordonRequest { reason: reason.to_owned() };
         let answer = self.within(LOOK, client.cordon(request)).await?;
@@ -59,14 +59,14 @@ impl RemoteAgent {
     }
 
     /// Has the host take guests again. What kept them out, now or the last time.
-    pub(crate) async fn uncordon(&self) -> Result<Uncordoned, CallError> {
+    pub async fn uncordon(&self) -> Result<Uncordoned, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.uncordon(v1::UncordonRequest {})).await?;
         self.read(Some(answer))
     }
 
     /// How live migrations from the host may come to their end. An agent of before has none of its own.
-    pub(crate) async fn policies(&self) -> Result<Vec<HostPolicy>, CallError> {
+    pub async fn policies(&self) -> Result<Vec<HostPolicy>, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let call = async {
             match client.list_policies(v1::ListPoliciesRequest {}).await {
@@ -81,14 +81,14 @@ impl RemoteAgent {
     }
 
     /// The host's domains.
-    pub(crate) async fn instances(&self) -> Result<Vec<Instance>, CallError> {
+    pub async fn instances(&self) -> Result<Vec<Instance>, CallError> {
         let mut client = InstanceServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
         let answer = self.within(LOOK, client.list_instances(v1::ListInstancesRequest {})).await?;
         answer.instances.into_iter().map(|instance| self.read(Some(instance))).collect()
     }
 
     /// Says of a disk what it is as a volume. The instance as it is then.
-    pub(crate) async fn set_volume_label(&self, id: InstanceId, label: VolumeLabel) -> Result<Instance, CallError> {
+    pub async fn set_volume_label(&self, id: InstanceId, label: VolumeLabel) -> Result<Instance, CallError> {
         let request = v1::SetVolumeLabelRequest { instance_id: id.to_string(), label: Some(label.into()) };
         let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.set_volume_label(request)).await?;
@@ -96,7 +96,7 @@ impl RemoteAgent {
     }
 
     /// Takes away what is said of a disk; `None`: of all. The instance as it is then.
-    pub(crate) async fn unset_volume_label(&self, id: InstanceId, target: Option<&str>) -> Result<Instance, CallError> {
+    pub async fn unset_volume_label(&self, id: InstanceId, target: Option<&str>) -> Result<Instance, CallError> {
         let which = target.map_or(Which::All(true), |target| Which::Target(target.to_owned()));
         let request = v1::UnsetVolumeLabelRequest { instance_id: id.to_string(), which: Some(which) };
         let mut client = InstanceServiceClient::new(self.channel());
@@ -105,11 +105,7 @@ impl RemoteAgent {
     }
 
     /// Says of a vif where it is plugged in and what it may; `None`: nothing of any. The instance as it is then.
-    pub(crate) async fn set_vif_label(
-        &self,
-        id: InstanceId,
-        label: Option<InterfaceLabel>,
-    ) -> Result<Instance, CallError> {
+    pub async fn set_vif_label(&self, id: InstanceId, label: Option<InterfaceLabel>) -> Result<Instance, CallError> {
         let what = label.map_or(What::UnsetAll(true), |label| What::Label(label.into()));
         let request = v1::SetVifLabelRequest { instance_id: id.to_string(), what: Some(what) };
         let mut client = InstanceServiceClient::new(self.channel());
@@ -118,7 +114,7 @@ impl RemoteAgent {
     }
 
     /// Says what an instance's live migrations may cost it; with nothing in it: as their policies have it. The instance as it is then.
-    pub(crate) async fn set_guest_limits(&self, id: InstanceId, limits: GuestLimits) -> Result<Instance, CallError> {
+    pub async fn set_guest_limits(&self, id: InstanceId, limits: GuestLimits) -> Result<Instance, CallError> {
         let request = v1::SetGuestLimitsRequest { instance_id: id.to_string(), limits: Some(limits.into()) };
         let mut client = InstanceServiceClient::new(self.channel());
         let answer = self.within(LOOK, client.set_guest_limits(request)).await?;
@@ -126,7 +122,7 @@ impl RemoteAgent {
     }
 
     /// Says which affinity groups an instance is in. The instance as it is then.
-    pub(crate) async fn set_affinity(&self, id: InstanceId, change: AffinityChange) -> Result<Instance, CallError> {
+    pub async fn set_affinity(&self, id: InstanceId, change: AffinityChange) -> Result<Instance, CallError> {
         let what = match change {
             AffinityChange::Join(said) => set_affinity_request::What::Join(said.into()),
             AffinityChange::Leave(group) => set_affinity_request::What::Leave(group.into()),
@@ -139,14 +135,14 @@ impl RemoteAgent {
     }
 
     /// What migrations have left on the host.
-    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CallError> {
+    pub async fn leftovers(&self) -> Result<Vec<Leftover>, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let answer = self.within(EXAMINE, client.examine(v1::ExamineRequest {})).await?;
         answer.leftovers.into_iter().map(|leftover| self.read(Some(leftover))).collect()
     }
 
     /// Removes these, and nothing else. What became of each, in their order.
-    pub(crate) async fn remove_leftovers(&self, names: &[LeftoverName]) -> Result<Vec<Removal>, CallError> {
+    pub async fn remove_leftovers(&self, names: &[LeftoverName]) -> Result<Vec<Removal>, CallError> {
         let mut client = HostServiceClient::new(self.channel());
         let request =
             v1::RemoveLeftoversRequest { leftovers: names.iter().cloned().map(v1::LeftoverName::from).collect() };
@@ -160,7 +156,7 @@ impl RemoteAgent {
     }
 
     /// Which of the host's guests are in security groups, and what it remembers of other hosts'.
-    pub(crate) async fn groups(&self) -> Result<GroupReport, CallError> {
+    pub async fn groups(&self) -> Result<GroupReport, CallError> {
         let mut client = GroupServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
         let answer = self.within(LOOK, client.get_groups(v1::GetGroupsRequest {})).await?;
         let report: GroupReport = self.read(Some(answer))?;
@@ -172,7 +168,7 @@ impl RemoteAgent {
     }
 
     /// Tells the host which guests of others are in security groups: all that there is to know of exactly these hosts.
-    pub(crate) async fn tell_groups(&self, hosts: Told) -> Result<(), CallError> {
+    pub async fn tell_groups(&self, hosts: Told) -> Result<(), CallError> {
         let mut client = GroupServiceClient::new(self.channel());
         self.within(FILTERING, client.tell_groups(v1::TellGroupsRequest::from(hosts))).await.map(drop)
     }

@@ -8,42 +8,56 @@ use vmferry_proto::convert::Invalid;
 use vmferry_transport::{Callee, DialError, Distrust, untrusted};
 
 use super::{Coordinator, Place};
-use crate::{chain::chain, exit::Failed};
+use crate::chain::chain;
 
 /// The agent's answer if it is one, else how the connection failed.
-pub(crate) fn from_status(status: &Status, place: &Place) -> CallError {
+pub fn from_status(status: &Status, place: &Place) -> CallError {
     about(vmferry_proto::status::to_call_error(status, &place.endpoint.host, |status| broken(status, place)))
 }
 
+/// A coordinator that serves did not give what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unserved {
+    /// The stable code.
+    pub reason: Reason,
+    /// One sentence.
+    pub message: String,
+}
+
 /// The coordinator's own answer if it is one, else how the connection to it failed.
-pub(super) fn of_coordinator(status: &Status, coordinator: &Coordinator) -> Failed {
+pub(super) fn of_coordinator(status: &Status, coordinator: &Coordinator) -> Unserved {
     let Ok(host) = coordinator.name.parse() else { return unheard(status, coordinator) };
     let mut is_answer = true;
     let error = vmferry_proto::status::to_call_error(status, &host, |_| {
         is_answer = false;
         CallError { host: host.clone(), reason: Reason::Internal, message: String::new() }
     });
-    if is_answer { about(error).into() } else { unheard(status, coordinator) }
+    if !is_answer {
+        return unheard(status, coordinator);
+    }
+    let CallError { reason, message, .. } = about(error);
+    Unserved { reason, message }
 }
 
-fn unheard(status: &Status, coordinator: &Coordinator) -> Failed {
+fn unheard(status: &Status, coordinator: &Coordinator) -> Unserved {
     let (reason, message) = unreached(status, coordinator);
-    Failed::because(reason, message)
+    Unserved { reason, message }
 }
 
 /// It did not answer in time.
-pub(super) fn silent_coordinator(coordinator: &Coordinator, limit: Duration) -> Failed {
+pub(super) fn silent_coordinator(coordinator: &Coordinator, limit: Duration) -> Unserved {
     let message =
         format!("{coordinator} did not answer within {} s; see whether it is overloaded or cut off", limit.as_secs());
-    Failed::because(Reason::CoordinatorUnreachable, message)
+    Unserved { reason: Reason::CoordinatorUnreachable, message }
 }
 
 /// An answer of a coordinator that cannot mean anything.
-pub(super) fn nonsense_of_coordinator(coordinator: &Coordinator, invalid: &Invalid) -> Failed {
+pub(super) fn nonsense_of_coordinator(coordinator: &Coordinator, invalid: &Invalid) -> Unserved {
     let version = env!("CARGO_PKG_VERSION");
     let message =
         format!("{coordinator} answered what vmferry {version} does not understand ({invalid}); compare the versions");
-    Failed::because(Reason::Internal, message)
+    Unserved { reason: Reason::Internal, message }
 }
 
 /// How the connection to a coordinator failed.

@@ -15,14 +15,14 @@ use super::{LOOK, PREPARING, RESTART, RemoteAgent, wire};
 
 impl RemoteAgent {
     /// The migrations that wait on this host.
-    pub(crate) async fn waiters(&self) -> Result<Vec<Waiter>, CallError> {
+    pub async fn waiters(&self) -> Result<Vec<Waiter>, CallError> {
         let mut waiters = self.queued().await?;
         waiters.retain(|waiter| !waiter.has_turn);
         Ok(waiters)
     }
 
     /// The migrations that wait on this host, and those that have their turn here and have not begun.
-    pub(crate) async fn queued(&self) -> Result<Vec<Waiter>, CallError> {
+    pub async fn queued(&self) -> Result<Vec<Waiter>, CallError> {
         let mut client = self.phases();
         let call = async { or_default(client.list_waiting(v1::ListWaitingRequest {}).await) };
         let answer = self.within(LOOK, call).await?;

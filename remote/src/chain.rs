@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The error and all that is below it, from the outside in; what only repeats its cause is left out.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

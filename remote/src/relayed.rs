@@ -17,27 +17,27 @@ use vmferry_core::{
     migration::{Cause, Endpoint},
 };
 use vmferry_proto::{
-    authorize::{HOST, ON_BEHALF_OF},
+    authorize::{EPOCH, HOST, ON_BEHALF_OF},
     convert::{Invalid, all, required},
     fleet::{FleetHost, ListInventoryRequest, fleet_host::State, fleet_service_client::FleetServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
 
 use super::{CONNECT, LOOK, MESSAGE_LIMIT, error};
-use crate::{exit::Failed, inventory::LeftOut};
+use crate::error::Unserved;
 
 /// A coordinator that is called in the place of agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Coordinator {
+pub struct Coordinator {
     /// What its certificate must be for: a DNS name or an IP address.
-    pub(crate) name: String,
+    pub name: String,
     /// HOST:PORT.
-    pub(crate) address: String,
+    pub address: String,
 }
 
 impl Coordinator {
     /// The coordinator at `address`, which is HOST:PORT; without a `name` its certificate must be for that HOST.
-    pub(crate) fn new(address: &str, name: Option<String>) -> Self {
+    pub fn new(address: &str, name: Option<String>) -> Self {
         let host = || {
             let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
             host.trim_start_matches('[').trim_end_matches(']').to_owned()
@@ -53,35 +53,35 @@ impl Coordinator {
 
 /// What a coordinator knows without asking anybody.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub struct Known {
     /// In its inventory's order.
-    pub(crate) hosts: Vec<Endpoint>,
-    /// Those that it does not call.
-    pub(crate) left_out: Vec<LeftOut>,
+    pub hosts: Vec<Endpoint>,
+    /// Those that it does not call, and why not.
+    pub left_out: Vec<(Endpoint, CallError)>,
     /// Its inventory's.
-    pub(crate) policies: Vec<Policy>,
+    pub policies: Vec<Policy>,
     /// Of where its hosts are from, a sentence each.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// A connection to a coordinator. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Relay {
+pub struct Relay {
     /// Whom it leads to.
-    pub(crate) coordinator: Arc<Coordinator>,
+    pub coordinator: Arc<Coordinator>,
     pub(super) channel: Channel,
     pub(super) reached: Reached,
 }
 
 impl Relay {
     /// Calls nobody yet.
-    pub(crate) fn new(credentials: watch::Receiver<Credentials>, coordinator: Coordinator) -> Self {
+    pub fn new(credentials: watch::Receiver<Credentials>, coordinator: Coordinator) -> Self {
         let (channel, reached) = coordinator.channel(credentials);
         Self { coordinator: Arc::new(coordinator), channel, reached }
     }
 
     /// Its inventory.
-    pub(crate) async fn inventory(&self) -> Result<Known, Failed> {
+    pub async fn inventory(&self) -> Result<Known, Unserved> {
         let mut client = FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
         let answer = match timeout(LOOK, client.list_inventory(ListInventoryRequest {})).await {
             Ok(Ok(answer)) => answer.into_inner(),
@@ -100,11 +100,11 @@ impl Relay {
 }
 
 /// `None`: nothing is said of why.
-fn left_out(host: FleetHost) -> Result<Option<LeftOut>, Invalid> {
+fn left_out(host: FleetHost) -> Result<Option<(Endpoint, CallError)>, Invalid> {
     let Some(State::Unreachable(why)) = host.state else { return Ok(None) };
     let endpoint = required(host.endpoint, "left_out.endpoint")?;
     let Cause { reason, host, message } = why.try_into()?;
-    Ok(Some(LeftOut { endpoint, why: CallError { host, reason, message } }))
+    Ok(Some((endpoint, CallError { host, reason, message })))
 }
 
 /// The way to an agent: its own connection, or one that leads to a coordinator.
@@ -118,12 +118,19 @@ pub(crate) struct Label(Option<Arc<Words>>);
 struct Words {
     host: Option<MetadataValue<Ascii>>,
     on_behalf_of: Option<MetadataValue<Ascii>>,
+    epoch: Option<MetadataValue<Ascii>>,
 }
 
 impl Label {
     /// For the agent of this host, wherever the connection leads.
     pub(super) fn to(host: &HostName) -> Self {
-        Self(Some(Arc::new(Words { host: Some(ascii(host.as_str())), on_behalf_of: None })))
+        Self(Some(Arc::new(Words { host: Some(ascii(host.as_str())), ..Words::default() })))
+    }
+
+    /// The same, by who drives under this epoch.
+    pub(super) fn under(self, epoch: u64) -> Self {
+        let words = self.0.as_deref().cloned().unwrap_or_default();
+        Self(Some(Arc::new(Words { epoch: Some(epoch.into()), ..words })))
     }
 
     /// The same, as the wish of somebody else.
@@ -140,7 +147,7 @@ fn ascii(label: &str) -> MetadataValue<Ascii> {
 impl Interceptor for Label {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let Some(words) = &self.0 else { return Ok(request) };
-        for (key, value) in [(HOST, &words.host), (ON_BEHALF_OF, &words.on_behalf_of)] {
+        for (key, value) in [(HOST, &words.host), (ON_BEHALF_OF, &words.on_behalf_of), (EPOCH, &words.epoch)] {
             if let Some(value) = value {
                 request.metadata_mut().insert(key, value.clone());
             }

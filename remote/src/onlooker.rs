@@ -9,26 +9,25 @@ use vmferry_core::{
 use vmferry_proto::v1;
 
 use super::{RESTART, RemoteAgent, error, patience::Patience};
-use crate::exit::Failed;
 
 /// What somebody sees who looks on.
-pub(crate) struct Seen {
+pub struct Seen {
     /// The source's half.
-    pub(crate) record: Record,
+    pub record: Record,
     /// A sample of the job, if it is new.
-    pub(crate) progress: Option<Progress>,
+    pub progress: Option<Progress>,
     /// Stands for this sample and all before it.
-    pub(crate) token: u64,
+    pub token: u64,
 }
 
 impl RemoteAgent {
     /// Looks on while a migration that leaves this host goes on. Returns when this host's half has ended.
-    pub(crate) async fn watch(
+    pub async fn watch<E: From<CallError>>(
         &self,
         id: MigrationId,
         after: u64,
-        mut seen: impl FnMut(Seen) -> Result<(), Failed>,
-    ) -> Result<(), Failed> {
+        mut seen: impl FnMut(Seen) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (mut token, mut patience) = (after, Patience::new(RESTART));
         loop {
             let before = token;
@@ -44,12 +43,12 @@ impl RemoteAgent {
         }
     }
 
-    async fn look_on(
+    async fn look_on<E>(
         &self,
         id: MigrationId,
         token: &mut u64,
-        seen: &mut impl FnMut(Seen) -> Result<(), Failed>,
-    ) -> Result<Result<(), Failed>, CallError> {
+        seen: &mut impl FnMut(Seen) -> Result<(), E>,
+    ) -> Result<Result<(), E>, CallError> {
         let broken = |status: Status| error::from_status(&status, &self.place);
         let request = v1::WatchMigrationRequest { migration_id: id.to_string(), after: *token };
         let mut responses = self.phases().watch_migration(request).await.map_err(broken)?.into_inner();
