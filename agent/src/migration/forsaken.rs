@@ -34,7 +34,7 @@ impl<H: Hypervisor> Task<H> {
             seen => return Err(self.undecided(&order, seen)),
         }
         // First nothing can come any more; only then is it true that nothing has.
-        self.host.revoke_tunnel(order.id).map_err(|fault| self.call_error(fault))?;
+        self.host.revoke_tunnel(order.id).await.map_err(|fault| self.call_error(fault))?;
         let (begun, mut seen) = (Instant::now(), self.here(&order).await?);
         while seen == Sighting::Arriving && begun.elapsed() < LIBVIRT_LIMIT {
             sleep(LOOK_AGAIN).await;
@@ -45,7 +45,7 @@ impl<H: Hypervisor> Task<H> {
             Sighting::Arriving if order.is_strict() => self.cleanup(self.own_rollback(cause)).await,
             seen => {
                 // It came in the last moment: its source may want to say that it is released.
-                self.host.grant_tunnel(&order, self.on_release()).map_err(|fault| self.call_error(fault))?;
+                self.host.grant_tunnel(&order, self.on_release()).await.map_err(|fault| self.call_error(fault))?;
                 Err(self.undecided(&order, seen))
             }
         }

@@ -1,14 +1,13 @@
 //! What calls from outside ask of a host besides its migrations: nothing that is asked here.
 
 use jiff::Timestamp;
-use vmferry_agent::hypervisor::{Examining, Fault, Grouping, Labelling, Reporting};
+use vmferry_agent::hypervisor::{Fault, Grouping, Labelling, Reporting};
 use vmferry_core::{
     convergence::{GuestLimits, Policy},
     domain_xml::metadata::{AffinityChange, VolumeLabel, interfaces::InterfaceLabel},
     host::{Claims, Cordon, Host, HostPolicy, host_policies},
     id::InstanceId,
     instance::Instance,
-    leftovers::{Holdings, Needs},
     policy::{GroupReport, Told},
     reason::Reason,
 };
@@ -65,16 +64,6 @@ impl Grouping for Fake {
     }
 
     async fn tell_groups(&self, _: Told) -> Result<(), Fault> {
-        not_here()
-    }
-}
-
-impl Examining for Fake {
-    async fn holdings(&self) -> Result<Holdings, Fault> {
-        not_here()
-    }
-
-    async fn needs(&self) -> Result<Needs, Fault> {
         not_here()
     }
 }

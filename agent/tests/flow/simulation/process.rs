@@ -37,6 +37,8 @@ use crate::{
 
 /// How long probe files lie about if nobody says that they were seen.
 const PROBE_LIFE: Duration = Duration::from_secs(5);
+/// What drivers are granted. Nobody takes over by himself here.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long somebody waits before he has a migration resolved again.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(3);
 
@@ -73,7 +75,7 @@ pub(super) async fn agent(world: Arc<World>, host: &'static str, memory: Memory)
     tokio::spawn(world.hear_releases());
     Server::builder()
         .layer(authorize::Layer::new(host.parse()?))
-        .add_service(migration_calls(migrations, CancellationToken::new()))
+        .add_service(migration_calls(migrations, CancellationToken::new(), LEASE))
         .serve_with_incoming(ReceiverStream::new(incoming))
         .await?;
     Ok(())
