@@ -12,7 +12,7 @@ use super::*;
 async fn lost() -> Rig {
     let mut rig = Rig::new(Faults::none());
     rig.get_ready().await;
-    let journal = rig.world.state_directory("node-31").join(format!("journal/{}.jsonl", rig.order.id));
+    let journal = rig.world.state_directory("destination").join(format!("journal/{}.jsonl", rig.order.id));
     fs::remove_file(journal).expect("it was written");
     rig.restart(Side::Destination);
     rig
