@@ -170,7 +170,7 @@ async fn a_guest_takes_its_room_once_from_pre_until_long_after_post() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_of_a_guest_that_is_off_meanwhile_keeps_its_room() {
-    let rig = Rig::by(WAYS[2], Faults::none());
+    let rig = Rig::by(COLD, Faults::none());
     rig.get_ready().await;
     let claims = rig.source.gate().claims(None);
     assert_eq!((claims.returning, claims.outgoing), ([rig.order.instance].into(), 1));

@@ -34,15 +34,16 @@ use vmferry_core::{
 };
 
 const SHUTDOWN: Shutdown = Shutdown { deadline: Duration::from_secs(1), fallback: Fallback::GiveUp };
+/// While it runs, and libvirt hands it over.
+const LIVE: (Kind, Handover) = (Kind::Live, Handover::Fast);
+/// While it runs, and its source releases it.
+const STRICT: (Kind, Handover) = (Kind::Live, Handover::Strict);
+/// It is shut down, and started again.
+const COLD: (Kind, Handover) = (Kind::Cold { shutdown: Some(SHUTDOWN) }, Handover::Fast);
+/// It is off, and stays so.
+const OFF: (Kind, Handover) = (Kind::Cold { shutdown: None }, Handover::Fast);
 /// Every way to move.
-const WAYS: [(Kind, Handover); 4] = [
-    (Kind::Live, Handover::Fast),
-    (Kind::Live, Handover::Strict),
-    (Kind::Cold { shutdown: Some(SHUTDOWN) }, Handover::Fast),
-    (Kind::Cold { shutdown: None }, Handover::Fast),
-];
-/// All of them but the strict hand-over, which is tried beside them (`strict`).
-const WITHOUT_RELEASE: [(Kind, Handover); 3] = [WAYS[0], WAYS[2], WAYS[3]];
+const WAYS: [(Kind, Handover); 4] = [LIVE, STRICT, COLD, OFF];
 /// Longer than any check takes here, and short enough to be waited for.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 
@@ -264,32 +265,32 @@ async fn the_guest_moves_and_nothing_is_left() {
 /// Of each way a test of its own, and of either trouble: they run side by side.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_live_move_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[0], Trouble::Fails).await;
+    fail_every_step(LIVE, Trouble::Fails).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_live_move_whose_answer_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[0], Trouble::LosesItsAnswer).await;
+    fail_every_step(LIVE, Trouble::LosesItsAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_cold_move_that_fails_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[1], Trouble::Fails).await;
+    fail_every_step(COLD, Trouble::Fails).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_a_cold_move_whose_answer_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[1], Trouble::LosesItsAnswer).await;
+    fail_every_step(COLD, Trouble::LosesItsAnswer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_the_move_of_a_guest_that_is_off_that_fails_leaves_it_off_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[2], Trouble::Fails).await;
+    fail_every_step(OFF, Trouble::Fails).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_the_move_of_a_guest_that_is_off_whose_answer_is_lost_leaves_it_off_once_and_nothing_behind() {
-    fail_every_step(WITHOUT_RELEASE[2], Trouble::LosesItsAnswer).await;
+    fail_every_step(OFF, Trouble::LosesItsAnswer).await;
 }
 
 /// Each step at the edge fails once: before its effect, or after it with the answer lost.
@@ -317,7 +318,7 @@ async fn fail_every_step(way: (Kind, Handover), trouble: Trouble) {
 /// Each call between coordinator and agents is lost once: the request, or the reply after the agent did it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_that_is_lost_leaves_the_guest_running_once_and_nothing_behind() {
-    lose_every_call(&WITHOUT_RELEASE).await;
+    lose_every_call(&[LIVE, COLD, OFF]).await;
 }
 
 async fn lose_every_call(ways: &[(Kind, Handover)]) {
@@ -342,32 +343,32 @@ async fn lose_every_call(ways: &[(Kind, Handover)]) {
 /// Of each way a test of its own, and of what happens before and after a step: each takes seconds, and they run side by side.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_before_a_step_of_a_live_move_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[0], Trouble::DiesBefore).await;
+    crash_everywhere(LIVE, Trouble::DiesBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_after_a_step_of_a_live_move_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[0], Trouble::DiesAfter).await;
+    crash_everywhere(LIVE, Trouble::DiesAfter).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_before_a_step_of_a_cold_move_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[1], Trouble::DiesBefore).await;
+    crash_everywhere(COLD, Trouble::DiesBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_after_a_step_of_a_cold_move_leaves_the_guest_running_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[1], Trouble::DiesAfter).await;
+    crash_everywhere(COLD, Trouble::DiesAfter).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_before_a_step_of_the_move_of_a_guest_that_is_off_leaves_it_off_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[2], Trouble::DiesBefore).await;
+    crash_everywhere(OFF, Trouble::DiesBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_after_a_step_of_the_move_of_a_guest_that_is_off_leaves_it_off_once_and_nothing_behind() {
-    crash_everywhere(WITHOUT_RELEASE[2], Trouble::DiesAfter).await;
+    crash_everywhere(OFF, Trouble::DiesAfter).await;
 }
 
 /// An agent dies between the journal's entry and the step, or between the step and the next entry; the coordinator

@@ -5,17 +5,15 @@ use std::time::Duration;
 use vmferry_core::{
     agent::{Agent as _, Rollback, Sighting},
     flow::{self, Failure},
-    migration::{Handover, Kind, Order, Side},
+    migration::{Order, Side},
     reason::Reason,
 };
 
 use crate::{
-    Rig, because, crash_everywhere, fail_every_step,
+    Rig, STRICT, because, crash_everywhere, fail_every_step,
     fake::{Faults, Trouble, relocations},
     lose_every_call, rollback,
 };
-
-const STRICT: (Kind, Handover) = (Kind::Live, Handover::Strict);
 
 /// One whose move is struck where this is done.
 async fn struck_at(what: &str, trouble: Trouble) -> Rig {
