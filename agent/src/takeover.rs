@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vmferry_core::{
-    agent::{Agent as _, CallError, Pair, Rollback, Sighting},
+    agent::{Agent as _, CallError, Finished, Pair, Rollback, Sighting},
     flow::{self, Failure, Watch},
     id::MigrationId,
     identity::Identity,
@@ -204,11 +204,11 @@ impl<H: Hypervisor> Mind<H> {
         self.tell(order, self.half.forsake(cause).await);
     }
 
-    async fn give_back(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+    async fn give_back(&self, cause: Cause) -> Result<Finished, CallError> {
         self.half.cleanup(Rollback { side: Side::Destination, cause, released: false, kept: true }).await
     }
 
-    fn tell(&self, order: &Order, ended: Result<Vec<String>, CallError>) {
+    fn tell(&self, order: &Order, ended: Result<Finished, CallError>) {
         let (name, id) = (&order.instance_name, order.id);
         match ended {
             // What was decided before goes on by itself.

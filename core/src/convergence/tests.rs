@@ -339,6 +339,7 @@ fn what_was_sent_before_counts_more_than_what_the_way_would_carry() {
             statistics: Some(statistics),
             pending: vec![],
             warnings: vec![],
+            guest: None,
             story: Default::default(),
         }
     };
