@@ -5,7 +5,7 @@ use std::{
     fs,
     path::PathBuf,
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Result, ensure};
@@ -62,6 +62,8 @@ pub(crate) struct Injector<'a> {
     finish: Option<InPlace>,
     /// The agent's main process, if it is to be sent a signal: not one that it has started.
     agent: Option<Process>,
+    /// When it broke.
+    pub(crate) broke: Option<SystemTime>,
 }
 
 impl<'a> Injector<'a> {
@@ -83,7 +85,7 @@ impl<'a> Injector<'a> {
             }
             _ => None,
         };
-        Ok(Self { cast, plan, before, finish, agent })
+        Ok(Self { cast, plan, before, finish, agent, broke: None })
     }
 
     /// Waits for the moment, breaks it, and mends it after its time. False: `is_over` came first.
@@ -101,9 +103,11 @@ impl<'a> Injector<'a> {
             sleep(Duration::from_millis(2));
         }
         let lasts = self.plan.fault.lasts();
+        self.broke = Some(SystemTime::now());
         match self.plan.fault {
             Fault::Kill { role } => loop {
                 if let Some(process) = self.find(role, coordinator)? {
+                    self.broke = Some(SystemTime::now());
                     process.signal(Signal::SIGKILL)?;
                     return Ok(true);
                 }
@@ -181,6 +185,7 @@ impl<'a> Injector<'a> {
         let (side, name) = match role {
             Role::Coordinator => return Ok(Some(coordinator)),
             Role::Agent(_) => return Ok(self.agent),
+            Role::Carrier(side) => (side, "vmferry-carrier"),
             Role::Libvirtd(side) => (side, "libvirtd"),
             Role::Qemu(side) => (side, "qemu-system-x86"),
         };
