@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::{
@@ -19,6 +19,7 @@ use crate::{
     Host, Testbed,
     finish::{Answer, InPlace},
     process::Process,
+    wait,
 };
 
 /// An agent's journals.
@@ -212,9 +213,11 @@ fn enlarge(host: &Host) -> Result<()> {
 }
 
 fn fill(host: &Host) -> Result<()> {
-    let left = host.sh(&format!(
-        "dd if=/dev/zero of={STATE}/other bs=4k 2>/dev/null || true; df --output=avail {STATE} | tail -1"
-    ))?;
-    ensure!(left.trim() == "0", "{left} KiB are left on the disk of {}", host.name());
-    Ok(())
+    // A half that ends just now gives back what its journal kept.
+    wait::until(&format!("a full disk on {}", host.name()), wait::SOON, || {
+        let left = host.sh(&format!(
+            "dd if=/dev/zero bs=4k 2>/dev/null >>{STATE}/other || true; df --output=avail {STATE} | tail -1"
+        ))?;
+        Ok((left.trim() == "0").then_some(()))
+    })
 }
