@@ -34,7 +34,7 @@ use tracing::{info, warn};
 use vmferry_core::{
     agent::{CallError, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
-    flow::rolled_back,
+    flow::{is_before_the_handover, rolled_back},
     migration::{Cause, Kind, Outcome, Phase, Side, Statistics},
     reason::Reason,
 };
@@ -201,6 +201,12 @@ impl<H: Hypervisor> Task<H> {
     fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
         self.samples.send_modify(Samples::end);
         self.note_the_rest();
+        if let Err(fault) = &moved
+            && is_before_the_handover(fault.reason)
+            && !self.journal.state().switched
+        {
+            self.append(Entry::Unmoved)?;
+        }
         let statistics = moved.map_err(|fault| self.failed(fault))?;
         self.append(Entry::Measured(statistics))?;
         self.done(begun)?;

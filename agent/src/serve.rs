@@ -38,7 +38,8 @@ pub fn migration_calls<H: Served>(
     stop: CancellationToken,
     lease: Duration,
 ) -> MigrationServiceServer<impl MigrationService> {
-    MigrationServiceServer::new(migration::Service::new(migrations, stop, lease)).max_decoding_message_size(MESSAGE_LIMIT)
+    MigrationServiceServer::new(migration::Service::new(migrations, stop, lease))
+        .max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 /// What the port serves.

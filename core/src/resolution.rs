@@ -14,6 +14,7 @@
 //! and what it relies on *here* its host looks at once more before it acts. `docs/decisions/0007-the-source-releases-the-destination-resumes.md` is the protocol, `model/` explores it.
 
 mod decided;
+mod earlier;
 mod facts;
 mod hold;
 mod ownership;

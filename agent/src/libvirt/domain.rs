@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use virt::domain::Domain;
 use virt_sys as sys;
-use vmferry_core::{agent::Sighting, id::InstanceId};
+use vmferry_core::{
+    agent::Sighting,
+    id::InstanceId,
+    resolution::{self, Seen},
+};
 
 use super::{
     DomainReading, Error, Fault, Libvirt, Standing, ffi,
@@ -177,6 +181,12 @@ impl Libvirt {
     /// What is to be seen of the guest now.
     pub async fn sighting(&self, id: InstanceId) -> Result<Sighting, Error> {
         Ok(self.moment(id).await?.map_or(Sighting::Absent, |moment| moment.sighting()))
+    }
+
+    /// The same as facts by which a live migration is resolved. QEMU is not asked besides: that would mark the domain as tainted.
+    pub async fn seen(&self, id: InstanceId) -> Result<Seen, Error> {
+        let absent = Seen { domain: resolution::Domain::Absent, job: resolution::Job::None, qemu: None };
+        Ok(self.moment(id).await?.map_or(absent, |moment| moment.seen()))
     }
 
     /// How far a guest is here that was switched to postcopy.

@@ -306,6 +306,19 @@ impl<H: Served> MigrationService for Service<H> {
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
     }
 
+    async fn get_facts(&self, request: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let order = self.order(request.order)?;
+        self.may(&caller, &order, Peers::Ask)?;
+        let facts = match side {
+            Side::Source => self.migrations.source_facts(&order).await.map_err(status)?.into(),
+            Side::Destination => self.migrations.destination_facts(&order).await.map_err(status)?.into(),
+        };
+        Ok(Response::new(facts))
+    }
+
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller = self.caller(&request)?;
         let migration = self.migration(&request.into_inner().migration_id)?;

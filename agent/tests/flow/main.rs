@@ -5,6 +5,7 @@
 
 mod claims;
 mod cold;
+mod facts;
 mod fake;
 mod lease;
 mod leftovers;

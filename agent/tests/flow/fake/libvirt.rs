@@ -9,6 +9,7 @@ use vmferry_core::{
     agent::Sighting,
     migration::{Order, Statistics},
     reason::Reason,
+    resolution::{self, Domain, Seen},
 };
 
 use super::{
@@ -121,6 +122,24 @@ impl World {
 
     fn runs_job(&self) -> bool {
         self.job_ended().is_none()
+    }
+
+    /// What libvirt shows, with the job that it runs.
+    pub(super) fn seen(&self, host: &'static str) -> Seen {
+        let sends = host == "source" && self.is_simulated() && self.runs_job();
+        let (domain, job) = match self.sees(host) {
+            Sighting::Absent => (Domain::Absent, resolution::Job::None),
+            Sighting::Shutoff => (Domain::Off, resolution::Job::None),
+            Sighting::Running => {
+                (Domain::Running, if sends { resolution::Job::Outgoing } else { resolution::Job::None })
+            }
+            Sighting::Arriving => (Domain::PausedToMove, resolution::Job::Incoming),
+            Sighting::Paused if sends => (Domain::PausedToMove, resolution::Job::Outgoing),
+            Sighting::Paused => (Domain::Paused, resolution::Job::None),
+            Sighting::Departing => (Domain::PausedPostcopy, resolution::Job::None),
+            Sighting::Incomplete => (Domain::RunningPostcopy, resolution::Job::None),
+        };
+        Seen { domain, job, qemu: None }
     }
 
     fn cancel_job(&self) {
