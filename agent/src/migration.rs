@@ -306,6 +306,11 @@ impl<H: Hypervisor> Task<H> {
         let begun = self.begin(Phase::Cleanup)?;
         // Decided, and perhaps not to be done now: it will be tried again, from here.
         judged?;
+        let state = self.journal.state();
+        if (state.side(), state.order().kind) == (Side::Source, Kind::Live) && state.has_begun(Phase::Migrate) {
+            let instance = state.order().instance;
+            self.host.let_go_on(instance).await.map_err(|fault| self.call_error(fault))?;
+        }
         let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
         self.done(begun)?;
         let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);

@@ -93,11 +93,20 @@ pub trait Agent: Sync {
     /// What this host knows of the instance now. Changes nothing.
     fn locate(&self, order: &Order) -> impl Future<Output = Result<Sighting, CallError>> + Send;
 
-    /// Source of a live migration: what it knows of the guest and of its half. Changes nothing.
-    fn source_facts(&self, order: &Order) -> impl Future<Output = Result<SourceFacts, CallError>> + Send;
+    /// Source of a live migration: what it knows of the guest and of its half. Changes nothing. The answer may be held back for as long as
+    /// `hold`, unless its half goes on meanwhile.
+    fn source_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<SourceFacts, CallError>> + Send;
 
     /// Destination of a live migration: the same.
-    fn destination_facts(&self, order: &Order) -> impl Future<Output = Result<DestinationFacts, CallError>> + Send;
+    fn destination_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<DestinationFacts, CallError>> + Send;
 
     /// This host's half of the migration, if it has one.
     fn record(&self, order: &Order) -> impl Future<Output = Result<Option<Record>, CallError>> + Send;

@@ -35,7 +35,7 @@ use vmferry_core::{
     turns::Admission,
 };
 use vmferry_proto::{
-    convert::{Invalid, duration},
+    convert::{Invalid, duration, wire_duration},
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
@@ -228,8 +228,17 @@ impl RemoteAgent {
     }
 
     /// What the host knows; `None`: its agent is of an earlier version and does not know the question.
-    async fn guest_facts(&self, order: &Order, side: Side) -> Result<Option<v1::GetFactsResponse>, CallError> {
-        let request = v1::GetFactsRequest { order: Some(order.clone().into()), side: wire(side) };
+    async fn guest_facts(
+        &self,
+        order: &Order,
+        side: Side,
+        hold: Duration,
+    ) -> Result<Option<v1::GetFactsResponse>, CallError> {
+        let request = v1::GetFactsRequest {
+            order: Some(order.clone().into()),
+            side: wire(side),
+            hold: Some(wire_duration(hold)),
+        };
         let ask = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move {
@@ -418,15 +427,15 @@ impl Agent for RemoteAgent {
         self.read(Some(answer.sighting()))
     }
 
-    async fn source_facts(&self, order: &Order) -> Result<SourceFacts, CallError> {
-        match self.guest_facts(order, Side::Source).await? {
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        match self.guest_facts(order, Side::Source, hold).await? {
             Some(facts) => self.read(Some(facts)),
             None => Ok(SourceFacts::of_earlier(self.locate(order).await?, self.record(order).await?.as_ref())),
         }
     }
 
-    async fn destination_facts(&self, order: &Order) -> Result<DestinationFacts, CallError> {
-        match self.guest_facts(order, Side::Destination).await? {
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        match self.guest_facts(order, Side::Destination, hold).await? {
             Some(facts) => self.read(Some(facts)),
             None => Ok(DestinationFacts::of_earlier(self.locate(order).await?, self.record(order).await?.as_ref())),
         }

@@ -215,6 +215,26 @@ impl Libvirt {
         .await
     }
 
+    /// Lets a guest go on that libvirt has stopped to hand it over, and moves no more. One that is as its user left it stays so.
+    pub async fn let_go_on(&self, id: InstanceId) -> Result<(), Error> {
+        self.change(format!("let domain {id} go on"), move |connection| {
+            let Some(domain) = lookup(connection, id)? else { return Ok(()) };
+            let Some(moment) = or_gone(Moment::read(&domain))? else { return Ok(()) };
+            let seen = moment.seen();
+            match (seen.domain, seen.job) {
+                (resolution::Domain::PausedToMove, resolution::Job::None) => {
+                    or_gone(domain.resume().map(drop).map_err(Fault::from)).map(drop)
+                }
+                (resolution::Domain::PausedToMove, _) => {
+                    let message = "libvirt still moves it".to_owned();
+                    Err(Fault { code: sys::VIR_ERR_OPERATION_INVALID, message })
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Destroys a guest that is arriving and has not run here. There being none, or none active, is success; one that
     /// may have run stays.
     ///

@@ -311,12 +311,19 @@ impl<H: Served> MigrationService for Service<H> {
         let request = request.into_inner();
         let side = self.side(request.side())?;
         let order = self.order(request.order)?;
+        let hold = request.hold.map(|hold| duration(Some(hold), "hold")).transpose();
+        let hold = hold.map_err(|invalid| self.invalid(invalid))?.unwrap_or_default();
         self.may(&caller, &order, Peers::Ask)?;
-        let facts = match side {
-            Side::Source => self.migrations.source_facts(&order).await.map_err(status)?.into(),
-            Side::Destination => self.migrations.destination_facts(&order).await.map_err(status)?.into(),
+        let facts = async |hold| {
+            Ok(match side {
+                Side::Source => self.migrations.source_facts(&order, hold).await.map_err(status)?.into(),
+                Side::Destination => self.migrations.destination_facts(&order, hold).await.map_err(status)?.into(),
+            })
         };
-        Ok(Response::new(facts))
+        match self.stop.run_until_cancelled(facts(hold)).await {
+            Some(told) => told.map(Response::new),
+            None => facts(Duration::ZERO).await.map(Response::new),
+        }
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {

@@ -9,8 +9,8 @@ async fn each_host_says_how_far_it_is_and_looking_changes_nothing() {
     let rig = Rig::by(STRICT, Faults::none());
     let (hosts, order) = (rig.hosts(), &rig.order);
     let told = async || {
-        let source = hosts.source.source_facts(order).await.expect("it answers");
-        let destination = hosts.destination.destination_facts(order).await.expect("it answers");
+        let source = hosts.source.source_facts(order, Duration::ZERO).await.expect("it answers");
+        let destination = hosts.destination.destination_facts(order, Duration::ZERO).await.expect("it answers");
         ((source.mark, source.seen.copy()), (destination.mark, destination.seen.copy(), destination.way))
     };
     let nothing = (DestinationMark::Nothing, GuestCopy::None, Way::Cut);
@@ -38,10 +38,11 @@ async fn each_host_says_how_far_it_is_and_looking_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_released_source_says_so_also_after_a_restart() {
     let mut rig = strict::waiting().await;
-    let mark = async |rig: &Rig| rig.hosts().source.source_facts(&rig.order).await.expect("it answers").mark;
+    let mark =
+        async |rig: &Rig| rig.hosts().source.source_facts(&rig.order, Duration::ZERO).await.expect("it answers").mark;
     rig.world.calm();
     assert_eq!(mark(&rig).await, SourceMark::Released);
-    let there = rig.hosts().destination.destination_facts(&rig.order).await.expect("it answers");
+    let there = rig.hosts().destination.destination_facts(&rig.order, Duration::ZERO).await.expect("it answers");
     assert_eq!((there.mark, there.seen.domain), (DestinationMark::Ready, Domain::Paused));
     rig.restart(Side::Source);
     let told = async {
@@ -55,11 +56,11 @@ async fn a_released_source_says_so_also_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_says_nothing_of_an_order_that_is_not_its_own() {
     let rig = Rig::new(Faults::none());
-    let refused = rig.hosts().source.destination_facts(&rig.order).await.expect_err("it is the source");
+    let refused = rig.hosts().source.destination_facts(&rig.order, Duration::ZERO).await.expect_err("it is the source");
     assert_eq!(refused.reason, Reason::InvalidRequest);
     rig.get_ready().await;
     let mut other = rig.order.clone();
     other.limits.policy = named("gentle").expect("built in");
-    let refused = rig.hosts().source.source_facts(&other).await.expect_err("it is another order");
+    let refused = rig.hosts().source.source_facts(&other, Duration::ZERO).await.expect_err("it is another order");
     assert_eq!(refused.reason, Reason::InvalidRequest);
 }

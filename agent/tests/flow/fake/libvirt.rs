@@ -135,6 +135,10 @@ impl World {
             }
             Sighting::Arriving => (Domain::PausedToMove, resolution::Job::Incoming),
             Sighting::Paused if sends => (Domain::PausedToMove, resolution::Job::Outgoing),
+            // Of its own accord nothing pauses it there.
+            Sighting::Paused if host == "source" && self.is_simulated() => {
+                (Domain::PausedToMove, resolution::Job::None)
+            }
             Sighting::Paused => (Domain::Paused, resolution::Job::None),
             Sighting::Departing => (Domain::PausedPostcopy, resolution::Job::None),
             Sighting::Incomplete => (Domain::RunningPostcopy, resolution::Job::None),

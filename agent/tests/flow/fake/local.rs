@@ -114,12 +114,12 @@ impl Agent for Local<'_> {
         self.call("locate", self.migrations.locate(order.instance)).await
     }
 
-    async fn source_facts(&self, order: &Order) -> Result<SourceFacts, CallError> {
-        self.call("facts", self.migrations.source_facts(order)).await
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        self.call("facts", self.migrations.source_facts(order, hold)).await
     }
 
-    async fn destination_facts(&self, order: &Order) -> Result<DestinationFacts, CallError> {
-        self.call("facts", self.migrations.destination_facts(order)).await
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        self.call("facts", self.migrations.destination_facts(order, hold)).await
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

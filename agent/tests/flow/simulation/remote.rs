@@ -93,8 +93,12 @@ impl Remote {
         })
     }
 
-    async fn facts(&self, order: &Order, side: Side) -> Result<v1::GetFactsResponse, CallError> {
-        let request = v1::GetFactsRequest { order: wire(order), side: v1::Side::from(side).into() };
+    async fn facts(&self, order: &Order, side: Side, hold: Duration) -> Result<v1::GetFactsResponse, CallError> {
+        let request = v1::GetFactsRequest {
+            order: wire(order),
+            side: v1::Side::from(side).into(),
+            hold: Some(wire_duration(hold)),
+        };
         self.call(|mut client| {
             let request = request.clone();
             async move { client.get_facts(request).await }
@@ -241,13 +245,13 @@ impl Agent for Remote {
         self.read(answer.sighting().try_into())
     }
 
-    async fn source_facts(&self, order: &Order) -> Result<SourceFacts, CallError> {
-        let facts = self.facts(order, Side::Source).await?;
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        let facts = self.facts(order, Side::Source, hold).await?;
         self.read(facts.try_into())
     }
 
-    async fn destination_facts(&self, order: &Order) -> Result<DestinationFacts, CallError> {
-        let facts = self.facts(order, Side::Destination).await?;
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        let facts = self.facts(order, Side::Destination, hold).await?;
         self.read(facts.try_into())
     }
 
