@@ -19,6 +19,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vmferry_core::{
+    agent::Sighting,
     convergence::Foreseen,
     disk::Resolved,
     domain_xml::rewrite::Relocation,
@@ -112,6 +113,8 @@ pub enum Entry {
     Failed(Cause),
     /// Something needs a look.
     Warning(String),
+    /// What was to be seen of the guest at the end, or since then.
+    Seen(Sighting),
     /// The last line.
     Ended {
         /// How.
@@ -192,6 +195,7 @@ impl State {
             outcome: None,
             cause: None,
             statistics: None,
+            guest: None,
             pending: Vec::new(),
             warnings: Vec::new(),
             story: Story::default(),
@@ -246,6 +250,7 @@ impl State {
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),
             Entry::Warning(warning) => record.warnings.push(warning),
+            Entry::Seen(guest) => record.guest = Some(guest),
             Entry::Ended { outcome, at } => {
                 record.outcome = Some(outcome);
                 record.ended = Some(at);
@@ -297,6 +302,11 @@ impl State {
     /// What the job measured.
     pub fn statistics(&self) -> Option<Statistics> {
         self.record.statistics
+    }
+
+    /// What was to be seen of the guest at the end, if it was here.
+    pub fn guest(&self) -> Option<Sighting> {
+        self.record.guest
     }
 
     /// What needs a look.

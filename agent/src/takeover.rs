@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vmferry_core::{
-    agent::{Agent as _, CallError, Pair, Rollback, Sighting},
+    agent::{Agent as _, CallError, Finished, Pair, Rollback, Sighting},
     flow::{self, Failure, Watch},
     id::MigrationId,
     identity::Identity,
@@ -155,6 +155,7 @@ impl<H: Hypervisor> Mind<H> {
         let order = self.half.state().order().clone();
         let source = RemoteAgent::new(self.caller.credentials.clone(), order.source.clone());
         let mut pauses = self.pauses();
+        let mut state = self.half.watch_state();
         while self.half.state().outcome().is_none() && self.half.silence() >= self.patience {
             let silence = self.half.silence();
             match source.record(&order).await {
@@ -169,7 +170,12 @@ impl<H: Hypervisor> Mind<H> {
                 Err(error) if silence < ALONE * self.patience => debug!("{}: {error}", order.instance_name),
                 Err(error) => self.alone(&order, &error).await,
             }
-            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            select! {
+                biased;
+                // The connection to the source goes with the half.
+                _ = state.wait_for(|state| state.outcome().is_some()) => return,
+                () = sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
+            }
         }
     }
 
@@ -204,11 +210,11 @@ impl<H: Hypervisor> Mind<H> {
         self.tell(order, self.half.forsake(cause).await);
     }
 
-    async fn give_back(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+    async fn give_back(&self, cause: Cause) -> Result<Finished, CallError> {
         self.half.cleanup(Rollback { side: Side::Destination, cause, released: false, kept: true }).await
     }
 
-    fn tell(&self, order: &Order, ended: Result<Vec<String>, CallError>) {
+    fn tell(&self, order: &Order, ended: Result<Finished, CallError>) {
         let (name, id) = (&order.instance_name, order.id);
         match ended {
             // What was decided before goes on by itself.

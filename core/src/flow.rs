@@ -33,7 +33,7 @@ mod standing;
 use std::time::Duration;
 
 use crate::{
-    agent::{Agent, CallError, CheckReport, Leaving, Pair, Rollback},
+    agent::{Agent, CallError, CheckReport, Finished, Leaving, Pair, Rollback, Sighting},
     compatibility::{Check, HANDOVER, handover_unknown},
     disk::Resolved,
     domain_xml::rewrite::Relocation,
@@ -90,11 +90,13 @@ impl Plan {
     }
 }
 
-/// The guest runs on the destination.
+/// The guest has moved to the destination.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completed {
     /// What the job measured, unless its answer was lost.
     pub statistics: Option<Statistics>,
+    /// What the destination saw of the guest at the end: one that died since it arrived is off. `None`: it could not be asked.
+    pub guest: Option<Sighting>,
     /// What needs a look.
     pub warnings: Vec<String>,
 }
@@ -113,10 +115,12 @@ pub enum Failure {
     NotStarted(CallError),
     /// The checks refuse the move; nothing was changed.
     Refused(Box<Plan>),
-    /// The guest runs on the source as before.
+    /// The guest is on the source, as before unless it died there.
     RolledBack {
         /// Why it did not go through.
         cause: Cause,
+        /// What the source saw of the guest at the end. `None`: it could not be asked.
+        guest: Option<Sighting>,
         /// What could not be taken back yet.
         leftovers: Vec<String>,
     },
@@ -321,7 +325,7 @@ async fn post<S: Agent, D: Agent>(
 ) -> Result<Completed, CallError> {
     watch.phase(Phase::Post);
     let mut is_final = false;
-    let mut warnings = Vec::new();
+    let (mut guest, mut warnings) = (None, Vec::new());
     for side in [Side::Destination, Side::Source] {
         let finished = match side {
             Side::Destination => hosts.destination.post(order, side).await,
@@ -334,13 +338,25 @@ async fn post<S: Agent, D: Agent>(
             Side::Source => hosts.source.post(order, side).await,
         };
         is_final = finished.is_ok();
+        if side == Side::Destination {
+            guest = seen(&hosts.destination, order, &finished).await;
+        }
         match finished {
-            Ok(more) => warnings.extend(more),
+            Ok(finished) => warnings.extend(finished.complaints),
             Err(error) if error.reason == Reason::PhaseOutOfOrder => return Err(error),
             Err(error) => warnings.push(format!("{}: {error}", error.host)),
         }
     }
-    Ok(Completed { statistics, warnings })
+    Ok(Completed { statistics, guest, warnings })
+}
+
+/// What the host that has the guest sees of it. Agents of earlier versions do not say so as they finish, and are asked.
+async fn seen<A: Agent>(host: &A, order: &Order, finished: &Result<Finished, CallError>) -> Option<Sighting> {
+    match finished {
+        Ok(Finished { guest: Some(seen), .. }) => Some(*seen),
+        Err(error) if error.is_silence() => None,
+        Ok(Finished { guest: None, .. }) | Err(_) => host.locate(order).await.ok(),
+    }
 }
 
 /// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if it turns out to be.
@@ -371,20 +387,27 @@ async fn cleanup<S: Agent, D: Agent>(
         return permission::ask_back(hosts, order, cause, watch).await;
     }
     permission::confirm(hosts, order, &cause, &source).await?;
-    Err(taken_back(cause, [source, destination]))
+    Err(taken_back(hosts, order, cause, [source, destination]).await)
 }
 
-fn taken_back(cause: Cause, halves: [Result<Vec<String>, CallError>; 2]) -> Failure {
+/// What it comes to when the source's half and the destination's have been taken back, as far as that went.
+async fn taken_back<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    cause: Cause,
+    halves: [Result<Finished, CallError>; 2],
+) -> Failure {
+    let guest = seen(&hosts.source, order, &halves[0]).await;
     let mut leftovers = Vec::new();
     for half in halves {
         match half {
-            Ok(left) => leftovers.extend(left),
+            Ok(finished) => leftovers.extend(finished.complaints),
             // It never heard of the migration: there is nothing to take back.
             Err(error) if error.reason == Reason::MigrationNotFound => {}
             Err(error) => leftovers.push(format!("{}: {error}", error.host)),
         }
     }
-    Failure::RolledBack { cause, leftovers }
+    Failure::RolledBack { cause, guest, leftovers }
 }
 
 /// A host refused to end its half as the flow believed it must: nothing is changed until the facts are clear.

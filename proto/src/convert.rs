@@ -15,7 +15,10 @@ mod story;
 mod turns;
 mod volume;
 
-pub use self::leftover::removal;
+pub use self::{
+    leftover::removal,
+    migration::{guest, wire_guest},
+};
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     convergence::Measured,
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
@@ -35,7 +35,7 @@ use vmferry_core::{
     turns::Admission,
 };
 use vmferry_proto::{
-    convert::{Invalid, duration, wire_duration},
+    convert::{Invalid, duration, guest, wire_duration},
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
@@ -392,16 +392,17 @@ impl Agent for RemoteAgent {
         duration(answer.took, "took").map_err(|invalid| error::nonsense(&self.place, &invalid))
     }
 
-    async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {
+    async fn post(&self, order: &Order, side: Side) -> Result<Finished, CallError> {
         let request = v1::PostRequest { order: Some(order.clone().into()), side: wire(side) };
         let post = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move { client.post(request).await }
         };
-        Ok(self.driven(self.repeated(PHASE, RESTART, post)).await?.warnings)
+        let answer = self.driven(self.repeated(PHASE, RESTART, post)).await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.warnings })
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         let request = v1::CleanupRequest {
             order: Some(order.clone().into()),
             side: wire(rollback.side),
@@ -414,7 +415,8 @@ impl Agent for RemoteAgent {
             async move { client.cleanup(request).await }
         };
         let limit = if order.kind.is_cold() { START } else { PHASE };
-        Ok(self.driven(self.repeated(limit, RESTART, cleanup)).await?.leftovers)
+        let answer = self.driven(self.repeated(limit, RESTART, cleanup)).await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.leftovers })
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {

@@ -56,6 +56,7 @@ impl State {
         entries.extend(story.timeline.clone().map(Entry::Timeline));
         entries.extend(record.cause.clone().map(Entry::Failed));
         entries.extend(record.warnings.iter().cloned().map(Entry::Warning));
+        entries.extend(record.guest.map(Entry::Seen));
         entries.extend(ended);
         entries
     }

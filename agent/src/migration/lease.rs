@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::block_in_place, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use vmferry_core::{
     migration::{Cause, Driver, Record},
     reason::Reason,
 };
 
 use super::Migration;
-use crate::hypervisor::Fault;
+use crate::{durable::in_place, hypervisor::Fault};
 
 /// When who drives was heard last.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Migration {
 
     fn grant(&self, by: &str, next: impl FnOnce(u64) -> Option<u64>) -> Result<Option<Driver>, Fault> {
         let is_over = self.state.borrow().outcome().is_some();
-        Ok(block_in_place(|| self.lessor.grant(by, is_over, next))?)
+        Ok(in_place(|| self.lessor.grant(by, is_over, next))?)
     }
 
     fn lost(&self, epoch: u64, Driver { epoch: newest, holder, since, .. }: &Driver) -> Fault {

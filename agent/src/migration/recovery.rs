@@ -223,8 +223,21 @@ impl<H: Hypervisor> Task<H> {
         for leftover in &leftovers {
             warn!("{leftover}");
         }
+        self.note_that_it_runs().await;
         self.publish();
         leftovers
+    }
+
+    /// A guest that was off at the end may have been started again only now.
+    async fn note_that_it_runs(&mut self) {
+        let state = self.journal.state();
+        if state.side() != Side::Source || !state.has_begun(Phase::Cleanup) || state.guest().is_some() {
+            return;
+        }
+        let runs = self.look().await.filter(|seen| *seen == Sighting::Running);
+        if let Err(error) = self.note_guest(runs) {
+            warn!("{}: {error}", self.journal.state().order().instance_name);
+        }
     }
 
     async fn give_up(&mut self) -> Result<(), CallError> {

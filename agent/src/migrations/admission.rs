@@ -3,10 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{
-    task::block_in_place,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tracing::info;
 use vmferry_core::{
     agent::{CallError, Rollback, Sighting},
@@ -19,6 +16,7 @@ use vmferry_core::{
 
 use super::Migrations;
 use crate::{
+    durable::in_place,
     hypervisor::{Fault, Hypervisor},
     journal::{self, Entry, Journal},
     migration::Migration,
@@ -116,7 +114,7 @@ impl<H: Hypervisor> Migrations<H> {
         }
         let (cause, at) = (rollback.cause.clone(), Timestamp::now());
         let ended = Entry::Ended { outcome: rolled_back(&cause), at };
-        let journal = block_in_place(|| {
+        let journal = in_place(|| {
             let mut journal = Journal::open(&self.directory, order.clone(), rollback.side, requested_by.to_owned())?;
             journal.append(Entry::Failed(cause))?;
             journal.append(ended)?;

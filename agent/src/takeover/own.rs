@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
@@ -61,11 +61,11 @@ impl<H: Hypervisor> Agent for Own<'_, H> {
         self.migrations.of(order)?.start_guest().await
     }
 
-    async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
+    async fn post(&self, order: &Order, _: Side) -> Result<Finished, CallError> {
         self.migrations.of(order)?.post().await
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         let migration = self.migrations.to_clean_up(order, rollback, self.by).await?;
         migration.cleanup(rollback.clone()).await
     }

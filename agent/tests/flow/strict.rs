@@ -195,7 +195,7 @@ async fn what_a_copy_needs_goes_after_it_although_it_could_not_be_destroyed_at_f
     let kept = Rollback { kept: true, ..rollback(Side::Destination, &cause) };
     rig.world.fail("destroying what has arrived");
     let leftovers = hosts.destination.cleanup(order, &kept).await.expect("as far as it went");
-    assert!(leftovers.iter().any(|left| left.contains("secret")), "{leftovers:?}");
+    assert!(leftovers.complaints.iter().any(|left| left.contains("secret")), "{leftovers:?}");
     rig.world.calm();
     hosts.destination.cleanup(order, &kept).await.expect("taken back");
     rig.assert_invariants("destroyed at last");

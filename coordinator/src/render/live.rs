@@ -150,6 +150,7 @@ impl Live {
     pub(crate) fn finish(&self, result: &Result<Completed, Failure>) {
         let is_abort =
             matches!(result, Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted);
+        self.conclude(result);
         self.own_up(is_abort);
         self.end(match result {
             Ok(completed) if completed.warnings.is_empty() => Verdict::Ok,
@@ -160,6 +161,15 @@ impl Live {
             Err(Failure::NotStarted(_) | Failure::Held { .. }) => Verdict::Failed,
         });
         self.leave();
+    }
+
+    /// Who looks on while somebody else drives may not have seen that it was taken back.
+    fn conclude(&self, result: &Result<Completed, Failure>) {
+        let is_unfinished = self.current().is_some_and(|phase| phase != Phase::Cleanup);
+        if is_unfinished && matches!(result, Err(Failure::RolledBack { .. })) {
+            let ended = self.over();
+            self.trail().unsaid = ended;
+        }
     }
 
     /// Clears what changes, without a word on how it ended.
@@ -183,6 +193,10 @@ impl Live {
     /// The phases that are over, as seen from here.
     pub(crate) fn phases(&self) -> Vec<(Phase, Duration)> {
         self.trail().phases.clone()
+    }
+
+    fn current(&self) -> Option<Phase> {
+        self.trail().current.map(|(phase, _)| phase)
     }
 
     fn end(&self, verdict: Verdict) {
@@ -238,6 +252,10 @@ impl Live {
 
 impl Watch for Live {
     fn phase(&self, phase: Phase) {
+        // Who drove, and looks on now, is told where it stands.
+        if self.current() == Some(phase) {
+            return;
+        }
         // The flow turns to cleanup only if what came before did not succeed.
         match phase {
             Phase::Cleanup => {
@@ -314,7 +332,7 @@ fn write(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use vmferry_core::migration::Side;
+    use vmferry_core::migration::{Cause, Side};
 
     use super::*;
     use crate::render::Output;
@@ -341,6 +359,19 @@ mod tests {
         let live = self::live();
         live.phase(Phase::Cleanup);
         assert_eq!(unsaid(&live), None);
+    }
+
+    /// Somebody else drives: the phase that it knows is told again, and the cleanup was over before anybody looked.
+    #[test]
+    fn who_looks_on_tells_of_no_phase_twice_and_of_no_success_that_was_none() {
+        let live = live();
+        live.phase(Phase::Migrate);
+        live.phase(Phase::Migrate);
+        let cause =
+            Cause { reason: Reason::MigrationAborted, host: "node-28".parse().expect("valid"), message: "why".into() };
+        live.conclude(&Err(Failure::RolledBack { cause, guest: None, leftovers: vec![] }));
+        assert_eq!(unsaid(&live), Some(Phase::Migrate), "aborted, not ok");
+        assert_eq!(live.phases().iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::Migrate]);
     }
 
     #[test]

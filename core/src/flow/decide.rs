@@ -288,6 +288,6 @@ pub(super) async fn go_back<S: Agent, D: Agent>(
     let destination = hosts.destination.cleanup(order, &rollback(Side::Destination, source.is_ok())).await;
     match &destination {
         Err(refusal) if is_refused(refusal) => Err(refusal.clone()),
-        _ => Ok(taken_back(cause.clone(), [source, destination])),
+        _ => Ok(taken_back(hosts, order, cause.clone(), [source, destination]).await),
     }
 }

@@ -109,6 +109,7 @@ mod tests {
             phases: vec![PhaseSpan { phase, started: Timestamp::UNIX_EPOCH, duration: None }],
             outcome,
             cause,
+            guest: None,
             statistics: (side == Side::Source).then(Statistics::default),
             pending: vec![],
             warnings: vec![],

@@ -87,6 +87,7 @@ mod tests {
             outcome: None,
             cause: None,
             statistics: None,
+            guest: None,
             pending: vec![],
             warnings: vec![],
             story: Default::default(),

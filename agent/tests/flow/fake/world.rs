@@ -77,6 +77,8 @@ pub(super) struct Facts {
     pub(super) noted: Option<HostName>,
     /// The host whose agent nobody hears.
     pub(super) silent: &'static str,
+    /// Whether agents are of a version that does not say what it sees of the guest as it ends its half.
+    pub(super) is_older: bool,
     /// Where the guest has run.
     pub(super) has_run: BTreeSet<&'static str>,
     /// The guest's name on the source, which may be taken from it for a while.
@@ -131,6 +133,7 @@ impl World {
             released: BTreeMap::new(),
             noted: None,
             silent: "nobody",
+            is_older: false,
             has_run: BTreeSet::new(),
             name: NAME.to_owned(),
             autostart: BTreeMap::from([("source", true)]),
@@ -269,6 +272,11 @@ impl World {
     /// From now on nobody hears this host's agent.
     pub(crate) fn silence(&self, host: &'static str) {
         self.facts().silent = host;
+    }
+
+    /// From now on agents are of a version that does not say what it sees of the guest as it ends its half.
+    pub(crate) fn age(&self) {
+        self.facts().is_older = true;
     }
 
     /// An administrator lets it run, or destroys it.
