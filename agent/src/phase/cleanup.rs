@@ -83,7 +83,8 @@ async fn is_given_away(host: &impl Hypervisor, state: &State) -> Result<bool, Fa
     if state.statistics().is_some() || state.released {
         return Ok(true);
     }
-    if !state.has_begun(Phase::Migrate) {
+    // One that went off by itself before it was stopped is nowhere else.
+    if state.unmoved || !state.has_begun(Phase::Migrate) {
         return Ok(false);
     }
     Ok(matches!(host.sighting(state.order().instance).await?, Sighting::Absent | Sighting::Shutoff))

@@ -69,11 +69,6 @@ impl Told {
     }
 }
 
-/// Who lets the guest run on the destination.
-pub(super) fn handover(order: &Order) -> Handover {
-    if order.is_strict() { Handover::Strict } else { Handover::Fast }
-}
-
 /// One that somebody else has begun.
 pub(super) async fn resolve<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
@@ -124,9 +119,10 @@ pub(super) async fn decide<S: Agent, D: Agent>(
     loop {
         let hold = if waits == 0 { Duration::ZERO } else { HOLD };
         let told = Box::pin(Told::by(hosts, order, hold)).await;
-        let mut resolved = resolution(handover(order), told.source(), told.destination());
+        let mut resolved = resolution(Handover::of(order), told.source(), told.destination());
         if resolved == Resolution::Wait {
-            waits += 1;
+            // Silence has been waited out already.
+            waits += if told.source.is_ok() && told.destination.is_ok() { 1 } else { WAITS / 3 };
             if told.is_moving() && cause.reason.is_silence() && !is_joined {
                 is_joined = true;
                 // It was not the job that ended, but its answer that was lost.
@@ -219,7 +215,7 @@ pub(super) async fn complete<S: Agent, D: Agent>(
         Ok(completed) => Ok(completed),
         Err(refusal) => {
             let told = Told::by(hosts, order, Duration::ZERO).await;
-            Err(match resolution(handover(order), told.source(), told.destination()) {
+            Err(match resolution(Handover::of(order), told.source(), told.destination()) {
                 Resolution::Held(hold) => held::held(order, hold, &told, Some(&refusal), cause),
                 _ => held::refused(order, Some(&refusal), cause),
             })

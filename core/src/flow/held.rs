@@ -1,9 +1,6 @@
 //! What people are told of a live migration that cannot be decided: what is known, of whom it is not, and what to do.
 
-use super::{
-    Failure,
-    decide::{Told, handover},
-};
+use super::{Failure, decide::Told};
 use crate::{
     agent::CallError,
     migration::{Cause, Order},
@@ -20,7 +17,7 @@ fn message(order: &Order, hold: Hold, told: &Told, refusal: Option<&CallError>) 
     let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
     let silence = [told.source.as_ref().err(), told.destination.as_ref().err()];
     if let (Hold::SourceSilent, Handover::Strict, Some(GuestCopy::Stopped), [Some(error), _]) =
-        (hold, handover(order), told.theirs(), silence)
+        (hold, Handover::of(order), told.theirs(), silence)
     {
         return format!(
             "{name} waits, paused, on {to}, and {from} could not be asked whether it runs there: {error}; when {from} answers again: \
