@@ -11,6 +11,7 @@ mod fake;
 mod lease;
 mod leftovers;
 mod races;
+mod resolved;
 mod simulation;
 mod story;
 mod strict;
