@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(state(Side::Source, []).source_mark(), SourceMark::Ready);
         assert_eq!(mark(&[]), SourceMark::Ready);
         assert_eq!(mark(&[failed(Reason::MemoryShort)]), SourceMark::Ready);
-        assert_eq!(mark(&[moving.clone()]), SourceMark::Moving);
+        assert_eq!(mark(std::slice::from_ref(&moving)), SourceMark::Moving);
         // What the cause is called says nothing of where the guest is.
         assert_eq!(mark(&[moving.clone(), failed(Reason::MigrationFailed)]), SourceMark::Moving);
         assert_eq!(mark(&[moving.clone(), Entry::Unmoved]), SourceMark::Stayed);

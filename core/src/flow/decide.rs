@@ -113,11 +113,12 @@ pub(super) async fn decide<S: Agent, D: Agent>(
     statistics: Option<Statistics>,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
-    let (mut steps, mut waits, mut is_joined) = (0, 0, false);
+    let (mut steps, mut waits, mut refusals, mut is_joined) = (0, 0, 0, false);
     // The last word of a host that did not do what the facts said it may.
     let mut refusal: Option<CallError> = None;
     loop {
-        let hold = if waits == 0 { Duration::ZERO } else { HOLD };
+        // Who is refused once looks again at once; who is refused again comes too early.
+        let hold = if waits == 0 && refusals < 2 { Duration::ZERO } else { HOLD };
         let told = Box::pin(Told::by(hosts, order, hold)).await;
         let mut resolved = resolution(Handover::of(order), told.source(), told.destination());
         if resolved == Resolution::Wait {
@@ -189,6 +190,7 @@ pub(super) async fn decide<S: Agent, D: Agent>(
                 return Err(held::held(order, Hold::SourceSilent, &told, refusal.as_ref(), cause));
             }
         };
+        refusals += 1;
         refusal = Some(refused);
     }
 }
