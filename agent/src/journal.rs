@@ -5,6 +5,7 @@
 mod compact;
 mod file;
 mod lease;
+mod marks;
 
 use std::{
     ffi::OsStr,
@@ -92,6 +93,8 @@ pub enum Entry {
     Switching,
     /// It was not.
     Stayed,
+    /// libvirt's job is over, and the guest was not stopped for it: it is not on the destination.
+    Unmoved,
     /// The guest can never run on the source again: its destination is about to be told that it may there.
     Released,
     /// The destination has said that it does.
@@ -168,6 +171,8 @@ pub struct State {
     pub autostart: bool,
     /// Whether the guest was switched to postcopy, or may have been; the source has it.
     pub switched: bool,
+    /// Whether libvirt's job is over, and the guest was not stopped for it; the source has it.
+    pub unmoved: bool,
     /// Whether the guest can never run here again, so that its destination may let it run; the source has it.
     pub released: bool,
     /// Whether the destination has said, after that, that the guest runs; the source has it.
@@ -205,6 +210,7 @@ impl State {
             filters: Vec::new(),
             autostart: false,
             switched: false,
+            unmoved: false,
             released: false,
             answered: false,
             kept: false,
@@ -233,6 +239,7 @@ impl State {
             Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Switching => self.switched = true,
             Entry::Stayed => self.switched = false,
+            Entry::Unmoved => self.unmoved = true,
             Entry::Released => self.released = true,
             Entry::Answered => self.answered = true,
             Entry::Kept => self.kept = true,
@@ -554,4 +561,4 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

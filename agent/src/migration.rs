@@ -34,7 +34,7 @@ use tracing::{info, warn};
 use vmferry_core::{
     agent::{CallError, Finished, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
-    flow::rolled_back,
+    flow::{is_before_the_handover, rolled_back},
     migration::{Cause, Kind, Outcome, Phase, Side, Statistics},
     reason::Reason,
 };
@@ -201,6 +201,12 @@ impl<H: Hypervisor> Task<H> {
     fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
         self.samples.send_modify(Samples::end);
         self.note_the_rest();
+        if let Err(fault) = &moved
+            && is_before_the_handover(fault.reason)
+            && !self.journal.state().switched
+        {
+            self.append(Entry::Unmoved)?;
+        }
         let statistics = moved.map_err(|fault| self.failed(fault))?;
         self.append(Entry::Measured(statistics))?;
         self.done(begun)?;
@@ -310,6 +316,11 @@ impl<H: Hypervisor> Task<H> {
         let begun = self.begin(Phase::Cleanup)?;
         // Decided, and perhaps not to be done now: it will be tried again, from here.
         judged?;
+        let state = self.journal.state();
+        if (state.side(), state.order().kind) == (Side::Source, Kind::Live) && state.has_begun(Phase::Migrate) {
+            let instance = state.order().instance;
+            self.host.let_go_on(instance).await.map_err(|fault| self.call_error(fault))?;
+        }
         let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
         self.done(begun)?;
         if self.journal.state().side() == Side::Source {

@@ -18,13 +18,14 @@ use crate::{
     migration::{Cause, Order, Progress, Record, Side, Statistics},
     policy::Told,
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.
 ///
-/// Every call but `check`, `end_check`, `admit`, `keep_turn`, `withdraw`, `locate` and `record` is a phase: idempotent by the order's id. A
-/// repeat returns what the first returned, or joins it.
+/// Every call but `check`, `end_check`, `admit`, `keep_turn`, `withdraw`, `locate`, `record` and those for facts is a phase: idempotent by the
+/// order's id. A repeat returns what the first returned, or joins it.
 pub trait Agent: Sync {
     /// The host's name.
     fn host(&self) -> &HostName;
@@ -90,6 +91,21 @@ pub trait Agent: Sync {
 
     /// What this host knows of the instance now. Changes nothing.
     fn locate(&self, order: &Order) -> impl Future<Output = Result<Sighting, CallError>> + Send;
+
+    /// Source of a live migration: what it knows of the guest and of its half. Changes nothing. The answer may be held back for as long as
+    /// `hold`, unless its half goes on meanwhile.
+    fn source_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<SourceFacts, CallError>> + Send;
+
+    /// Destination of a live migration: the same.
+    fn destination_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<DestinationFacts, CallError>> + Send;
 
     /// This host's half of the migration, if it has one.
     fn record(&self, order: &Order) -> impl Future<Output = Result<Option<Record>, CallError>> + Send;

@@ -22,7 +22,9 @@
 
 mod admit;
 mod begin;
+mod decide;
 mod ended;
+mod held;
 mod permission;
 mod planned;
 mod runner;
@@ -36,7 +38,7 @@ use crate::{
     disk::Resolved,
     domain_xml::rewrite::Relocation,
     id::HostName,
-    migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
+    migration::{Cause, Kind, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
     turns::Waiting,
 };
@@ -44,7 +46,8 @@ use admit::{Admitted, admit, keeping, withdraw};
 use begin::{Begun, begun_by, pre};
 pub use ended::ended;
 pub use planned::{Planned, UnknownForm};
-pub use runner::{Runner, is_before_the_handover, runner};
+pub use runner::is_before_the_handover;
+use runner::{Runner, runner};
 use standing::{Standing, standing};
 
 /// Sees the flow go on, and may ask it to stop. For people and for records; it decides nothing.
@@ -195,10 +198,13 @@ pub async fn resolve<S: Agent, D: Agent>(
     order: &Order,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    if order.kind == Kind::Live {
+        return decide::resolve(hosts, order, watch).await;
+    }
     let source = hosts.source.record(order).await;
     let destination = hosts.destination.record(order).await;
     match standing(order, source, destination, watch.is_cancelled()) {
-        Standing::Completed(statistics) => post(hosts, order, statistics, watch).await,
+        Standing::Completed(statistics) => finish(hosts, order, statistics, watch).await,
         Standing::RolledBack(cause) => cleanup(hosts, order, cause, watch).await,
         Standing::Moving => {
             // The job runs: what it was told at its begin stands.
@@ -275,34 +281,48 @@ async fn settle<S: Agent, D: Agent>(
     moved: Result<Statistics, CallError>,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
-    let statistics = match moved {
-        Ok(statistics) => Some(statistics),
+    match moved {
+        // Point of no return: the guest runs on the destination. Only forward.
+        Ok(statistics) if order.kind == Kind::Live => {
+            let asked = CallError {
+                host: order.source.host.clone(),
+                reason: Reason::CoordinatorLost,
+                message: "its move could not be made final".into(),
+            };
+            decide::complete(hosts, order, asked.into(), Some(statistics), watch).await
+        }
+        Ok(statistics) => finish(hosts, order, Some(statistics), watch).await,
         // The error does not say where the guest runs. The hosts do.
-        Err(error) => match locate(hosts, order, &error).await {
-            Runner::Source => return cleanup(hosts, order, error.into(), watch).await,
+        Err(error) if order.kind == Kind::Live => decide::decide(hosts, order, error.into(), None, watch).await,
+        Err(error) => match locate(hosts, order).await {
+            Runner::Source => cleanup(hosts, order, error.into(), watch).await,
             // The answer was lost, the move was not.
-            Runner::Destination => None,
-            Runner::Unknown { reason, message } => {
-                return Err(Failure::Held { reason, message, cause: error.into() });
-            }
-            // The source has told the destination, who has not heard it.
-            Runner::Released => match hosts.destination.start(order).await {
-                Ok(_) => None,
-                Err(unheard) => return Err(permission::unheard(order, error.into(), &unheard)),
-            },
+            Runner::Destination => finish(hosts, order, None, watch).await,
+            Runner::Unknown { reason, message } => Err(Failure::Held { reason, message, cause: error.into() }),
         },
-    };
-    // Point of no return: the guest runs on the destination. Only forward.
-    post(hosts, order, statistics, watch).await
+    }
 }
 
-/// The destination first: the source's lock is the last to go, so that no second migration meets the first.
-async fn post<S: Agent, D: Agent>(
+/// Of a cold migration: the guest is on the destination.
+async fn finish<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     statistics: Option<Statistics>,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    match post(hosts, order, statistics, watch).await {
+        Ok(completed) => Ok(completed),
+        Err(refusal) => Err(contradicted(hosts, order, refusal).await),
+    }
+}
+
+/// The destination first: the source's lock is the last to go, so that no second migration meets the first. An error is what a host refused.
+async fn post<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    statistics: Option<Statistics>,
+    watch: &impl Watch,
+) -> Result<Completed, CallError> {
     watch.phase(Phase::Post);
     let mut is_final = false;
     let (mut guest, mut warnings) = (None, Vec::new());
@@ -323,9 +343,7 @@ async fn post<S: Agent, D: Agent>(
         }
         match finished {
             Ok(finished) => warnings.extend(finished.complaints),
-            Err(error) if error.reason == Reason::PhaseOutOfOrder => {
-                return Err(contradicted(hosts, order, error).await);
-            }
+            Err(error) if error.reason == Reason::PhaseOutOfOrder => return Err(error),
             Err(error) => warnings.push(format!("{}: {error}", error.host)),
         }
     }
@@ -341,36 +359,32 @@ async fn seen<A: Agent>(host: &A, order: &Order, finished: &Result<Finished, Cal
     }
 }
 
-/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if a cold migration, or one with a
-/// strict hand-over, turns out to be.
+/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if it turns out to be.
 async fn cleanup<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     cause: Cause,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    if order.kind == Kind::Live {
+        return match decide::go_back(hosts, order, &cause, false, watch).await {
+            Ok(taken_back) => Err(taken_back),
+            // The guest has moved meanwhile: the hosts say where it is.
+            Err(_) => decide::decide(hosts, order, cause, None, watch).await,
+        };
+    }
     watch.phase(Phase::Cleanup);
-    let rollback = |side, kept| Rollback { side, cause: cause.clone(), released: false, kept };
-    let source = hosts.source.cleanup(order, &rollback(Side::Source, false)).await;
-    let is_too_late = source.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
-    if is_too_late && (order.kind.is_cold() || order.is_strict()) {
-        return permission::ask_back(hosts, order, cause, watch).await;
-    }
-    let destination = match source.clone() {
-        // The guest has moved meanwhile: the destination's copy is the guest.
-        Err(error) if is_too_late => return Err(contradicted(hosts, order, error).await),
-        _ => hosts.destination.cleanup(order, &rollback(Side::Destination, source.is_ok())).await,
+    let rollback = |side| Rollback { side, cause: cause.clone(), released: false, kept: false };
+    let is_too_late = |half: &Result<_, CallError>| {
+        half.as_ref().is_err_and(|error: &CallError| error.reason == Reason::PhaseOutOfOrder)
     };
-    let runs_there = destination.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
-    if runs_there && order.kind.is_cold() {
+    let source = hosts.source.cleanup(order, &rollback(Side::Source)).await;
+    if is_too_late(&source) {
         return permission::ask_back(hosts, order, cause, watch).await;
     }
-    if runs_there
-        && order.is_strict()
-        && let Err(error) = &source
-    {
-        // It may be the only copy.
-        return Err(permission::undecided(order, cause, error));
+    let destination = hosts.destination.cleanup(order, &rollback(Side::Destination)).await;
+    if is_too_late(&destination) {
+        return permission::ask_back(hosts, order, cause, watch).await;
     }
     permission::confirm(hosts, order, &cause, &source).await?;
     Err(taken_back(hosts, order, cause, [source, destination]).await)
@@ -398,9 +412,9 @@ async fn taken_back<S: Agent, D: Agent>(
 
 /// A host refused to end its half as the flow believed it must: nothing is changed until the facts are clear.
 async fn contradicted<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: CallError) -> Failure {
-    let (reason, message) = match locate(hosts, order, &error).await {
+    let (reason, message) = match locate(hosts, order).await {
         Runner::Unknown { reason, message } => (reason, message),
-        Runner::Source | Runner::Destination | Runner::Released => (Reason::RunnerUnknown, error.message.clone()),
+        Runner::Source | Runner::Destination => (Reason::RunnerUnknown, error.message.clone()),
     };
     Failure::Held { reason, message, cause: error.into() }
 }
@@ -425,10 +439,10 @@ fn aborted(order: &Order) -> CallError {
     }
 }
 
-async fn locate<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: &CallError) -> Runner {
+async fn locate<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Runner {
     let source = hosts.source.locate(order).await;
     let destination = hosts.destination.locate(order).await;
-    runner(order, &source, &destination, error)
+    runner(order, &source, &destination)
 }
 
 #[cfg(test)]

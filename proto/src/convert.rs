@@ -3,6 +3,7 @@
 mod affinity;
 mod convergence;
 mod disk;
+mod facts;
 mod group;
 mod host;
 mod instance;

@@ -17,6 +17,7 @@ impl State {
             filters,
             autostart,
             switched,
+            unmoved,
             released,
             answered,
             kept,
@@ -45,6 +46,7 @@ impl State {
         entries.extend((!filters.is_empty()).then(|| Entry::Filters(filters.clone())));
         entries.extend(autostart.then_some(Entry::Autostart(true)));
         entries.extend(switched.then_some(Entry::Switching));
+        entries.extend(unmoved.then_some(Entry::Unmoved));
         entries.extend(released.then_some(Entry::Released));
         entries.extend(answered.then_some(Entry::Answered));
         entries.extend(kept.then_some(Entry::Kept));

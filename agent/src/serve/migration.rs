@@ -306,6 +306,26 @@ impl<H: Served> MigrationService for Service<H> {
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
     }
 
+    async fn get_facts(&self, request: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let order = self.order(request.order)?;
+        let hold = request.hold.map(|hold| duration(Some(hold), "hold")).transpose();
+        let hold = hold.map_err(|invalid| self.invalid(invalid))?.unwrap_or_default();
+        self.may(&caller, &order, Peers::Ask)?;
+        let facts = async |hold| {
+            Ok(match side {
+                Side::Source => self.migrations.source_facts(&order, hold).await.map_err(status)?.into(),
+                Side::Destination => self.migrations.destination_facts(&order, hold).await.map_err(status)?.into(),
+            })
+        };
+        match self.stop.run_until_cancelled(facts(hold)).await {
+            Some(told) => told.map(Response::new),
+            None => facts(Duration::ZERO).await.map(Response::new),
+        }
+    }
+
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller = self.caller(&request)?;
         let migration = self.migration(&request.into_inner().migration_id)?;

@@ -7,6 +7,7 @@ use vmferry_core::{
     domain_xml::rewrite::Relocation,
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
@@ -71,6 +72,14 @@ impl<H: Hypervisor> Agent for Own<'_, H> {
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
         self.migrations.locate(order.instance).await
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        self.migrations.source_facts(order, hold).await
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        self.migrations.destination_facts(order, hold).await
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

@@ -6,10 +6,12 @@
 mod claims;
 mod cold;
 mod died;
+mod facts;
 mod fake;
 mod lease;
 mod leftovers;
 mod races;
+mod resolved;
 mod simulation;
 mod story;
 mod strict;

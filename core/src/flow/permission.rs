@@ -6,7 +6,7 @@
 //!
 //! With a strict hand-over the source refuses from the moment on in which it has released the guest.
 
-use super::{Completed, Failure, Watch, post, taken_back};
+use super::{Completed, Failure, Watch, finish, taken_back};
 use crate::{
     agent::{Agent, CallError, Finished, Pair, Rollback, Sighting},
     migration::{Cause, Kind, Order, Outcome, Side},
@@ -23,7 +23,7 @@ pub(super) async fn ask_back<S: Agent, D: Agent>(
     let rollback = |side, released| Rollback { side, cause: cause.clone(), released, kept: false };
     match hosts.source.record(order).await {
         Ok(Some(record)) if matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings)) => {
-            return post(hosts, order, None, watch).await;
+            return finish(hosts, order, None, watch).await;
         }
         Ok(_) => {}
         Err(error) => return Err(undecided(order, cause, &error)),
@@ -33,12 +33,12 @@ pub(super) async fn ask_back<S: Agent, D: Agent>(
         Ok(_) => {}
         // It is at rest there for good.
         Err(error) if error.reason == Reason::PhaseOutOfOrder && order.kind == (Kind::Cold { shutdown: None }) => {
-            return post(hosts, order, None, watch).await;
+            return finish(hosts, order, None, watch).await;
         }
         // It has run there, or may have: then it shall.
         Err(error) if error.reason == Reason::PhaseOutOfOrder => {
             return match hosts.destination.start(order).await {
-                Ok(_) => post(hosts, order, None, watch).await,
+                Ok(_) => finish(hosts, order, None, watch).await,
                 Err(error) => Err(undecided(order, cause, &error)),
             };
         }
@@ -93,16 +93,10 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
 pub(super) fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {
     let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
     let silent = &error.host;
-    let message = match order.kind {
-        Kind::Cold { .. } => {
-            format!("{name} is off on {from} and may have been started on {to}, which could not be asked")
-        }
-        Kind::Live if silent == from => {
-            format!("{name} waits, paused, on {to} and may have been released by {from}, which could not be asked")
-        }
-        Kind::Live => format!("{name} does not run on {from} any more and may run on {to}, which could not be asked"),
-    };
-    let message = format!("{message}: {error}; when {silent} answers again: vmferry migrations resolve {id}");
+    let message = format!(
+        "{name} is off on {from} and may have been started on {to}, which could not be asked: {error}; when {silent} answers again: vmferry \
+         migrations resolve {id}"
+    );
     Failure::Held { reason: Reason::RunnerUnknown, message, cause }
 }
 

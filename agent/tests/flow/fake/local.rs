@@ -9,6 +9,7 @@ use vmferry_core::{
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
@@ -118,6 +119,14 @@ impl Agent for Local<'_> {
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
         self.call("locate", self.migrations.locate(order.instance)).await
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        self.call("facts", self.migrations.source_facts(order, hold)).await
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        self.call("facts", self.migrations.destination_facts(order, hold)).await
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

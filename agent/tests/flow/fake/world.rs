@@ -284,6 +284,11 @@ impl World {
         self.set(host, (seen != Sighting::Absent).then_some((seen, true)));
     }
 
+    /// Both hosts show a guest that runs, as after an answer that was lost. Nothing may be done to either.
+    pub(crate) fn seem_to_run_twice(&self) {
+        self.facts().domains.insert("destination", (Sighting::Running, true));
+    }
+
     /// The guest shuts itself down, of its own will.
     pub(crate) fn goes_off(&self, host: &'static str) {
         self.set(host, Some((Sighting::Shutoff, true)));

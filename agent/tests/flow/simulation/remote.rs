@@ -16,6 +16,7 @@ use vmferry_core::{
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 use vmferry_proto::{
@@ -90,6 +91,19 @@ impl Remote {
             reason: Reason::Internal,
             message: invalid.to_string(),
         })
+    }
+
+    async fn facts(&self, order: &Order, side: Side, hold: Duration) -> Result<v1::GetFactsResponse, CallError> {
+        let request = v1::GetFactsRequest {
+            order: wire(order),
+            side: v1::Side::from(side).into(),
+            hold: Some(wire_duration(hold)),
+        };
+        self.call(|mut client| {
+            let request = request.clone();
+            async move { client.get_facts(request).await }
+        })
+        .await
     }
 
     pub(super) async fn abort(&self, order: &Order) -> Result<(), CallError> {
@@ -231,6 +245,16 @@ impl Agent for Remote {
         });
         let answer = answer.await?;
         self.read(answer.sighting().try_into())
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        let facts = self.facts(order, Side::Source, hold).await?;
+        self.read(facts.try_into())
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        let facts = self.facts(order, Side::Destination, hold).await?;
+        self.read(facts.try_into())
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

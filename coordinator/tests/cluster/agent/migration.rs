@@ -187,6 +187,11 @@ impl v1::migration_service_server::MigrationService for Agent {
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
     }
 
+    /// It is of an earlier version, which says what it sees and has recorded.
+    async fn get_facts(&self, _: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
+        Err(Status::unimplemented("GetFacts"))
+    }
+
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let epoch = request.metadata().get("vmferry-epoch").expect("who renews says what");
         let epoch: u64 = epoch.to_str().expect("ASCII").parse().expect("a number");
