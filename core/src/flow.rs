@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   check ──▶ admit ──▶ pre ──▶ migrate ──▶ post                      Completed
-//!     │ ▲        │       │         │ it failed: where does the guest run?
-//!     │ └─ waited┤       │         ├── on the destination ──▶ post    Completed
-//!     │          │       │         ├── cannot be told                 Failure::Held
-//!     │          │       │         └── on the source ──┐
+//!     │ ▲        │       │         │ it failed: what do both hosts know?
+//!     │ └─ waited┤       │         ├── forward ──▶ post               Completed
+//!     │          │       │         ├── neither                        Failure::Held
+//!     │          │       │         └── back ───────────┐
 //!     │          │       └──────────────────────────── cleanup        Failure::RolledBack
 //!     └──────────┴── nothing was changed                              Failure::Refused, NotStarted
 //! ```
@@ -14,8 +14,8 @@
 //!
 //! Of a cold migration the guest is shut down in migrate, and started on the destination at its end: from then on only the
 //! destination can say whether it ever ran there, so that one is asked before the source may start it again (`flow/permission.rs`).
-//! With a strict hand-over it is the same: the guest arrives paused, and the source's agent tells the destination's that it may run; what
-//! of that is lost is told here.
+//! Of a live one both hosts say what they know, and one step is taken after another (`flow/decide.rs`). With a strict hand-over the guest
+//! arrives paused, and the source's agent tells the destination's that it may run; what of that is lost is told here.
 //!
 //! The coordinator runs it. It keeps nothing: every call is idempotent by the order's id, so that another may carry
 //! on with [`resolve`] wherever the first one stopped.

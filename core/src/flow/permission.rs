@@ -1,10 +1,10 @@
-//! Who may let a guest run that runs nowhere while it is handed over: one that is off while it moves, or one that arrives paused (I1).
+//! Who may let a guest run that is off while it moves (I1).
 //!
 //! The source may start it again by itself as long as it has not answered that the guest has moved: nobody has asked the
 //! destination to start it then, and nobody will, since the source has noted the failure. After that, only once the
 //! destination has given up its copy, which it does only if that has never run.
 //!
-//! With a strict hand-over the source refuses from the moment on in which it has released the guest.
+//! With a strict hand-over, which is resolved by facts, the source refuses from the moment on in which it has released the guest.
 
 use super::{Completed, Failure, Watch, finish, taken_back};
 use crate::{

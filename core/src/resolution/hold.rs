@@ -69,11 +69,10 @@ impl Hold {
             Self::PostcopyUnfinished => {
                 format!("{name} runs on {to}, and a part of its memory is still on {from}; neither copy may be stopped")
             }
-            Self::PostcopyLost => {
-                format!(
-                    "{name} was switched to {to}, and a part of its memory is lost; its disks are as it left them there"
-                )
-            }
+            Self::PostcopyLost => format!(
+                "{name} was switched to {to}, and one of the two hosts has lost its part of it: what was in its memory is lost; its disks are as \
+                 it left them on {to}"
+            ),
         }
     }
 
@@ -105,11 +104,15 @@ impl Hold {
                 format!("its copy on {from} must go (virsh destroy {name} on {from}), then: {resolve}")
             }
             Self::LostHere => format!("virsh start {name} where it is defined; then: {resolve}"),
-            Self::LostThere | Self::PostcopyLost => {
+            Self::LostThere => {
                 format!(
                     "virsh destroy {name} on {from} if it is there; virsh start {name} on {to}, or wherever its disks are; then: {resolve}"
                 )
             }
+            Self::PostcopyLost => format!(
+                "remove what is left of it on {from} (virsh destroy {name}), and on {to} if it still waits there; start it on {to} (virsh start \
+                 {name}); then: {resolve}"
+            ),
             Self::PostcopyUnfinished => format!("mend the way between {from} and {to}: the rest is sent then"),
         }
     }

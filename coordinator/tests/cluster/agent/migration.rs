@@ -189,7 +189,7 @@ impl v1::migration_service_server::MigrationService for Agent {
 
     /// It is of an earlier version, which says what it sees and has recorded.
     async fn get_facts(&self, _: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
-        Err(Status::unimplemented("GetFacts"))
+        Err(self.error(Reason::PermissionDenied, "a coordinator may not call GetFacts"))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
