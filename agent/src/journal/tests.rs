@@ -12,7 +12,7 @@ use vmferry_core::{
 
 use super::*;
 
-fn order() -> Order {
+pub(super) fn order() -> Order {
     let endpoint = |host: &str| Endpoint { host: host.parse().expect("valid"), address: "192.0.2.1:7443".into() };
     Order {
         kind: vmferry_core::migration::Kind::Live,
