@@ -5,8 +5,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let protos = ["convergence", "disk", "group", "host", "instance", "migration", "network", "story", "tunnel"]
-        .map(|name| format!("vmferry/agent/v1/{name}.proto"));
+    let protos =
+        ["convergence", "disk", "facts", "group", "host", "instance", "migration", "network", "story", "tunnel"]
+            .map(|name| format!("vmferry/agent/v1/{name}.proto"));
     let others = ["vmferry/carrier/v1/carrier.proto", "vmferry/coordinator/v1/fleet.proto"].map(str::to_owned);
     let protos = protos.into_iter().chain(others);
     println!("cargo::rerun-if-changed=vmferry");

@@ -29,6 +29,7 @@ use vmferry_core::{
     id::{HostName, InstanceId, MigrationId},
     migration::{Order, Statistics},
     reason::Reason,
+    resolution::Seen,
 };
 
 pub use self::{
@@ -97,6 +98,9 @@ pub trait Hypervisor: Storage + Networking + Filtering + Power + HandingOver + M
 
     /// What is to be seen of the instance now. A libvirt that does not answer is a fault, never an absence.
     fn sighting(&self, instance: InstanceId) -> impl Future<Output = Result<Sighting, Fault>> + Send;
+
+    /// The same as facts by which a live migration is resolved.
+    fn seen(&self, instance: InstanceId) -> impl Future<Output = Result<Seen, Fault>> + Send;
 
     /// Source: opens the sockets that lead to the destination, with one for each of `images` that are sent.
     fn open_sockets(&self, order: &Order, images: usize) -> impl Future<Output = Result<(), Fault>> + Send;

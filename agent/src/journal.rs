@@ -5,6 +5,7 @@
 mod compact;
 mod file;
 mod lease;
+mod marks;
 mod open;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vmferry_core::{
+    agent::Sighting,
     convergence::Foreseen,
     disk::Resolved,
     domain_xml::rewrite::Relocation,
@@ -95,6 +97,8 @@ pub enum Entry {
     Switching,
     /// It was not.
     Stayed,
+    /// libvirt's job is over, and the guest was not stopped for it: it is not on the destination.
+    Unmoved,
     /// The guest can never run on the source again: its destination is about to be told that it may there.
     Released,
     /// The destination has said that it does.
@@ -113,6 +117,8 @@ pub enum Entry {
     Failed(Cause),
     /// Something needs a look.
     Warning(String),
+    /// What was to be seen of the guest at the end, or since then.
+    Seen(Sighting),
     /// The last line.
     Ended {
         /// How.
@@ -169,6 +175,8 @@ pub struct State {
     pub autostart: bool,
     /// Whether the guest was switched to postcopy, or may have been; the source has it.
     pub switched: bool,
+    /// Whether libvirt's job is over, and the guest was not stopped for it; the source has it.
+    pub unmoved: bool,
     /// Whether the guest can never run here again, so that its destination may let it run; the source has it.
     pub released: bool,
     /// Whether the destination has said, after that, that the guest runs; the source has it.
@@ -191,6 +199,7 @@ impl State {
             outcome: None,
             cause: None,
             statistics: None,
+            guest: None,
             pending: Vec::new(),
             warnings: Vec::new(),
             story: Story::default(),
@@ -205,6 +214,7 @@ impl State {
             filters: Vec::new(),
             autostart: false,
             switched: false,
+            unmoved: false,
             released: false,
             answered: false,
             kept: false,
@@ -233,6 +243,7 @@ impl State {
             Entry::Autostart(autostart) => self.autostart = autostart,
             Entry::Switching => self.switched = true,
             Entry::Stayed => self.switched = false,
+            Entry::Unmoved => self.unmoved = true,
             Entry::Released => self.released = true,
             Entry::Answered => self.answered = true,
             Entry::Kept => self.kept = true,
@@ -243,6 +254,7 @@ impl State {
             // The first cause is the cause; what follows from it is not.
             Entry::Failed(cause) => _ = record.cause.get_or_insert(cause),
             Entry::Warning(warning) => record.warnings.push(warning),
+            Entry::Seen(guest) => record.guest = Some(guest),
             Entry::Ended { outcome, at } => {
                 record.outcome = Some(outcome);
                 record.ended = Some(at);
@@ -294,6 +306,11 @@ impl State {
     /// What the job measured.
     pub fn statistics(&self) -> Option<Statistics> {
         self.record.statistics
+    }
+
+    /// What was to be seen of the guest at the end, if it was here.
+    pub fn guest(&self) -> Option<Sighting> {
+        self.record.guest
     }
 
     /// What needs a look.
@@ -561,4 +578,4 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -32,9 +32,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vmferry_core::{
-    agent::{CallError, Half, Rollback, Sighting},
+    agent::{CallError, Finished, Half, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
-    flow::rolled_back,
+    flow::{is_before_the_handover, rolled_back},
     migration::{Cause, Kind, Outcome, Phase, Side, Statistics},
     reason::Reason,
 };
@@ -60,9 +60,9 @@ enum Command {
     Pre(Half, Reply<Vec<Relocation>>),
     Migrate(Vec<Relocation>, Reply<Statistics>),
     Start(Reply<Duration>),
-    Post(Reply<Vec<String>>),
-    Cleanup(Rollback, Reply<Vec<String>>),
-    Forsake(Cause, Reply<Vec<String>>),
+    Post(Reply<Finished>),
+    Cleanup(Rollback, Reply<Finished>),
+    Forsake(Cause, Reply<Finished>),
 }
 
 enum Origin {
@@ -201,6 +201,12 @@ impl<H: Hypervisor> Task<H> {
     fn measured(&mut self, moved: Result<Statistics, Fault>, begun: Instant) -> Result<Statistics, CallError> {
         self.samples.send_modify(Samples::end);
         self.note_the_rest();
+        if let Err(fault) = &moved
+            && is_before_the_handover(fault.reason)
+            && !self.journal.state().switched
+        {
+            self.append(Entry::Unmoved)?;
+        }
         let statistics = moved.map_err(|fault| self.failed(fault))?;
         self.append(Entry::Measured(statistics))?;
         self.done(begun)?;
@@ -243,20 +249,20 @@ impl<H: Hypervisor> Task<H> {
         }
     }
 
-    async fn post(&mut self) -> Result<Vec<String>, CallError> {
+    async fn post(&mut self) -> Result<Finished, CallError> {
         let state = self.journal.state();
         match state.outcome() {
             Some(Outcome::Completed | Outcome::CompletedWithWarnings) => {
-                let warnings = state.warnings().to_vec();
+                let complaints = state.warnings().to_vec();
                 self.unwind_again().await;
-                return Ok(warnings);
+                return Ok(self.finished(complaints));
             }
             Some(_) => return Err(self.out_of_order("it was rolled back")),
             None => {}
         }
         let (order, side) = (state.order().clone(), state.side());
         let judged = phase::post::judge(&*self.host, state).await;
-        let mut warnings = judged.map_err(|fault| self.call_error(fault))?;
+        judged.map_err(|fault| self.call_error(fault))?;
         let begun = self.begin(Phase::Post)?;
         let mut steps = Steps::new(&mut self.journal);
         let finished = match side {
@@ -264,14 +270,23 @@ impl<H: Hypervisor> Task<H> {
             Side::Destination => phase::post::destination(&*self.host, &order, &mut steps).await,
         };
         // Not ended: what did not go through can be asked for again.
-        warnings.extend(finished.map_err(|fault| self.call_error(fault))?);
+        let mut warnings = finished.map_err(|fault| self.call_error(fault))?;
         self.done(begun)?;
+        if side == Side::Destination {
+            let guest = self.look().await;
+            self.note_guest(guest)?;
+            // It ran here and was stopped or paused since, by its user or by itself: that is no longer the move's matter.
+            if let Some(guest) = guest.filter(|guest| !order.is_at_rest(*guest)) {
+                let (name, here) = (&order.instance_name, self.host.name());
+                warnings.insert(0, format!("{name} arrived on {here} and does not run there any more ({guest})"));
+            }
+        }
         let outcome = if warnings.is_empty() { Outcome::Completed } else { Outcome::CompletedWithWarnings };
         self.end(outcome, &warnings)?;
-        Ok(warnings)
+        Ok(self.finished(warnings))
     }
 
-    async fn cleanup(&mut self, Rollback { cause, released, kept, .. }: Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&mut self, Rollback { cause, released, kept, .. }: Rollback) -> Result<Finished, CallError> {
         let state = self.journal.state();
         let is_news = kept && !state.kept && state.side() == Side::Destination;
         match state.outcome() {
@@ -279,7 +294,8 @@ impl<H: Hypervisor> Task<H> {
                 if is_news && self.has_leftovers() {
                     self.append(Entry::Kept)?;
                 }
-                return Ok(self.unwind_again().await);
+                let complaints = self.unwind_again().await;
+                return Ok(self.finished(complaints));
             }
             Some(_) => return Err(self.out_of_order("it was completed")),
             None => {}
@@ -289,7 +305,7 @@ impl<H: Hypervisor> Task<H> {
         if let Err(error) = &judged
             && error.reason == Reason::PhaseOutOfOrder
         {
-            return judged.map(|()| Vec::new());
+            return judged.map(|()| Finished::default());
         }
         if self.unfinished() != Some(Phase::Cleanup) {
             self.append(Entry::Failed(cause))?;
@@ -300,11 +316,38 @@ impl<H: Hypervisor> Task<H> {
         let begun = self.begin(Phase::Cleanup)?;
         // Decided, and perhaps not to be done now: it will be tried again, from here.
         judged?;
+        let state = self.journal.state();
+        if (state.side(), state.order().kind) == (Side::Source, Kind::Live) && state.has_begun(Phase::Migrate) {
+            let instance = state.order().instance;
+            self.host.let_go_on(instance).await.map_err(|fault| self.call_error(fault))?;
+        }
         let leftovers = Steps::new(&mut self.journal).unwind(&*self.host).await;
         self.done(begun)?;
+        if self.journal.state().side() == Side::Source {
+            let guest = self.look().await;
+            // It may be started again by what is left to be taken back.
+            let order = self.journal.state().order();
+            let guest = guest.filter(|guest| leftovers.is_empty() || order.is_at_rest(*guest));
+            self.note_guest(guest)?;
+        }
         let outcome = self.journal.state().cause().map_or(Outcome::FailedRolledBack, rolled_back);
         self.end(outcome, &leftovers)?;
-        Ok(leftovers)
+        Ok(self.finished(leftovers))
+    }
+
+    /// What is to be seen of the guest, which may have died meanwhile. That it cannot be seen is no reason not to end.
+    async fn look(&self) -> Option<Sighting> {
+        self.host.sighting(self.journal.state().order().instance).await.ok()
+    }
+
+    /// For whoever asks later, too.
+    fn note_guest(&mut self, guest: Option<Sighting>) -> Result<(), CallError> {
+        guest.filter(|_| guest != self.journal.state().guest()).map_or(Ok(()), |guest| self.append(Entry::Seen(guest)))
+    }
+
+    /// What is answered.
+    fn finished(&self, complaints: Vec<String>) -> Finished {
+        Finished { complaints, guest: self.journal.state().guest() }
     }
 
     /// One that is tried again goes on: its journal must not grow for as long as libvirt, say, is down.

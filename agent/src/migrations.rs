@@ -1,6 +1,7 @@
 //! All migrations that this host has a half of: the lock on instances, the claims, the records; and those that wait.
 
 mod admission;
+mod facts;
 mod leftovers;
 
 use std::{

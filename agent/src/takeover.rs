@@ -17,12 +17,13 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vmferry_core::{
-    agent::{Agent as _, CallError, Pair, Rollback, Sighting},
+    agent::{Agent as _, CallError, Finished, Pair, Rollback, Sighting},
     flow::{self, Failure, Watch},
     id::MigrationId,
     identity::Identity,
-    migration::{Cause, Order, Outcome, Phase, Progress, Record, Side},
+    migration::{Cause, Kind, Order, Outcome, Phase, Progress, Record, Side},
     reason::Reason,
+    resolution::{End, GuestCopy, Handover, Resolution, SourceMark, Step, Word, resolve},
 };
 use vmferry_remote::{Lease, RemoteAgent};
 use vmferry_transport::Credentials;
@@ -155,9 +156,11 @@ impl<H: Hypervisor> Mind<H> {
         let order = self.half.state().order().clone();
         let source = RemoteAgent::new(self.caller.credentials.clone(), order.source.clone());
         let mut pauses = self.pauses();
+        let mut state = self.half.watch_state();
         while self.half.state().outcome().is_none() && self.half.silence() >= self.patience {
             let silence = self.half.silence();
             match source.record(&order).await {
+                Ok(record) if order.kind == Kind::Live => self.by_facts(&source, &order, record).await,
                 Ok(Some(record)) if record.outcome.is_none() => {
                     debug!(
                         "{}: its migration is still open on {}, which drives it",
@@ -169,17 +172,51 @@ impl<H: Hypervisor> Mind<H> {
                 Err(error) if silence < ALONE * self.patience => debug!("{}: {error}", order.instance_name),
                 Err(error) => self.alone(&order, &error).await,
             }
-            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            select! {
+                biased;
+                // The connection to the source goes with the half.
+                _ = state.wait_for(|state| state.outcome().is_some()) => return,
+                () = sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
+            }
         }
     }
 
-    /// The source has ended its half, or has none.
-    async fn follow(&self, source: &RemoteAgent, order: &Order, record: Option<Record>) {
-        let lost = || Cause {
-            reason: Reason::CoordinatorLost,
-            host: order.source.host.clone(),
-            message: format!("{} has ended this migration, or never began it", order.source.host),
+    /// The source says how it is there: what this half does follows from what both know. How the source's ends is its own agent's matter.
+    async fn by_facts(&self, source: &RemoteAgent, order: &Order, record: Option<Record>) {
+        let asked = async {
+            let here = source.source_facts(order, Duration::ZERO).await?;
+            Ok::<_, CallError>((here, self.migrations.destination_facts(order, Duration::ZERO).await?))
         };
+        let (here, there) = match asked.await {
+            Ok(told) => told,
+            Err(error) => return debug!("{}: {error}", order.instance_name),
+        };
+        let cause = record.and_then(|record| record.cause).unwrap_or_else(|| ended(order));
+        let back = |kept| Rollback { side: Side::Destination, cause: cause.clone(), released: false, kept };
+        let done = match resolve(Handover::of(order), Word::Told(here), Word::Told(there)) {
+            Resolution::Forward(Step::Post(Side::Destination)) => self.half.post().await,
+            Resolution::Forward(Step::Resume) => self.half.start_guest().await.map(|_| Finished::default()),
+            Resolution::Back(Step::Cleanup(Side::Destination)) => {
+                self.half.cleanup(back(here.mark.is(End::Back))).await
+            }
+            // It has forgotten it, or never began it: a guest that runs there was not released to here.
+            Resolution::Back(_) if here.mark == SourceMark::Nothing => match here.seen.copy() {
+                GuestCopy::Runs => self.half.cleanup(back(true)).await,
+                _ => self.half.forsake(cause).await,
+            },
+            resolution => {
+                let (name, from) = (&order.instance_name, &order.source.host);
+                return debug!(
+                    "{name}: its migration is open on {from}, and nothing is to be done here: {resolution:?}"
+                );
+            }
+        };
+        self.tell(order, done);
+    }
+
+    /// Cold: the source has ended its half, or has none.
+    async fn follow(&self, source: &RemoteAgent, order: &Order, record: Option<Record>) {
+        let lost = || ended(order);
         let ended = match record {
             Some(Record { outcome: Some(Outcome::Completed | Outcome::CompletedWithWarnings), .. }) => {
                 self.half.post().await
@@ -204,11 +241,11 @@ impl<H: Hypervisor> Mind<H> {
         self.tell(order, self.half.forsake(cause).await);
     }
 
-    async fn give_back(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+    async fn give_back(&self, cause: Cause) -> Result<Finished, CallError> {
         self.half.cleanup(Rollback { side: Side::Destination, cause, released: false, kept: true }).await
     }
 
-    fn tell(&self, order: &Order, ended: Result<Vec<String>, CallError>) {
+    fn tell(&self, order: &Order, ended: Result<Finished, CallError>) {
         let (name, id) = (&order.instance_name, order.id);
         match ended {
             // What was decided before goes on by itself.
@@ -227,6 +264,12 @@ impl<H: Hypervisor> Mind<H> {
             .with_jitter()
             .build()
     }
+}
+
+fn ended(order: &Order) -> Cause {
+    let host = order.source.host.clone();
+    let message = format!("{host} has ended this migration, or never began it");
+    Cause { reason: Reason::CoordinatorLost, host, message }
 }
 
 /// What the flow has left, by what the two hosts say of their halves.

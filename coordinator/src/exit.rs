@@ -31,15 +31,15 @@ use crate::{history::Migration, inventory::Invalid};
 pub(crate) enum Exit {
     /// What was asked for is done.
     Done = 0,
-    /// It failed; a guest that should have moved runs on the source.
+    /// It failed; a guest that should have moved stays on the source.
     Failed = 1,
     /// What was asked for cannot be meant.
     Usage = 2,
     /// The checks refuse it; nothing was changed.
     Refused = 3,
-    /// Aborted by the user; the guest runs on the source.
+    /// Aborted by the user; the guest stays on the source.
     Aborted = 4,
-    /// Its policy gave it up in time; the guest runs on the source.
+    /// Its policy gave it up in time; the guest stays on the source.
     Late = 5,
     /// The guest does not run, or it cannot be told where.
     Held = 6,
@@ -305,7 +305,7 @@ mod tests {
     fn what_was_given_up_in_time_is_told_from_what_failed() {
         let rolled_back = |reason| {
             let cause = Cause { reason, host: "node-28".parse().expect("valid"), message: "why".into() };
-            Exit::of_flow(&Err(Failure::RolledBack { cause, leftovers: Vec::new() }))
+            Exit::of_flow(&Err(Failure::RolledBack { cause, guest: None, leftovers: Vec::new() }))
         };
         assert_eq!(rolled_back(Reason::NotConverging), Exit::Late);
         assert_eq!(rolled_back(Reason::MigrationAborted), Exit::Aborted);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use vmferry_core::{
-    agent::CallError,
+    agent::{CallError, Sighting},
     id::{HostName, MigrationId},
     migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics, Story},
     reason::Reason,
@@ -105,6 +105,15 @@ impl Migration {
     /// Why it did not go through.
     pub(crate) fn cause(&self) -> Option<&Cause> {
         self.halves().find_map(|half| half.cause.as_ref())
+    }
+
+    /// What was to be seen of the guest at its end, on the host that had it then. `None`: it is open or held, or nobody has seen it.
+    pub(crate) fn guest(&self) -> Option<Sighting> {
+        match self.outcome()? {
+            Outcome::Completed | Outcome::CompletedWithWarnings => self.destination.as_ref()?.guest,
+            Outcome::FailedRolledBack | Outcome::AbortedRolledBack => self.source.as_ref()?.guest,
+            Outcome::Held => None,
+        }
     }
 
     /// What needs a look, of both hosts.

@@ -140,11 +140,18 @@ async fn both(hosts: &Hosts, order: &Order) -> Result<Result<Completed, Failure>
         let has_ended = destination.as_ref().is_some_and(|half: &Record| half.outcome.is_some());
         if has_ended || begun.elapsed() > BOTH_LIMIT {
             let ended = source.as_ref().and_then(|source| flow::ended(source, destination.as_ref()));
-            return ended.ok_or_else(|| CallError {
+            let mut ended = ended.ok_or_else(|| CallError {
                 host: order.source.host.clone(),
                 reason: Reason::MigrationNotFound,
                 message: format!("{} does not say any more what became of it", order.source.host),
-            });
+            })?;
+            // An agent of an earlier version has not noted it.
+            match &mut ended {
+                Ok(Completed { guest: guest @ None, .. }) => *guest = hosts.destination.locate(order).await.ok(),
+                Err(Failure::RolledBack { guest: guest @ None, .. }) => *guest = hosts.source.locate(order).await.ok(),
+                Ok(_) | Err(_) => {}
+            }
+            return Ok(ended);
         }
         sleep(LOOK).await;
     }

@@ -8,6 +8,7 @@ pub(crate) mod cordon;
 pub(crate) mod doctor;
 pub(crate) mod forecast;
 pub(crate) mod groups;
+pub(crate) mod guest;
 pub(crate) mod hosts;
 pub(crate) mod instances;
 pub(crate) mod limits;

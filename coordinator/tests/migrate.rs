@@ -130,6 +130,48 @@ async fn a_failed_job_leaves_the_guest_on_the_source() {
 }
 
 #[tokio::test]
+async fn a_guest_that_died_on_the_way_is_told_to_be_off_on_its_source_with_what_to_do() {
+    let cluster = Cluster::new().await;
+    cluster.world().fails = true;
+    cluster.world().kills = true;
+    let output = cluster.vmferry("migrate web --to node-31").await.code(1).get_output().clone();
+    let text = said(&output);
+    assert!(text.contains("web was not moved to node-31") && text.contains("MIGRATION_FAILED"), "{text}");
+    assert!(text.contains("web is shut off on node-28: start it there (virsh start web)"), "{text}");
+    assert!(!text.contains("runs on") && !text.contains("as before"), "{text}");
+
+    let (code, document) = cluster.json("migrate web --to node-31").await;
+    assert_eq!((code, &document["outcome"], &document["guest"]), (1, &"failed_rolled_back".into(), &"shutoff".into()));
+    assert!(document["runs_on"].is_null(), "{document}");
+    let id = document["migration_id"].as_str().expect("an id");
+    // Whoever asks later hears the same.
+    let (_, shown) = cluster.json(&format!("migrations show {id}")).await;
+    assert_eq!([&shown["guest"], &shown["source"]["guest"]], ["shutoff"; 2], "{shown}");
+    assert!(shown["destination"]["guest"].is_null(), "{shown}");
+    for (command, words) in [
+        (format!("migrations show {id}"), "web is shut off on node-28: start it there (virsh start web)"),
+        ("migrations".to_owned(), "failed_rolled_back, shut off"),
+        (format!("watch {id}"), "(web stayed on node-28, where it was shut off at the end: virsh start web)"),
+    ] {
+        let output = cluster.vmferry(&command).await.get_output().clone();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(words), "{command}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_died_as_soon_as_it_had_moved_is_told_to_be_off_on_its_destination() {
+    let cluster = Cluster::new().await;
+    cluster.world().kills = true;
+    let output = cluster.vmferry("migrate web --to node-31").await.success().get_output().clone();
+    let text = said(&output);
+    assert!(text.contains("web was moved and is shut off on node-31: start it there"), "{text}");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("is shut off on") && !told.contains("runs on"), "{told}");
+    let (_, shown) = cluster.json("migrations").await;
+    assert_eq!(shown["migrations"][0]["guest"], "shutoff", "{shown}");
+}
+
+#[tokio::test]
 async fn an_id_is_told_once_the_hosts_know_it() {
     let cluster = Cluster::new().await;
     let moved = cluster.vmferry("migrate web --to node-31").await.success().get_output().clone();

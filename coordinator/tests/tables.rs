@@ -127,11 +127,11 @@ fn the_help_teaches() {
 
     Exit codes:
       0    done
-      1    failed; the guest runs on the source
+      1    failed; the guest stays on the source
       2    usage or configuration, unknown or ambiguous names
       3    refused by the checks; nothing was changed
-      4    aborted; the guest runs on the source
-      5    the policy gave it up in time; the guest runs on the source
+      4    aborted; the guest stays on the source
+      5    the policy gave it up in time; the guest stays on the source
       6    HELD: the guest is not running, or it cannot be told where it runs
       7    an agent, DNS or etcd cannot be reached or refuses us; nothing was changed
       9    some of several failed

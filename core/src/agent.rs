@@ -2,9 +2,12 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     future::{Future, pending},
     time::Duration,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     compatibility::Check,
@@ -15,13 +18,14 @@ use crate::{
     migration::{Cause, Order, Progress, Record, Side, Statistics},
     policy::Told,
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
 /// One host's agent, as the flow sees it: by gRPC, or by a fake.
 ///
-/// Every call but `check`, `end_check`, `admit`, `keep_turn`, `withdraw`, `locate` and `record` is a phase: idempotent by the order's id. A
-/// repeat returns what the first returned, or joins it.
+/// Every call but `check`, `end_check`, `admit`, `keep_turn`, `withdraw`, `locate`, `record` and those for facts is a phase: idempotent by the
+/// order's id. A repeat returns what the first returned, or joins it.
 pub trait Agent: Sync {
     /// The host's name.
     fn host(&self) -> &HostName;
@@ -79,18 +83,29 @@ pub trait Agent: Sync {
     /// has no copy any more that could. Once asked, only this host can say whether it ever ran here. Returns how long it took.
     fn start(&self, order: &Order) -> impl Future<Output = Result<Duration, CallError>> + Send;
 
-    /// The guest runs on the destination: makes that final. Returns warnings.
-    fn post(&self, order: &Order, side: Side) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
+    /// The guest has moved to the destination: makes that final.
+    fn post(&self, order: &Order, side: Side) -> impl Future<Output = Result<Finished, CallError>> + Send;
 
-    /// The guest runs on the source: takes back what this host did. Returns what could not be taken back.
-    fn cleanup(
-        &self,
-        order: &Order,
-        rollback: &Rollback,
-    ) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
+    /// The guest stays on the source: takes back what this host did.
+    fn cleanup(&self, order: &Order, rollback: &Rollback) -> impl Future<Output = Result<Finished, CallError>> + Send;
 
     /// What this host knows of the instance now. Changes nothing.
     fn locate(&self, order: &Order) -> impl Future<Output = Result<Sighting, CallError>> + Send;
+
+    /// Source of a live migration: what it knows of the guest and of its half. Changes nothing. The answer may be held back for as long as
+    /// `hold`, unless its half goes on meanwhile.
+    fn source_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<SourceFacts, CallError>> + Send;
+
+    /// Destination of a live migration: the same.
+    fn destination_facts(
+        &self,
+        order: &Order,
+        hold: Duration,
+    ) -> impl Future<Output = Result<DestinationFacts, CallError>> + Send;
 
     /// This host's half of the migration, if it has one.
     fn record(&self, order: &Order) -> impl Future<Output = Result<Option<Record>, CallError>> + Send;
@@ -158,6 +173,16 @@ pub struct Rollback {
     pub kept: bool,
 }
 
+/// What a host answers that has ended its half.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Finished {
+    /// What needs a look, or could not be taken back, a sentence each.
+    pub complaints: Vec<String>,
+    /// What it sees of the guest, if that is here now: on the destination after post, on the source after cleanup. `None`: it is the other
+    /// half, libvirt could not be asked, or the agent is of a version that does not say.
+    pub guest: Option<Sighting>,
+}
+
 /// The instance as it leaves the source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leaving {
@@ -180,7 +205,8 @@ pub struct Leaving {
 }
 
 /// What a host sees of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sighting {
     /// No such domain.
     Absent,
@@ -198,6 +224,20 @@ pub enum Sighting {
     /// Destination, after the switch to postcopy: the guest runs here, and a part of its memory is still on the source. While the way
     /// between them is broken its vCPUs wait for what they need of that.
     Incomplete,
+}
+
+impl fmt::Display for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Shutoff => "shut off",
+            Self::Running => "running",
+            Self::Arriving => "arriving",
+            Self::Paused => "paused",
+            Self::Departing => "departing",
+            Self::Incomplete => "incomplete",
+        })
+    }
 }
 
 /// A call that did not succeed.

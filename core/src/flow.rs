@@ -22,7 +22,9 @@
 
 mod admit;
 mod begin;
+mod decide;
 mod ended;
+mod held;
 mod permission;
 mod planned;
 mod runner;
@@ -31,12 +33,12 @@ mod standing;
 use std::time::Duration;
 
 use crate::{
-    agent::{Agent, CallError, CheckReport, Leaving, Pair, Rollback},
+    agent::{Agent, CallError, CheckReport, Finished, Leaving, Pair, Rollback, Sighting},
     compatibility::{Check, HANDOVER, handover_unknown},
     disk::Resolved,
     domain_xml::rewrite::Relocation,
     id::HostName,
-    migration::{Cause, Order, Outcome, Phase, Progress, Side, Statistics},
+    migration::{Cause, Kind, Order, Outcome, Phase, Progress, Side, Statistics},
     reason::Reason,
     turns::Waiting,
 };
@@ -44,7 +46,8 @@ use admit::{Admitted, admit, keeping, withdraw};
 use begin::{Begun, begun_by, pre};
 pub use ended::ended;
 pub use planned::{Planned, UnknownForm};
-pub use runner::{Runner, is_before_the_handover, runner};
+pub use runner::is_before_the_handover;
+use runner::{Runner, runner};
 use standing::{Standing, standing};
 
 /// Sees the flow go on, and may ask it to stop. For people and for records; it decides nothing.
@@ -87,11 +90,13 @@ impl Plan {
     }
 }
 
-/// The guest runs on the destination.
+/// The guest has moved to the destination.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completed {
     /// What the job measured, unless its answer was lost.
     pub statistics: Option<Statistics>,
+    /// What the destination saw of the guest at the end: one that died since it arrived is off. `None`: it could not be asked.
+    pub guest: Option<Sighting>,
     /// What needs a look.
     pub warnings: Vec<String>,
 }
@@ -110,10 +115,12 @@ pub enum Failure {
     NotStarted(CallError),
     /// The checks refuse the move; nothing was changed.
     Refused(Box<Plan>),
-    /// The guest runs on the source as before.
+    /// The guest is on the source, as before unless it died there.
     RolledBack {
         /// Why it did not go through.
         cause: Cause,
+        /// What the source saw of the guest at the end. `None`: it could not be asked.
+        guest: Option<Sighting>,
         /// What could not be taken back yet.
         leftovers: Vec<String>,
     },
@@ -191,10 +198,13 @@ pub async fn resolve<S: Agent, D: Agent>(
     order: &Order,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    if order.kind == Kind::Live {
+        return decide::resolve(hosts, order, watch).await;
+    }
     let source = hosts.source.record(order).await;
     let destination = hosts.destination.record(order).await;
     match standing(order, source, destination, watch.is_cancelled()) {
-        Standing::Completed(statistics) => post(hosts, order, statistics, watch).await,
+        Standing::Completed(statistics) => finish(hosts, order, statistics, watch).await,
         Standing::RolledBack(cause) => cleanup(hosts, order, cause, watch).await,
         Standing::Moving => {
             // The job runs: what it was told at its begin stands.
@@ -271,37 +281,51 @@ async fn settle<S: Agent, D: Agent>(
     moved: Result<Statistics, CallError>,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
-    let statistics = match moved {
-        Ok(statistics) => Some(statistics),
+    match moved {
+        // Point of no return: the guest runs on the destination. Only forward.
+        Ok(statistics) if order.kind == Kind::Live => {
+            let asked = CallError {
+                host: order.source.host.clone(),
+                reason: Reason::CoordinatorLost,
+                message: "its move could not be made final".into(),
+            };
+            decide::complete(hosts, order, asked.into(), Some(statistics), watch).await
+        }
+        Ok(statistics) => finish(hosts, order, Some(statistics), watch).await,
         // The error does not say where the guest runs. The hosts do.
-        Err(error) => match locate(hosts, order, &error).await {
-            Runner::Source => return cleanup(hosts, order, error.into(), watch).await,
+        Err(error) if order.kind == Kind::Live => decide::decide(hosts, order, error.into(), None, watch).await,
+        Err(error) => match locate(hosts, order).await {
+            Runner::Source => cleanup(hosts, order, error.into(), watch).await,
             // The answer was lost, the move was not.
-            Runner::Destination => None,
-            Runner::Unknown { reason, message } => {
-                return Err(Failure::Held { reason, message, cause: error.into() });
-            }
-            // The source has told the destination, who has not heard it.
-            Runner::Released => match hosts.destination.start(order).await {
-                Ok(_) => None,
-                Err(unheard) => return Err(permission::unheard(order, error.into(), &unheard)),
-            },
+            Runner::Destination => finish(hosts, order, None, watch).await,
+            Runner::Unknown { reason, message } => Err(Failure::Held { reason, message, cause: error.into() }),
         },
-    };
-    // Point of no return: the guest runs on the destination. Only forward.
-    post(hosts, order, statistics, watch).await
+    }
 }
 
-/// The destination first: the source's lock is the last to go, so that no second migration meets the first.
-async fn post<S: Agent, D: Agent>(
+/// Of a cold migration: the guest is on the destination.
+async fn finish<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     statistics: Option<Statistics>,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    match post(hosts, order, statistics, watch).await {
+        Ok(completed) => Ok(completed),
+        Err(refusal) => Err(contradicted(hosts, order, refusal).await),
+    }
+}
+
+/// The destination first: the source's lock is the last to go, so that no second migration meets the first. An error is what a host refused.
+async fn post<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    statistics: Option<Statistics>,
+    watch: &impl Watch,
+) -> Result<Completed, CallError> {
     watch.phase(Phase::Post);
     let mut is_final = false;
-    let mut warnings = Vec::new();
+    let (mut guest, mut warnings) = (None, Vec::new());
     for side in [Side::Destination, Side::Source] {
         let finished = match side {
             Side::Destination => hosts.destination.post(order, side).await,
@@ -314,70 +338,83 @@ async fn post<S: Agent, D: Agent>(
             Side::Source => hosts.source.post(order, side).await,
         };
         is_final = finished.is_ok();
+        if side == Side::Destination {
+            guest = seen(&hosts.destination, order, &finished).await;
+        }
         match finished {
-            Ok(more) => warnings.extend(more),
-            Err(error) if error.reason == Reason::PhaseOutOfOrder => {
-                return Err(contradicted(hosts, order, error).await);
-            }
+            Ok(finished) => warnings.extend(finished.complaints),
+            Err(error) if error.reason == Reason::PhaseOutOfOrder => return Err(error),
             Err(error) => warnings.push(format!("{}: {error}", error.host)),
         }
     }
-    Ok(Completed { statistics, warnings })
+    Ok(Completed { statistics, guest, warnings })
 }
 
-/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if a cold migration, or one with a
-/// strict hand-over, turns out to be.
+/// What the host that has the guest sees of it. Agents of earlier versions do not say so as they finish, and are asked.
+async fn seen<A: Agent>(host: &A, order: &Order, finished: &Result<Finished, CallError>) -> Option<Sighting> {
+    match finished {
+        Ok(Finished { guest: Some(seen), .. }) => Some(*seen),
+        Err(error) if error.is_silence() => None,
+        Ok(Finished { guest: None, .. }) | Err(_) => host.locate(order).await.ok(),
+    }
+}
+
+/// The source first: once its half has ended it starts no job any more, whoever asks. Completed only if it turns out to be.
 async fn cleanup<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     cause: Cause,
     watch: &impl Watch,
 ) -> Result<Completed, Failure> {
+    if order.kind == Kind::Live {
+        return match decide::go_back(hosts, order, &cause, false, watch).await {
+            Ok(taken_back) => Err(taken_back),
+            // The guest has moved meanwhile: the hosts say where it is.
+            Err(_) => decide::decide(hosts, order, cause, None, watch).await,
+        };
+    }
     watch.phase(Phase::Cleanup);
-    let rollback = |side, kept| Rollback { side, cause: cause.clone(), released: false, kept };
-    let source = hosts.source.cleanup(order, &rollback(Side::Source, false)).await;
-    let is_too_late = source.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
-    if is_too_late && (order.kind.is_cold() || order.is_strict()) {
-        return permission::ask_back(hosts, order, cause, watch).await;
-    }
-    let destination = match source.clone() {
-        // The guest has moved meanwhile: the destination's copy is the guest.
-        Err(error) if is_too_late => return Err(contradicted(hosts, order, error).await),
-        _ => hosts.destination.cleanup(order, &rollback(Side::Destination, source.is_ok())).await,
+    let rollback = |side| Rollback { side, cause: cause.clone(), released: false, kept: false };
+    let is_too_late = |half: &Result<_, CallError>| {
+        half.as_ref().is_err_and(|error: &CallError| error.reason == Reason::PhaseOutOfOrder)
     };
-    let runs_there = destination.as_ref().is_err_and(|error| error.reason == Reason::PhaseOutOfOrder);
-    if runs_there && order.kind.is_cold() {
+    let source = hosts.source.cleanup(order, &rollback(Side::Source)).await;
+    if is_too_late(&source) {
         return permission::ask_back(hosts, order, cause, watch).await;
     }
-    if runs_there
-        && order.is_strict()
-        && let Err(error) = &source
-    {
-        // It may be the only copy.
-        return Err(permission::undecided(order, cause, error));
+    let destination = hosts.destination.cleanup(order, &rollback(Side::Destination)).await;
+    if is_too_late(&destination) {
+        return permission::ask_back(hosts, order, cause, watch).await;
     }
     permission::confirm(hosts, order, &cause, &source).await?;
-    Err(taken_back(cause, [source, destination]))
+    Err(taken_back(hosts, order, cause, [source, destination]).await)
 }
 
-fn taken_back(cause: Cause, halves: [Result<Vec<String>, CallError>; 2]) -> Failure {
+/// What it comes to when the source's half and the destination's have been taken back, as far as that went.
+async fn taken_back<S: Agent, D: Agent>(
+    hosts: &Pair<S, D>,
+    order: &Order,
+    cause: Cause,
+    halves: [Result<Finished, CallError>; 2],
+) -> Failure {
+    let guest = seen(&hosts.source, order, &halves[0]).await;
     let mut leftovers = Vec::new();
     for half in halves {
         match half {
-            Ok(left) => leftovers.extend(left),
+            Ok(finished) => leftovers.extend(finished.complaints),
             // It never heard of the migration: there is nothing to take back.
             Err(error) if error.reason == Reason::MigrationNotFound => {}
             Err(error) => leftovers.push(format!("{}: {error}", error.host)),
         }
     }
-    Failure::RolledBack { cause, leftovers }
+    Failure::RolledBack { cause, guest, leftovers }
 }
 
 /// A host refused to end its half as the flow believed it must: nothing is changed until the facts are clear.
 async fn contradicted<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: CallError) -> Failure {
-    let (reason, message) = match locate(hosts, order, &error).await {
+    let (reason, message) = match locate(hosts, order).await {
         Runner::Unknown { reason, message } => (reason, message),
-        Runner::Source | Runner::Destination | Runner::Released => (Reason::RunnerUnknown, error.message.clone()),
+        Runner::Source | Runner::Destination => (Reason::RunnerUnknown, error.message.clone()),
     };
     Failure::Held { reason, message, cause: error.into() }
 }
@@ -402,10 +439,10 @@ fn aborted(order: &Order) -> CallError {
     }
 }
 
-async fn locate<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order, error: &CallError) -> Runner {
+async fn locate<S: Agent, D: Agent>(hosts: &Pair<S, D>, order: &Order) -> Runner {
     let source = hosts.source.locate(order).await;
     let destination = hosts.destination.locate(order).await;
-    runner(order, &source, &destination, error)
+    runner(order, &source, &destination)
 }
 
 #[cfg(test)]

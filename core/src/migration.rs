@@ -26,6 +26,7 @@ pub use self::{
     streams::{InvalidStreams, Streams},
 };
 use crate::{
+    agent::Sighting,
     convergence::{Outlook, Policy},
     id::{HostName, InstanceId, MigrationId},
     reason::Reason,
@@ -75,6 +76,11 @@ pub struct Limits {
 }
 
 impl Order {
+    /// Whether a guest of which this is seen on its host does there what it did before it was to move: it runs, or was off.
+    pub fn is_at_rest(&self, guest: Sighting) -> bool {
+        guest == Sighting::Running || self.kind.stays_off() && guest == Sighting::Shutoff
+    }
+
     /// Whether the guest arrives paused, and goes on there only after its source has released it. One that may be switched to postcopy
     /// never does: with it libvirt would not let the guest run before all of its memory is there.
     pub fn is_strict(&self) -> bool {
@@ -142,13 +148,13 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The guest runs on the destination; nothing is left behind.
+    /// The guest has moved to the destination; nothing is left behind.
     Completed,
-    /// The guest runs on the destination; something needs a look.
+    /// The guest has moved to the destination; something needs a look.
     CompletedWithWarnings,
-    /// The guest runs on the source as before.
+    /// The guest stayed on the source.
     FailedRolledBack,
-    /// Aborted by the user; the guest runs on the source as before.
+    /// Aborted by the user; the guest stayed on the source.
     AbortedRolledBack,
     /// The guest is not running, or the hosts' facts do not yet tell where it is.
     Held,
@@ -326,6 +332,10 @@ pub struct Record {
     pub cause: Option<Cause>,
     /// What the job measured; the source has it.
     pub statistics: Option<Statistics>,
+    /// What was to be seen of the guest as this half ended, if it was here; the destination of a move has it, or the source if that did not
+    /// go through. `None` also if it could not be seen, or of earlier versions.
+    #[serde(default)]
+    pub guest: Option<Sighting>,
     /// Steps that would have to be taken back, oldest first, a sentence each.
     pub pending: Vec<String>,
     /// What went wrong after the point of no return, or could not be taken back.

@@ -14,6 +14,7 @@
 //! and what it relies on *here* its host looks at once more before it acts. `docs/decisions/0007-the-source-releases-the-destination-resumes.md` is the protocol, `model/` explores it.
 
 mod decided;
+mod earlier;
 mod facts;
 mod hold;
 mod ownership;
@@ -25,7 +26,7 @@ pub use facts::{
 pub use hold::Hold;
 pub use ownership::permits;
 
-use crate::migration::Side;
+use crate::migration::{Order, Side};
 
 /// Who lets the destination's guest run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +35,13 @@ pub enum Handover {
     Strict,
     /// libvirt, while it handles Finish.
     Fast,
+}
+
+impl Handover {
+    /// As this live migration ends: one that may be switched to postcopy is libvirt's, whatever was asked for.
+    pub fn of(order: &Order) -> Self {
+        if order.is_strict() { Self::Strict } else { Self::Fast }
+    }
 }
 
 /// Where it goes, and the one thing to do next.

@@ -1,5 +1,6 @@
-//! Whole fleets, judged by what the crate offers to everybody.
+//! Whole fleets, and whole migrations, judged by what the crate offers to everybody.
 
+mod decide;
 mod drain;
 mod fleet;
 mod schedule;

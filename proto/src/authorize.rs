@@ -62,6 +62,7 @@ const TABLE: &[(&str, &[Role])] = &[
     ("/vmferry.agent.v1.MigrationService/GetMigration", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/WatchMigration", READERS),
     ("/vmferry.agent.v1.MigrationService/Locate", EVERYBODY),
+    ("/vmferry.agent.v1.MigrationService/GetFacts", DRIVERS),
     ("/vmferry.agent.v1.MigrationService/ListWaiting", EVERYBODY),
     ("/vmferry.agent.v1.MigrationService/Admit", COORDINATORS),
     ("/vmferry.agent.v1.MigrationService/Withdraw", COORDINATORS),
@@ -218,7 +219,7 @@ mod tests {
             assert!(!is_allowed(Role::Viewer, &path) && !is_allowed(Role::Agent, &path), "{call}");
         }
         // What an agent needs to drive a migration to its end, which it may of one that names it.
-        for call in ["Start", "Post", "Cleanup", "Renew"] {
+        for call in ["GetFacts", "Start", "Post", "Cleanup", "Renew"] {
             let path = format!("/vmferry.agent.v1.MigrationService/{call}");
             assert!(is_allowed(Role::Coordinator, &path) && is_allowed(Role::Agent, &path), "{call}");
             assert!(!is_allowed(Role::Viewer, &path), "{call}");

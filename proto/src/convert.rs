@@ -3,6 +3,7 @@
 mod affinity;
 mod convergence;
 mod disk;
+mod facts;
 mod group;
 mod host;
 mod instance;
@@ -14,7 +15,10 @@ mod story;
 mod turns;
 mod volume;
 
-pub use self::leftover::removal;
+pub use self::{
+    leftover::removal,
+    migration::{guest, wire_guest},
+};
 
 use std::time::Duration;
 

@@ -22,19 +22,20 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
-use tonic::{Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     convergence::Measured,
     domain_xml::rewrite::Relocation,
     id::{HostName, MigrationId},
     identity::Identity,
     migration::{Endpoint, Order, Progress, Record, Side, Statistics, Steering},
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 use vmferry_proto::{
-    convert::{Invalid, duration},
+    convert::{Invalid, duration, guest, wire_duration},
     v1::{self, migrate_response, migration_service_client::MigrationServiceClient},
 };
 use vmferry_transport::{Callee, Credentials, Reached};
@@ -226,6 +227,30 @@ impl RemoteAgent {
         timeout(limit, repeated).await.unwrap_or_else(|_| Err(error::silent(&self.place, limit)))
     }
 
+    /// What the host knows; `None`: its agent is of an earlier version and does not know the question.
+    async fn guest_facts(
+        &self,
+        order: &Order,
+        side: Side,
+        hold: Duration,
+    ) -> Result<Option<v1::GetFactsResponse>, CallError> {
+        let request = v1::GetFactsRequest {
+            order: Some(order.clone().into()),
+            side: wire(side),
+            hold: Some(wire_duration(hold)),
+        };
+        let ask = || {
+            let (mut client, request) = (self.phases(), request.clone());
+            async move {
+                match client.get_facts(request).await {
+                    Err(status) if status.code() == Code::Unimplemented => Ok(Response::new(None)),
+                    answer => answer.map(|answer| answer.map(Some)),
+                }
+            }
+        };
+        self.repeated(ASK, RESTART, ask).await
+    }
+
     /// One go at the job's stream. `heard` is set with each event.
     async fn follow(
         &self,
@@ -367,16 +392,17 @@ impl Agent for RemoteAgent {
         duration(answer.took, "took").map_err(|invalid| error::nonsense(&self.place, &invalid))
     }
 
-    async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {
+    async fn post(&self, order: &Order, side: Side) -> Result<Finished, CallError> {
         let request = v1::PostRequest { order: Some(order.clone().into()), side: wire(side) };
         let post = || {
             let (mut client, request) = (self.phases(), request.clone());
             async move { client.post(request).await }
         };
-        Ok(self.driven(self.repeated(PHASE, RESTART, post)).await?.warnings)
+        let answer = self.driven(self.repeated(PHASE, RESTART, post)).await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.warnings })
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         let request = v1::CleanupRequest {
             order: Some(order.clone().into()),
             side: wire(rollback.side),
@@ -389,7 +415,8 @@ impl Agent for RemoteAgent {
             async move { client.cleanup(request).await }
         };
         let limit = if order.kind.is_cold() { START } else { PHASE };
-        Ok(self.driven(self.repeated(limit, RESTART, cleanup)).await?.leftovers)
+        let answer = self.driven(self.repeated(limit, RESTART, cleanup)).await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.leftovers })
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
@@ -400,6 +427,20 @@ impl Agent for RemoteAgent {
         };
         let answer = self.repeated(ASK, RESTART, locate).await?;
         self.read(Some(answer.sighting()))
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        match self.guest_facts(order, Side::Source, hold).await? {
+            Some(facts) => self.read(Some(facts)),
+            None => Ok(SourceFacts::of_earlier(self.locate(order).await?, self.record(order).await?.as_ref())),
+        }
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        match self.guest_facts(order, Side::Destination, hold).await? {
+            Some(facts) => self.read(Some(facts)),
+            None => Ok(DestinationFacts::of_earlier(self.locate(order).await?, self.record(order).await?.as_ref())),
+        }
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

@@ -26,6 +26,7 @@ use vmferry_core::{
     migration::{Kind, Limits, Order, Statistics},
     policy::Told,
     reason::Reason,
+    resolution::{self, Domain, Seen},
 };
 
 use crate::{
@@ -199,6 +200,15 @@ impl Hypervisor for SimulatedHost {
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
         self.guests.sighting(instance).map_err(|error| self.unreadable(&error))
+    }
+
+    async fn seen(&self, instance: InstanceId) -> Result<Seen, Fault> {
+        let (domain, job) = match self.sighting(instance).await? {
+            Sighting::Running => (Domain::Running, resolution::Job::None),
+            Sighting::Arriving => (Domain::PausedToMove, resolution::Job::Incoming),
+            _ => (Domain::Absent, resolution::Job::None),
+        };
+        Ok(Seen { domain, job, qemu: None })
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {

@@ -27,6 +27,7 @@ use rig::{GUEST, Rig};
 
 mod draw;
 mod inject;
+mod judge;
 mod links;
 mod report;
 mod rig;
@@ -39,7 +40,7 @@ mod wire;
 pub struct Bounds {
     /// From the end of a fault until all is over and clean.
     pub settle: Duration,
-    /// For so long the agents are left alone; then somebody asks for `vmferry migrations resolve`.
+    /// For so long the agents are left alone; then somebody asks for `vmferry migrations resolve`, which breaks a bound.
     pub patience: Duration,
     /// After so long it will not be over any more.
     pub give_up: Duration,
@@ -47,7 +48,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(30), patience: Duration::from_secs(20), give_up: Duration::from_secs(70) }
+        Self { settle: Duration::from_secs(30), patience: Duration::from_secs(30), give_up: Duration::from_secs(70) }
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use vmferry_tests::campaign::{Between, Bound, Bounds, Campaign, Fault, Harm, Kind, Moment, Plan, Role, Run, Side};
 
-/// Far longer than anything takes; and the agents are not left alone for as long as in the campaign.
+/// Far longer than anything takes.
 const BOUNDS: Bounds =
-    Bounds { settle: Duration::from_secs(120), patience: Duration::from_secs(5), give_up: Duration::from_secs(120) };
+    Bounds { settle: Duration::from_secs(120), patience: Duration::from_secs(120), give_up: Duration::from_secs(120) };
 
 /// Makes a run of each, on the same hosts.
 fn make(bounds: Bounds, plans: impl IntoIterator<Item = Plan>) -> Result<Vec<Run>> {
@@ -56,6 +56,11 @@ fn a_guest_goes_back_and_forth_while_things_break_and_is_neither_lost_nor_double
             ),
             plan(Kind::Plain, Fault::LostFinish, Moment::After { millis: 0 }),
             plan(Kind::Plain, Fault::Kill { role: Role::Coordinator }, early(Side::Destination)),
+            plan(
+                Kind::Plain,
+                Fault::Kill { role: Role::Carrier(Side::Destination) },
+                Moment::Entry { side: Side::Source, count: 5 },
+            ),
         ],
     )?;
     assert_whole(&runs)
@@ -72,6 +77,28 @@ fn a_guest_whose_disk_is_copied_survives_the_destinations_libvirt_and_its_power(
         ],
     )?;
     assert_whole(&runs)
+}
+
+#[test]
+fn a_guest_whose_source_loses_it_is_told_to_be_off_there() -> Result<()> {
+    // A guest that was killed is made anew, for the next.
+    let killed = |role, side, count| plan(Kind::Plain, Fault::Kill { role }, Moment::Entry { side, count });
+    let runs = make(
+        BOUNDS,
+        [
+            killed(Role::Qemu(Side::Source), Side::Destination, 3),
+            plan(
+                Kind::Plain,
+                Fault::PowerOff { side: Side::Source, millis: 0 },
+                Moment::Entry { side: Side::Source, count: 5 },
+            ),
+        ],
+    )?;
+    assert_whole(&runs)?;
+    for run in &runs {
+        ensure!(run.stands == "off, on source" && run.outcome == "failed_rolled_back", "{run:#?}");
+    }
+    Ok(())
 }
 
 #[test]

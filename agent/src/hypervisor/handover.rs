@@ -20,6 +20,10 @@ pub trait HandingOver: Send + Sync + 'static {
     /// Source: tells the destination that there is no copy here any more that could run. Returns when the guest runs there.
     fn release(&self, order: &Order) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Source: lets a guest go on that was stopped to be handed over, and was not. One that runs, or is paused for another reason, stays as
+    /// it is; one that libvirt still moves is an error.
+    fn let_go_on(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Destination: lets a guest run that has arrived. One that runs, or has run, is success.
     fn resume_arrived(&self, instance: InstanceId) -> impl Future<Output = Result<(), Fault>> + Send;
 

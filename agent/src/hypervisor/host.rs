@@ -40,6 +40,7 @@ use vmferry_core::{
     id::{HostName, InstanceId, MigrationId},
     migration::{Kind, Limits, Order, Side, Statistics},
     reason::Reason,
+    resolution::Seen,
 };
 
 use self::{filters::Filters, network::Vifs, room::Housekeeping, volumes::Volumes};
@@ -321,6 +322,10 @@ impl Hypervisor for LibvirtHost {
 
     async fn sighting(&self, instance: InstanceId) -> Result<Sighting, Fault> {
         Ok(self.libvirt.sighting(instance).await?)
+    }
+
+    async fn seen(&self, instance: InstanceId) -> Result<Seen, Fault> {
+        Ok(self.libvirt.seen(instance).await?)
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {

@@ -17,6 +17,7 @@ impl State {
             filters,
             autostart,
             switched,
+            unmoved,
             released,
             answered,
             kept,
@@ -45,6 +46,7 @@ impl State {
         entries.extend((!filters.is_empty()).then(|| Entry::Filters(filters.clone())));
         entries.extend(autostart.then_some(Entry::Autostart(true)));
         entries.extend(switched.then_some(Entry::Switching));
+        entries.extend(unmoved.then_some(Entry::Unmoved));
         entries.extend(released.then_some(Entry::Released));
         entries.extend(answered.then_some(Entry::Answered));
         entries.extend(kept.then_some(Entry::Kept));
@@ -54,6 +56,7 @@ impl State {
         entries.extend(story.timeline.clone().map(Entry::Timeline));
         entries.extend(record.cause.clone().map(Entry::Failed));
         entries.extend(record.warnings.iter().cloned().map(Entry::Warning));
+        entries.extend(record.guest.map(Entry::Seen));
         entries.extend(ended);
         entries
     }

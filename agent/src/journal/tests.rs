@@ -6,6 +6,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use vmferry_core::{
+    agent::Sighting,
     migration::{Author, Deed, Endpoint, Progress, Steering},
     reason::Reason,
 };
@@ -151,6 +152,7 @@ fn what_is_over_is_left_out_when_it_is_taken_up() {
         Entry::Measured(Statistics::default()),
         Entry::Failed(cause),
         Entry::Warning("look".into()),
+        Entry::Seen(Sighting::Shutoff),
         Entry::Begun { phase: Phase::Cleanup, at },
     ];
     for entry in rest.into_iter().chain((1..100).map(|number| Entry::Struck(undo(number)))) {

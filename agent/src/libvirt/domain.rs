@@ -5,7 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use virt::domain::Domain;
 use virt_sys as sys;
-use vmferry_core::{agent::Sighting, id::InstanceId};
+use vmferry_core::{
+    agent::Sighting,
+    id::InstanceId,
+    resolution::{self, Seen},
+};
 
 use super::{
     DomainReading, Error, Fault, Libvirt, Standing, ffi,
@@ -179,6 +183,12 @@ impl Libvirt {
         Ok(self.moment(id).await?.map_or(Sighting::Absent, |moment| moment.sighting()))
     }
 
+    /// The same as facts by which a live migration is resolved. QEMU is not asked besides: that would mark the domain as tainted.
+    pub async fn seen(&self, id: InstanceId) -> Result<Seen, Error> {
+        let absent = Seen { domain: resolution::Domain::Absent, job: resolution::Job::None, qemu: None };
+        Ok(self.moment(id).await?.map_or(absent, |moment| moment.seen()))
+    }
+
     /// How far a guest is here that was switched to postcopy.
     pub async fn standing(&self, id: InstanceId) -> Result<Standing, Error> {
         Ok(self.moment(id).await?.map_or(Standing::Gone, |moment| moment.standing()))
@@ -200,6 +210,26 @@ impl Libvirt {
             match or_gone(Moment::read(&domain))? {
                 Some(moment) if moment.sighting() == Sighting::Departing => destroy(&domain),
                 Some(_) | None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Lets a guest go on that libvirt has stopped to hand it over, and moves no more. One that is as its user left it stays so.
+    pub async fn let_go_on(&self, id: InstanceId) -> Result<(), Error> {
+        self.change(format!("let domain {id} go on"), move |connection| {
+            let Some(domain) = lookup(connection, id)? else { return Ok(()) };
+            let Some(moment) = or_gone(Moment::read(&domain))? else { return Ok(()) };
+            let seen = moment.seen();
+            match (seen.domain, seen.job) {
+                (resolution::Domain::PausedToMove, resolution::Job::None) => {
+                    or_gone(domain.resume().map(drop).map_err(Fault::from)).map(drop)
+                }
+                (resolution::Domain::PausedToMove, _) => {
+                    let message = "libvirt still moves it".to_owned();
+                    Err(Fault { code: sys::VIR_ERR_OPERATION_INVALID, message })
+                }
+                _ => Ok(()),
             }
         })
         .await

@@ -9,6 +9,7 @@ use vmferry_core::{
     domain_xml::{self, Definition},
     id::InstanceId,
     instance::InstanceState,
+    resolution::{self, Seen},
 };
 
 use super::{Fault, Standing, ffi};
@@ -166,6 +167,29 @@ impl Moment {
         }
     }
 
+    /// The same as facts by which a live migration is resolved.
+    pub(super) fn seen(&self) -> Seen {
+        let domain = match self.state {
+            _ if !self.active => resolution::Domain::Off,
+            _ if self.is_departing() => resolution::Domain::PausedPostcopy,
+            sys::VIR_DOMAIN_RUNNING if self.is_incomplete() => resolution::Domain::RunningPostcopy,
+            sys::VIR_DOMAIN_PAUSED if self.is_paused_to_arrive() => resolution::Domain::PausedToMove,
+            sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED | sys::VIR_DOMAIN_CRASHED => {
+                resolution::Domain::Paused
+            }
+            // A state that changed since is not known to be harmless.
+            _ => resolution::Domain::Running,
+        };
+        let job = match self.job {
+            None => resolution::Job::None,
+            Some(Job::MigrationOut) => resolution::Job::Outgoing,
+            Some(Job::MigrationIn) => resolution::Job::Incoming,
+            Some(Job::Other(_)) => resolution::Job::Other,
+            Some(Job::Unknown) => resolution::Job::Unknown,
+        };
+        Seen { domain, job, qemu: None }
+    }
+
     fn crosses(&self) -> bool {
         let may_arrive = self.is_paused_to_arrive() && self.job == Some(Job::Unknown);
         let moves = matches!(self.job, Some(Job::MigrationIn | Job::MigrationOut));
@@ -263,6 +287,40 @@ mod tests {
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, Some(Job::MigrationOut)), Sighting::Paused);
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, Some(Job::Unknown)), Sighting::Paused);
         assert_eq!(sighting(sys::VIR_DOMAIN_PAUSED_MIGRATION, None), Sighting::Paused);
+    }
+
+    #[test]
+    fn facts_say_what_sightings_say_and_do_not_take_a_silent_qemu_for_a_guest_that_stands_still() {
+        use vmferry_core::resolution::GuestCopy;
+        let jobs = [None, Some(Job::MigrationIn), Some(Job::MigrationOut), Some(Job::Other(0)), Some(Job::Unknown)];
+        let states = [
+            sys::VIR_DOMAIN_RUNNING,
+            sys::VIR_DOMAIN_BLOCKED,
+            sys::VIR_DOMAIN_PAUSED,
+            sys::VIR_DOMAIN_SHUTDOWN,
+            sys::VIR_DOMAIN_SHUTOFF,
+            sys::VIR_DOMAIN_CRASHED,
+            sys::VIR_DOMAIN_PMSUSPENDED,
+        ];
+        for (active, job) in jobs.into_iter().flat_map(|job| [(true, job), (false, job)]) {
+            for (state, reason) in states.into_iter().flat_map(|state| (0..20).map(move |reason| (state, reason))) {
+                let moment = Moment { active, state, reason, job };
+                let copy = moment.seen().copy();
+                let said = match moment.sighting() {
+                    Sighting::Absent => GuestCopy::None,
+                    Sighting::Shutoff => GuestCopy::Off,
+                    _ if job == Some(Job::Unknown) => GuestCopy::Unclear,
+                    Sighting::Running => GuestCopy::Runs,
+                    Sighting::Arriving => GuestCopy::Arriving,
+                    // Not even libvirt's own reason says that it has arrived as long as it is still coming.
+                    Sighting::Paused if job == Some(Job::MigrationIn) => GuestCopy::Arriving,
+                    Sighting::Paused => GuestCopy::Stopped,
+                    Sighting::Departing => GuestCopy::Departing,
+                    Sighting::Incomplete => GuestCopy::Incomplete,
+                };
+                assert_eq!(copy, said, "active {active}, state {state}, reason {reason}, {job:?}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::time::sleep;
 use vmferry_core::{
-    agent::{CallError, Sighting},
+    agent::{CallError, Finished, Sighting},
     migration::{Cause, Order, Phase, Side},
     reason::Reason,
 };
@@ -18,12 +18,12 @@ use crate::{
 impl<H: Hypervisor> Task<H> {
     /// A guest that runs here has moved. One of which nothing is here is given up, once nothing of it can come any more. All else may be
     /// the only copy, or one too many: it is left as it is.
-    pub(super) async fn forsake(&mut self, cause: Cause) -> Result<Vec<String>, CallError> {
+    pub(super) async fn forsake(&mut self, cause: Cause) -> Result<Finished, CallError> {
         let state = self.journal.state();
         let order = state.order().clone();
         // What is decided goes on by itself.
         if state.side() != Side::Destination || state.outcome().is_some() || self.unfinished().is_some() {
-            return Ok(Vec::new());
+            return Ok(Finished::default());
         }
         match self.here(&order).await? {
             Sighting::Running => return self.post().await,

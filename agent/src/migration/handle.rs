@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 use vmferry_core::{
-    agent::{CallError, Half, Rollback},
+    agent::{CallError, Finished, Half, Rollback},
     domain_xml::rewrite::Relocation,
     migration::{Cause, Deed, Phase, Side, Statistics, Steering},
     reason::Reason,
@@ -96,17 +96,17 @@ impl Migration {
     }
 
     /// Makes the move final.
-    pub async fn post(&self) -> Result<Vec<String>, CallError> {
+    pub async fn post(&self) -> Result<Finished, CallError> {
         self.ask(Command::Post).await
     }
 
     /// Takes everything back.
-    pub async fn cleanup(&self, rollback: Rollback) -> Result<Vec<String>, CallError> {
+    pub async fn cleanup(&self, rollback: Rollback) -> Result<Finished, CallError> {
         self.ask(|reply| Command::Cleanup(rollback, reply)).await
     }
 
     /// Destination whose source does not answer: ends its half if this host alone can tell how, and leaves it as it is if not.
-    pub async fn forsake(&self, cause: Cause) -> Result<Vec<String>, CallError> {
+    pub async fn forsake(&self, cause: Cause) -> Result<Finished, CallError> {
         self.ask(|reply| Command::Forsake(cause, reply)).await
     }
 

@@ -183,7 +183,21 @@ impl<H: Hypervisor> Task<H> {
             Sighting::Running | Sighting::Paused | Sighting::Shutoff | Sighting::Incomplete | Sighting::Departing => {
                 Ok(())
             }
+            Sighting::Absent | Sighting::Arriving if order.kind.is_cold() => self.give_up().await,
+            Sighting::Absent | Sighting::Arriving => self.give_up_what_came(order).await,
+        }
+    }
+
+    /// First nothing can come any more; only then is it true that nothing has.
+    async fn give_up_what_came(&mut self, order: &Order) -> Result<(), CallError> {
+        self.host.revoke_tunnel(order.id).await.map_err(|fault| self.call_error(fault))?;
+        match self.host.sighting(order.instance).await.map_err(|fault| self.call_error(fault))? {
             Sighting::Absent | Sighting::Arriving => self.give_up().await,
+            // It came in the last moment: its source may want to say that it is released.
+            _ => {
+                let granted = self.host.grant_tunnel(order, self.on_release()).await;
+                granted.map_err(|fault| self.call_error(fault))
+            }
         }
     }
 
@@ -223,8 +237,21 @@ impl<H: Hypervisor> Task<H> {
         for leftover in &leftovers {
             warn!("{leftover}");
         }
+        self.note_that_it_runs().await;
         self.publish();
         leftovers
+    }
+
+    /// A guest that was off at the end may have been started again only now.
+    async fn note_that_it_runs(&mut self) {
+        let state = self.journal.state();
+        if state.side() != Side::Source || !state.has_begun(Phase::Cleanup) || state.guest().is_some() {
+            return;
+        }
+        let runs = self.look().await.filter(|seen| *seen == Sighting::Running);
+        if let Err(error) = self.note_guest(runs) {
+            warn!("{}: {error}", self.journal.state().order().instance_name);
+        }
     }
 
     async fn give_up(&mut self) -> Result<(), CallError> {

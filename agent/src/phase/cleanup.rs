@@ -5,9 +5,9 @@
 
 use vmferry_core::{
     agent::Sighting,
-    flow::is_before_the_handover,
-    migration::{Phase, Side},
+    migration::{Kind, Phase, Side},
     reason::Reason,
+    resolution::{Domain, Job},
 };
 
 use crate::{
@@ -21,12 +21,16 @@ use crate::{
 /// the source has.
 pub async fn judge(host: &impl Hypervisor, state: &State, released: bool, kept: bool) -> Result<(), Fault> {
     let order = state.order();
+    if may_be_moving(state) && host.seen(order.instance).await?.job == Job::Outgoing {
+        // Nobody attends it any more. It may still come to its end.
+        host.await_job_end(order.instance).await?;
+    }
     let moved = match state.side() {
         // From the switch to postcopy on the guest runs there, whatever has become of it since.
         Side::Source if state.switched => true,
         Side::Source if order.is_strict() => !released && is_given_away(host, state).await?,
         Side::Source if order.kind.is_cold() => state.statistics().is_some() && !released,
-        Side::Source => state.statistics().is_some() || has_left(host, state).await?,
+        Side::Source => state.statistics().is_some() || has_left(host, state, released).await?,
         // I1: once the guest has run here its copy here is the guest, whatever the caller believes. A cold one may have run
         // and stopped since.
         Side::Destination if order.kind.shutdown().is_some() => {
@@ -54,13 +58,23 @@ pub async fn judge(host: &impl Hypervisor, state: &State, released: bool, kept: 
     Err(Fault::new(Reason::PhaseOutOfOrder, message))
 }
 
-/// Whether libvirt has handed the guest over, and nobody was there to hear it: its agent was restarted meanwhile, or lost its libvirt.
-async fn has_left(host: &impl Hypervisor, state: &State) -> Result<bool, Fault> {
-    let is_heard = state.cause().is_some_and(|cause| is_before_the_handover(cause.reason));
-    if is_heard || !state.has_begun(Phase::Migrate) {
+/// Whether libvirt's job may still go on.
+fn may_be_moving(state: &State) -> bool {
+    let is_known = state.statistics().is_some() || state.switched || state.released || state.unmoved;
+    state.side() == Side::Source && state.order().kind == Kind::Live && state.has_begun(Phase::Migrate) && !is_known
+}
+
+/// Whether libvirt has handed the guest over, and nobody was there to hear it: its agent was restarted meanwhile, or lost its libvirt. One that
+/// was stopped for it and left so may run on the destination, unless that has given up its copy.
+async fn has_left(host: &impl Hypervisor, state: &State, given_up: bool) -> Result<bool, Fault> {
+    if state.unmoved || !state.has_begun(Phase::Migrate) {
         return Ok(false);
     }
-    Ok(host.sighting(state.order().instance).await? == Sighting::Absent)
+    Ok(match host.seen(state.order().instance).await?.domain {
+        Domain::Absent => true,
+        Domain::PausedToMove => !given_up,
+        _ => false,
+    })
 }
 
 /// Whether the source of a strict hand-over has let go of the guest, or is about to: its copy was there when the job began, and is not any
@@ -69,7 +83,8 @@ async fn is_given_away(host: &impl Hypervisor, state: &State) -> Result<bool, Fa
     if state.statistics().is_some() || state.released {
         return Ok(true);
     }
-    if !state.has_begun(Phase::Migrate) {
+    // One that went off by itself before it was stopped is nowhere else.
+    if state.unmoved || !state.has_begun(Phase::Migrate) {
         return Ok(false);
     }
     Ok(matches!(host.sighting(state.order().instance).await?, Sighting::Absent | Sighting::Shutoff))

@@ -58,7 +58,8 @@ pub async fn destination(host: &impl Hypervisor, order: &Order) -> Result<(), Fa
             Ok(Sighting::Running) => return Ok(()),
             Ok(Sighting::Shutoff | Sighting::Absent) => {
                 let (name, here, from) = (&order.instance_name, host.name(), &order.source.host);
-                let message = format!("{from} has released {name}, and {here} has no copy of it that could run");
+                let message =
+                    format!("{name} does not run on {from} any more, and {here} has no copy of it that could run");
                 return Err(Fault::new(Reason::StartFailed, message));
             }
             Ok(_) | Err(_) if begun.elapsed() < UNDECIDED => sleep(LOOK).await,

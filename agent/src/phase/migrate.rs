@@ -95,9 +95,13 @@ async fn is_running(host: &impl Hypervisor, order: &Order) -> Result<(), Fault> 
     let (name, here) = (&order.instance_name, host.name());
     match host.sighting(order.instance).await? {
         Sighting::Running => Ok(()),
+        Sighting::Shutoff => {
+            let message = format!("{name} went off on {here}; start it (virsh start {name}), or migrate cold");
+            Err(Fault::new(Reason::InstanceShutoff, message))
+        }
         seen => {
             let message = format!(
-                "{name} does not run on {here} any more ({seen:?}); let it run (virsh resume {name}), or migrate cold"
+                "{name} does not run on {here} any more ({seen}); let it run (virsh resume {name}), or migrate cold"
             );
             Err(Fault::new(Reason::InstancePaused, message))
         }

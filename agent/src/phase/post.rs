@@ -1,7 +1,7 @@
 //! post: the guest runs on the destination; this host makes that final.
 //!
 //! Each half first looks at its own host, before anything is journaled: the destination's copy must have run, the
-//! source's must not be there any more.
+//! source's must not be there any more. Whether the guest still runs there then is told beside the end, not here.
 
 use std::time::Duration;
 
@@ -23,21 +23,18 @@ use crate::{
 /// How long it may take until the source's own bridges hear of the guest from elsewhere. QEMU announces it within half a second.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(1);
 
-/// Whether this host's half may be done. Returns warnings; a refusal has changed nothing.
-pub async fn judge(host: &impl Hypervisor, state: &State) -> Result<Vec<String>, Fault> {
+/// Whether this host's half may be done. A refusal has changed nothing.
+pub async fn judge(host: &impl Hypervisor, state: &State) -> Result<(), Fault> {
     let (order, side) = (state.order(), state.side());
     let name = &order.instance_name;
     let refuse = |message| Err(Fault::new(Reason::PhaseOutOfOrder, message));
     match (side, host.sighting(order.instance).await?) {
-        (Side::Destination, Sighting::Running) | (Side::Source, Sighting::Absent | Sighting::Shutoff) => Ok(Vec::new()),
-        (Side::Destination, Sighting::Shutoff) if order.kind == (Kind::Cold { shutdown: None }) => Ok(Vec::new()),
+        (Side::Destination, Sighting::Running) | (Side::Source, Sighting::Absent | Sighting::Shutoff) => Ok(()),
         (Side::Destination, Sighting::Paused) if order.is_strict() && !state.has_done(Phase::Migrate) => {
             refuse(format!("{name} has arrived on {} and waits for {} to release it", host.name(), order.source.host))
         }
         // It ran here and was stopped or paused since, by its user or by itself: that is no longer the move's matter.
-        (Side::Destination, seen @ (Sighting::Paused | Sighting::Shutoff)) => {
-            Ok(vec![format!("{name} arrived on {} and does not run there any more ({seen:?})", host.name())])
-        }
+        (Side::Destination, Sighting::Paused | Sighting::Shutoff) => Ok(()),
         (Side::Destination, Sighting::Incomplete) | (Side::Source, Sighting::Departing) => refuse(format!(
             "a part of the memory of {name} is still on {}; its move cannot be made final before it is on {}",
             order.source.host, order.destination.host

@@ -6,7 +6,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vmferry_core::{
-    agent::{CallError, CheckReport, Half, Leaving, Rollback},
+    agent::{CallError, CheckReport, Finished, Half, Leaving, Rollback},
     convergence::{Measured, usual},
     id::MigrationId,
     identity::{Asker, Role},
@@ -15,7 +15,7 @@ use vmferry_core::{
 };
 use vmferry_proto::{
     authorize::EPOCH,
-    convert::{Invalid, all, duration, required, wire_duration},
+    convert::{Invalid, all, duration, required, wire_duration, wire_guest},
     status::from_call_error,
     v1::{self, migrate_response::Event, migration_service_server::MigrationService},
 };
@@ -280,8 +280,8 @@ impl<H: Served> MigrationService for Service<H> {
     async fn post(&self, request: Request<v1::PostRequest>) -> Result<Response<v1::PostResponse>, Status> {
         let caller = self.caller(&request)?;
         let order = self.order(request.into_inner().order)?;
-        let warnings = self.driven(&caller, &order)?.post().await.map_err(status)?;
-        Ok(Response::new(v1::PostResponse { warnings }))
+        let Finished { complaints: warnings, guest } = self.driven(&caller, &order)?.post().await.map_err(status)?;
+        Ok(Response::new(v1::PostResponse { warnings, guest: wire_guest(guest).into() }))
     }
 
     async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
@@ -294,8 +294,8 @@ impl<H: Served> MigrationService for Service<H> {
         self.may(&caller, &order, Peers::CarryOn)?;
         let migration = self.migrations.to_clean_up(&order, &rollback, &caller.asker).await.map_err(status)?;
         self.hear(&caller, &migration)?;
-        let leftovers = migration.cleanup(rollback).await.map_err(status)?;
-        Ok(Response::new(v1::CleanupResponse { leftovers }))
+        let Finished { complaints: leftovers, guest } = migration.cleanup(rollback).await.map_err(status)?;
+        Ok(Response::new(v1::CleanupResponse { leftovers, guest: wire_guest(guest).into() }))
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
@@ -304,6 +304,26 @@ impl<H: Served> MigrationService for Service<H> {
         self.may(&caller, &order, Peers::Ask)?;
         let sighting = self.migrations.locate(order.instance).await.map_err(status)?;
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    async fn get_facts(&self, request: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let side = self.side(request.side())?;
+        let order = self.order(request.order)?;
+        let hold = request.hold.map(|hold| duration(Some(hold), "hold")).transpose();
+        let hold = hold.map_err(|invalid| self.invalid(invalid))?.unwrap_or_default();
+        self.may(&caller, &order, Peers::Ask)?;
+        let facts = async |hold| {
+            Ok(match side {
+                Side::Source => self.migrations.source_facts(&order, hold).await.map_err(status)?.into(),
+                Side::Destination => self.migrations.destination_facts(&order, hold).await.map_err(status)?.into(),
+            })
+        };
+        match self.stop.run_until_cancelled(facts(hold)).await {
+            Some(told) => told.map(Response::new),
+            None => facts(Duration::ZERO).await.map(Response::new),
+        }
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
@@ -60,17 +61,25 @@ impl<H: Hypervisor> Agent for Own<'_, H> {
         self.migrations.of(order)?.start_guest().await
     }
 
-    async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
+    async fn post(&self, order: &Order, _: Side) -> Result<Finished, CallError> {
         self.migrations.of(order)?.post().await
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         let migration = self.migrations.to_clean_up(order, rollback, self.by).await?;
         migration.cleanup(rollback.clone()).await
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
         self.migrations.locate(order.instance).await
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        self.migrations.source_facts(order, hold).await
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        self.migrations.destination_facts(order, hold).await
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

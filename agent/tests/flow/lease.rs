@@ -59,8 +59,9 @@ async fn the_sources_agent_drives_by_the_same_flow() {
         let hosts = Pair { source: Own { migrations: &rig.source, by: AGENT }, destination: rig.hosts().destination };
         // Before the job: back.
         let failure = Box::pin(flow::resolve(&hosts, &rig.order, &Unwatched)).await.expect_err("nothing moved");
-        let Failure::RolledBack { cause, leftovers } = failure else { panic!("{way:?}: {failure:?}") };
+        let Failure::RolledBack { cause, guest, leftovers } = failure else { panic!("{way:?}: {failure:?}") };
         assert_eq!((cause.reason, leftovers), (Reason::CoordinatorLost, vec![]), "{way:?}");
+        assert_eq!(guest, Some(at_rest(way.0)), "{way:?}");
         rig.assert_invariants(&format!("{way:?}, before the job"));
 
         // The guest has moved, and nobody says so: forward.
@@ -82,10 +83,10 @@ async fn a_first_phase_that_comes_after_its_roll_back_is_refused_and_makes_nothi
     let hosts = rig.hosts();
     for (agent, half) in [(&hosts.source, source_half), (&hosts.destination, destination_half)] {
         let rollback = Rollback { side: half.side(), cause: lost(), released: false, kept: false };
-        assert_eq!(agent.cleanup(&rig.order, &rollback).await, Ok(vec![]));
+        assert_eq!(agent.cleanup(&rig.order, &rollback).await, Ok(Finished::default()));
         let late = agent.pre(&rig.order, &half).await.expect_err("it comes too late");
         assert_eq!(late.reason, Reason::CoordinatorLost, "{late}");
-        assert_eq!(agent.cleanup(&rig.order, &rollback).await, Ok(vec![]), "a repeat");
+        assert_eq!(agent.cleanup(&rig.order, &rollback).await, Ok(Finished::default()), "a repeat");
     }
     assert!(!rig.is_open());
     assert_eq!(rig.world.leftovers(), Vec::<String>::new());
@@ -110,7 +111,7 @@ async fn a_destination_that_hears_nobody_gives_up_a_guest_of_which_nothing_came(
         let rig = Rig::by(way, Faults::none());
         rig.get_ready().await;
         let destination = rig.destination.get(rig.order.id).expect("open");
-        assert_eq!(destination.forsake(lost()).await, Ok(vec![]), "{way:?}");
+        assert_eq!(destination.forsake(lost()).await, Ok(Finished::default()), "{way:?}");
         assert_eq!(destination.state().outcome(), Some(Outcome::FailedRolledBack), "{way:?}");
         // The source is back: its job finds no way, and it takes its half back.
         rig.resolve().await.expect_err("it is rolled back");

@@ -5,10 +5,13 @@
 
 mod claims;
 mod cold;
+mod died;
+mod facts;
 mod fake;
 mod lease;
 mod leftovers;
 mod races;
+mod resolved;
 mod simulation;
 mod story;
 mod strict;
@@ -22,7 +25,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use vmferry_agent::{migrations::Migrations, turns::Concurrency};
 use vmferry_core::{
-    agent::{Agent as _, Half, Pair, Rollback, Sighting},
+    agent::{Agent as _, Finished, Half, Pair, Rollback, Sighting},
     compatibility::Check,
     convergence::named,
     flow::{self, Completed, Failure, Plan, Watch},
@@ -197,6 +200,7 @@ fn assert_settled(world: &World, agents: [&Migrations<Fake>; 2], order: &Order, 
             assert_eq!(record.pending, Vec::<String>::new(), "I2, {case}");
             let moved = matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings));
             assert_eq!(moved, is_on_destination, "the record tells the truth, {case}");
+            assert!(record.guest.is_none_or(|guest| guest == as_before), "so it does of the guest, {case}: {record:?}");
         }
     }
     if is_on_destination {
@@ -257,6 +261,7 @@ async fn the_guest_moves_and_nothing_is_left() {
         let completed = rig.run().await.expect("nothing fails");
         assert_eq!(completed.outcome(), Outcome::Completed, "{completed:?}");
         assert!(completed.statistics.is_some());
+        assert_eq!(completed.guest, Some(at_rest(way.0)));
         rig.assert_invariants("no fault");
         assert_eq!(rig.world.sees("destination"), at_rest(way.0));
     }
@@ -460,7 +465,7 @@ async fn a_directory_goes_after_what_could_not_be_removed_from_it_at_first() {
     rig.world.fail("removing an image");
     hosts.source.cleanup(order, &rollback(Side::Source, &cause)).await.expect("nothing was made there");
     let leftovers = hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("taken back");
-    assert_eq!(leftovers.len(), 3, "two images and their directory: {leftovers:?}");
+    assert_eq!(leftovers.complaints.len(), 3, "two images and their directory: {leftovers:?}");
     rig.world.calm();
     hosts.destination.cleanup(order, &rollback(Side::Destination, &cause)).await.expect("taken back");
     rig.assert_invariants("a directory that was not empty at first");

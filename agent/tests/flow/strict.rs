@@ -195,7 +195,7 @@ async fn what_a_copy_needs_goes_after_it_although_it_could_not_be_destroyed_at_f
     let kept = Rollback { kept: true, ..rollback(Side::Destination, &cause) };
     rig.world.fail("destroying what has arrived");
     let leftovers = hosts.destination.cleanup(order, &kept).await.expect("as far as it went");
-    assert!(leftovers.iter().any(|left| left.contains("secret")), "{leftovers:?}");
+    assert!(leftovers.complaints.iter().any(|left| left.contains("secret")), "{leftovers:?}");
     rig.world.calm();
     hosts.destination.cleanup(order, &kept).await.expect("taken back");
     rig.assert_invariants("destroyed at last");
@@ -238,13 +238,16 @@ async fn while_the_source_is_silent_nobody_lets_the_copy_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_was_paused_since_the_checks_does_not_move() {
-    let rig = Rig::by(STRICT, Faults::none());
-    rig.get_ready().await;
-    rig.world.by_hand("source", Sighting::Paused);
-    let refused = rig.hosts().source.migrate(&rig.order, &relocations(), &|_| {}).await.expect_err("paused");
-    assert_eq!(refused.reason, Reason::InstancePaused);
-    assert_eq!(rig.world.sees("destination"), Sighting::Absent);
+async fn a_guest_that_was_paused_or_went_off_since_the_checks_does_not_move() {
+    for (seen, reason) in [(Sighting::Paused, Reason::InstancePaused), (Sighting::Shutoff, Reason::InstanceShutoff)] {
+        let rig = Rig::by(STRICT, Faults::none());
+        rig.get_ready().await;
+        rig.world.by_hand("source", seen);
+        let refused =
+            rig.hosts().source.migrate(&rig.order, &relocations(), &|_| {}).await.expect_err("it does not run");
+        assert_eq!(refused.reason, reason);
+        assert_eq!(rig.world.sees("destination"), Sighting::Absent);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use crate::{
     lease,
     render::{
         live::Live,
-        migration::{Report, past, past_document},
+        migration::{Report, past, past_document, sentence},
         unnamed,
     },
 };
@@ -55,8 +55,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Abort) -> Result<Exit, Fa
     let report =
         Report { order, result: &result, exit, statistics, wall: live.elapsed(), phases: live.phases(), tried: &[] };
     if result.is_ok() {
-        let (name, destination) = (&order.instance_name, &order.destination.host);
-        let message = format!("too late to abort: {name} runs on {destination}; to bring it back, migrate it back");
+        let message = format!("too late to abort: {}; to bring it back, migrate it back", sentence(order, &result));
         session.terminal.error(&message);
     }
     report.messages(session.terminal);

@@ -207,6 +207,7 @@ mod tests {
             statistics: None,
             pending: vec![],
             warnings: vec![],
+            guest: None,
             story: vmferry_core::migration::Story::default(),
         }
     }

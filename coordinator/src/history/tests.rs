@@ -47,6 +47,7 @@ pub(crate) fn half(side: Side, id: &str, started: i64, ended: Option<(i64, Outco
         }),
         pending: vec![],
         warnings: vec![],
+        guest: None,
         story: Default::default(),
     }
 }

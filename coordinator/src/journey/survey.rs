@@ -82,8 +82,11 @@ pub(crate) fn turned_away(order: &Order, failure: &Failure) -> Option<Turned> {
         Failure::NotStarted(error) if there(&error.host) && error.reason != Reason::MigrationAborted => {
             Some(turned(Verdict::Failed(error.clone()), false))
         }
-        Failure::RolledBack { cause, leftovers }
-            if there(&cause.host) && leftovers.is_empty() && Exit::of_reason(cause.reason) == Exit::Refused =>
+        Failure::RolledBack { cause, guest, leftovers }
+            if there(&cause.host)
+                && leftovers.is_empty()
+                && guest.is_none_or(|guest| order.is_at_rest(guest))
+                && Exit::of_reason(cause.reason) == Exit::Refused =>
         {
             let (host, reason, message) = (cause.host.clone(), cause.reason, cause.message.clone());
             let lost_its_turn = reason == Reason::TooManyMigrations;

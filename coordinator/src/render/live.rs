@@ -369,7 +369,7 @@ mod tests {
         live.phase(Phase::Migrate);
         let cause =
             Cause { reason: Reason::MigrationAborted, host: "node-28".parse().expect("valid"), message: "why".into() };
-        live.conclude(&Err(Failure::RolledBack { cause, leftovers: vec![] }));
+        live.conclude(&Err(Failure::RolledBack { cause, guest: None, leftovers: vec![] }));
         assert_eq!(unsaid(&live), Some(Phase::Migrate), "aborted, not ok");
         assert_eq!(live.phases().iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), [Phase::Migrate]);
     }

@@ -5,14 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
+    agent::Sighting,
     flow::{Completed, Failure},
-    migration::{Cause, Kind, Order, Outcome, Phase, Statistics},
+    migration::{Cause, Order, Outcome, Phase, Statistics},
     reason::Reason,
 };
 
 use super::{
     Terminal, checks,
     checks::CheckDocument,
+    guest::Seen,
     migrations::{moment, until},
     once,
     survey::TurnedDocument,
@@ -47,24 +49,29 @@ pub(crate) fn untouched(order: &Order) -> String {
 
 /// What happened, where the guest is, and what to do.
 pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> String {
-    let Order { id, instance_name: name, source, destination, .. } = order;
-    let (source, destination) = (&source.host, &destination.host);
+    let Order { id, instance_name: name, destination, .. } = order;
+    let destination = &destination.host;
     match result {
-        Ok(_) => format!("{name} {} {destination}", is_on(order)),
+        Ok(completed) => {
+            let seen = Seen::on_destination(order, completed.guest);
+            if seen.is_as_before() { seen.sentence() } else { format!("{name} was moved and {}", seen.clause()) }
+        }
         Err(Failure::NotStarted(error)) if error.reason == Reason::PermissionDenied => {
             format!("{error}; nothing was changed, {}; use a certificate of role coordinator", untouched(order))
         }
         Err(Failure::NotStarted(error)) => format!("{error}; nothing was changed, {}", untouched(order)),
         Err(Failure::Refused(plan)) => checks::refused(order, plan),
-        Err(Failure::RolledBack { cause, .. }) if cause.reason == Reason::MigrationAborted => {
-            format!("aborted: {name} {} {source} as before", is_on(order))
+        Err(Failure::RolledBack { cause, guest, .. }) => {
+            let seen = Seen::on_source(order, *guest);
+            let stays = seen.sentence() + if seen.is_as_before() { " as before" } else { "" };
+            match cause.reason {
+                Reason::MigrationAborted => format!("aborted: {stays}"),
+                _ => format!(
+                    "{name} was not moved to {destination}: {}; {stays}; details: vmferry migrations show {id}",
+                    cause_text(cause)
+                ),
+            }
         }
-        Err(Failure::RolledBack { cause, .. }) => format!(
-            "{name} was not moved to {destination}: {}; {name} {} {source} as before; \
-             details: vmferry migrations show {id}",
-            cause_text(cause),
-            is_on(order)
-        ),
         Err(Failure::Held { reason, message, cause }) => format!(
             "HELD: {message} [{reason}], after: {}; nothing is undone until that is known: when the hosts can be \
              asked again, run vmferry migrations resolve {id}",
@@ -73,25 +80,22 @@ pub(crate) fn sentence(order: &Order, result: &Result<Completed, Failure>) -> St
     }
 }
 
-/// What a guest does where it is, once its migration is over.
-fn is_on(order: &Order) -> &'static str {
-    if order.kind == (Kind::Cold { shutdown: None }) { "is, shut off, on" } else { "runs on" }
-}
-
 /// How a migration ended some time ago. Says nothing of where the guest is now: it may have gone elsewhere since.
 pub(crate) fn past(migration: &Migration) -> String {
-    let Order { instance_name: name, source, destination, .. } = &migration.order;
-    let (source, destination) = (&source.host, &destination.host);
+    let order = &migration.order;
+    let (name, source, destination) = (&order.instance_name, &order.source.host, &order.destination.host);
     let outcome = migration.outcome();
+    let moved = Seen::on_destination(order, migration.guest()).then();
+    let stayed = Seen::on_source(order, migration.guest()).then();
     let how = match outcome.map(Exit::of_outcome) {
         Some(Exit::Done) if outcome == Some(Outcome::CompletedWithWarnings) => {
-            format!("completed with warnings (moved {name} from {source} to {destination})")
+            format!("completed with warnings (moved {name} from {source} to {destination}{moved})")
         }
-        Some(Exit::Done) => format!("completed (moved {name} from {source} to {destination})"),
-        Some(Exit::Aborted) => format!("aborted, rolled back ({name} stayed on {source})"),
+        Some(Exit::Done) => format!("completed (moved {name} from {source} to {destination}{moved})"),
+        Some(Exit::Aborted) => format!("aborted, rolled back ({name} stayed on {source}{stayed})"),
         _ => match migration.cause() {
-            Some(cause) => format!("failed, rolled back ({name} stayed on {source}): {}", cause_text(cause)),
-            None => format!("failed, rolled back ({name} stayed on {source})"),
+            Some(cause) => format!("failed, rolled back ({name} stayed on {source}{stayed}): {}", cause_text(cause)),
+            None => format!("failed, rolled back ({name} stayed on {source}{stayed})"),
         },
     };
     match migration.ended() {
@@ -108,6 +112,7 @@ pub(crate) fn past_document(migration: &Migration, exit: Exit, message: &str) ->
         cause: migration.cause().cloned(),
         warnings: migration.warnings(),
         ended: migration.ended(),
+        guest: migration.guest(),
         message: message.to_owned(),
         ..Document::new(order, migration.outcome(), exit, statistics.as_ref())
     }
@@ -127,15 +132,28 @@ impl Report<'_> {
 
     /// `None`: it cannot be told, or nowhere.
     fn runs_on(&self) -> Option<&str> {
-        self.is_on().filter(|_| self.order.kind != Kind::Cold { shutdown: None })
+        match self.result {
+            // Nobody has touched it.
+            Err(Failure::NotStarted(_) | Failure::Refused(_)) if !self.order.kind.stays_off() => {
+                Some(self.order.source.host.as_str())
+            }
+            _ => self.seen().filter(|seen| seen.runs()).map(Seen::host),
+        }
     }
 
-    /// Where it is, running or off. `None`: it cannot be told.
-    fn is_on(&self) -> Option<&str> {
+    /// Where it is, running or off. `None`: it cannot be told, or no migration came about.
+    fn seen(&self) -> Option<Seen<'_>> {
         match self.result {
-            Ok(_) => Some(self.order.destination.host.as_str()),
-            Err(Failure::Held { .. }) => None,
-            Err(_) => Some(self.order.source.host.as_str()),
+            Ok(completed) => Some(Seen::on_destination(self.order, completed.guest)),
+            Err(Failure::RolledBack { guest, .. }) => Some(Seen::on_source(self.order, *guest)),
+            Err(Failure::Held { .. } | Failure::NotStarted(_) | Failure::Refused(_)) => None,
+        }
+    }
+
+    fn guest(&self) -> Option<Sighting> {
+        match self.result {
+            Ok(Completed { guest, .. }) | Err(Failure::RolledBack { guest, .. }) => *guest,
+            Err(_) => None,
         }
     }
 
@@ -169,7 +187,8 @@ impl Report<'_> {
     pub(crate) fn messages(&self, terminal: Terminal) {
         let sentence = sentence(self.order, self.result);
         match self.result {
-            Ok(_) => {}
+            Ok(_) if self.seen().is_some_and(Seen::is_as_before) => {}
+            Ok(_) => terminal.warn(&sentence),
             Err(Failure::Refused(plan)) => {
                 terminal.error(&sentence);
                 terminal.note(checks::refusals(terminal, plan).trim_end());
@@ -196,7 +215,10 @@ impl Report<'_> {
         let Some(outcome) = self.outcome() else { return String::new() };
         let mut rows = vec![
             ("outcome", outcome.to_string()),
-            (is_on(self.order), self.is_on().unwrap_or("cannot be told, see above").to_owned()),
+            match self.seen() {
+                Some(seen) => (seen.verb(), seen.host().to_owned()),
+                None => ("runs on", "cannot be told, see above".to_owned()),
+            },
         ];
         if let Some(statistics) = self.statistics.as_ref().filter(|_| self.order.kind.is_cold()) {
             rows.push(("transferred", bytes(statistics.transferred)));
@@ -229,6 +251,7 @@ impl Report<'_> {
         };
         Document {
             runs_on: self.runs_on(),
+            guest: self.guest(),
             wall_ms: milliseconds(self.wall),
             overhead_ms: self.overhead().map(milliseconds),
             phases: self.phases.iter().map(|(phase, took)| Span { phase: *phase, ms: milliseconds(*took) }).collect(),
@@ -256,6 +279,9 @@ struct Document<'a> {
     exit_code: u8,
     /// `null`: it cannot be told, or nowhere.
     runs_on: Option<&'a str>,
+    /// What was to be seen of the guest at the end, on the destination if it completed, on the source if it was rolled back: `running`,
+    /// `shutoff`, `paused`, `absent`; `null`: no migration came about, it is held, or its host could not be asked.
+    guest: Option<Sighting>,
     wall_ms: u64,
     overhead_ms: Option<u64>,
     /// By QEMU, like all down to `rounds`; `null`: no job finished.
@@ -289,6 +315,7 @@ impl<'a> Document<'a> {
             kind: order.kind.to_string(),
             exit_code: exit.code(),
             runs_on: None,
+            guest: None,
             wall_ms: 0,
             overhead_ms: None,
             total_time_ms: statistics.map(|statistics| milliseconds(statistics.total_time)),

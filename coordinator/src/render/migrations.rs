@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use vmferry_core::{
-    agent::CallError,
+    agent::{CallError, Sighting},
     migration::{Cause, Driver, Handover, Limits, Order, Outcome, Path, Phase, Priority, Record, Side},
     turns::Waiter,
 };
 
 use super::{
     Unreachable,
+    guest::Seen,
     queue::WaiterDocument,
     story::{StoryDocument, text},
     table::{facts, table},
@@ -28,7 +29,7 @@ pub(crate) fn list(migrations: &[Migration], now: Timestamp) -> String {
                 migration.order.source.host.to_string(),
                 migration.order.destination.host.to_string(),
                 migration.phase().to_string(),
-                migration.outcome().map_or("(open)".into(), |outcome| outcome.to_string()),
+                outcome(migration),
                 moment(migration.started()),
                 time(migration.duration(now)),
                 migration.statistics().map_or("-".into(), |statistics| time(statistics.downtime)),
@@ -48,7 +49,7 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         (
             "outcome",
             match migration.outcome() {
-                Some(outcome) => outcome.to_string(),
+                Some(_) => outcome(migration),
                 None => format!("open, in phase {}", migration.phase()),
             },
         ),
@@ -66,6 +67,12 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
     if let Some(cause) = migration.cause() {
         rows.push(("cause", cause.to_string()));
     }
+    if let Some(guest) = migration.guest().filter(|guest| !order.is_at_rest(*guest)) {
+        let has_moved = matches!(migration.outcome(), Some(Outcome::Completed | Outcome::CompletedWithWarnings));
+        let seen =
+            if has_moved { Seen::on_destination(order, Some(guest)) } else { Seen::on_source(order, Some(guest)) };
+        rows.push(("at the end", seen.sentence()));
+    }
     if let Some(statistics) = migration.statistics() {
         rows.extend([
             ("total time", format!("{} (libvirt's job)", time(statistics.total_time))),
@@ -81,6 +88,15 @@ pub(crate) fn show(migration: &Migration, now: Timestamp) -> String {
         + &text(migration)
         + &half(Side::Source, &migration.source)
         + &half(Side::Destination, &migration.destination)
+}
+
+/// How it ended, and what was seen of the guest then unless it was as before.
+fn outcome(migration: &Migration) -> String {
+    let Some(outcome) = migration.outcome() else { return "(open)".into() };
+    match migration.guest().filter(|guest| !migration.order.is_at_rest(*guest)) {
+        Some(guest) => format!("{outcome}, {guest}"),
+        None => outcome.to_string(),
+    }
 }
 
 /// By whose account a guest that moved live ran nowhere.
@@ -122,6 +138,7 @@ fn half_text(record: &Record) -> String {
         ("  phase", format!("{:<8} {} {took}", span.phase, span.started.strftime("%H:%M:%S%.3f")))
     }));
     rows.extend(record.cause.iter().map(|cause| ("  cause", cause.to_string())));
+    rows.extend(record.guest.map(|guest| ("  guest", guest.to_string())));
     rows.extend(record.pending.iter().map(|step| ("  to take back", step.clone())));
     rows.extend(record.warnings.iter().map(|warning| ("  warning", warning.clone())));
     format!("\n{}: {host}\n{}", record.side, facts(rows))
@@ -169,6 +186,8 @@ struct Summary<'a> {
     total_bytes: Option<u64>,
     rounds: Option<u32>,
     cause: Option<&'a Cause>,
+    /// What was to be seen of the guest at the end, on the host that had it then: `running`, `shutoff`, …; `null`: open, held, or not seen.
+    guest: Option<Sighting>,
     warnings: Vec<String>,
 }
 
@@ -195,6 +214,7 @@ impl<'a> Summary<'a> {
             total_bytes: statistics.map(|statistics| statistics.total.as_u64()),
             rounds: statistics.map(|statistics| statistics.rounds),
             cause: migration.cause(),
+            guest: migration.guest(),
             warnings: migration.warnings(),
         }
     }
@@ -213,6 +233,8 @@ struct Half<'a> {
     phases: Vec<Span>,
     outcome: Option<Outcome>,
     cause: Option<&'a Cause>,
+    /// What was to be seen of the guest here as this half ended; `null`: the other host had it, or it was not seen.
+    guest: Option<Sighting>,
     /// Steps that would have to be taken back, oldest first.
     pending: &'a [String],
     warnings: &'a [String],
@@ -248,6 +270,7 @@ impl<'a> From<&'a Record> for Half<'a> {
             phases: record.phases.iter().map(span).collect(),
             outcome: record.outcome,
             cause: record.cause.as_ref(),
+            guest: record.guest,
             pending: &record.pending,
             warnings: &record.warnings,
         }

@@ -150,7 +150,8 @@ fn nowhere(drive: &Drive, search: &Search) -> Failed {
 pub(super) fn turned_away_before(migration: &Migration) -> Option<Turned> {
     let has_failed = migration.outcome() == Some(Outcome::FailedRolledBack);
     let cause = migration.cause().filter(|_| has_failed)?.clone();
-    turned_away(&migration.order, &Failure::RolledBack { cause, leftovers: migration.warnings() })
+    let (guest, leftovers) = (migration.guest(), migration.warnings());
+    turned_away(&migration.order, &Failure::RolledBack { cause, guest, leftovers })
 }
 
 #[cfg(test)]

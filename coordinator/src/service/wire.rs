@@ -11,7 +11,7 @@ use vmferry_core::{
     reason::Reason,
 };
 use vmferry_proto::{
-    convert::wire_duration,
+    convert::{wire_duration, wire_guest},
     fleet::{self, fleet_host::State},
     status::from_call_error,
     v1,
@@ -84,14 +84,14 @@ pub(super) fn ended(
     statistics: Option<Statistics>,
 ) -> Result<fleet::Ended, CallError> {
     let message = sentence(order, result);
-    let (cause, warnings) = match result {
-        Ok(completed) => (None, completed.warnings.clone()),
+    let (cause, guest, warnings) = match result {
+        Ok(completed) => (None, completed.guest, completed.warnings.clone()),
         Err(Failure::NotStarted(error)) => return Err(CallError { message, ..error.clone() }),
         Err(Failure::Refused(plan)) => return Err(refused(order, plan, message)),
-        Err(Failure::RolledBack { cause, leftovers }) => (Some(cause.clone()), leftovers.clone()),
+        Err(Failure::RolledBack { cause, guest, leftovers }) => (Some(cause.clone()), *guest, leftovers.clone()),
         Err(Failure::Held { reason, message, cause }) => {
             let held = Cause { reason: *reason, host: cause.host.clone(), message: message.clone() };
-            (Some(held), vec![])
+            (Some(held), None, vec![])
         }
     };
     let outcome = match result {
@@ -104,6 +104,7 @@ pub(super) fn ended(
         cause: cause.map(Into::into),
         statistics: statistics.map(Into::into),
         warnings,
+        guest: wire_guest(guest).into(),
     })
 }
 
@@ -135,5 +136,6 @@ pub(super) fn past_end(migration: &Migration) -> fleet::Ended {
         cause: migration.cause().cloned().map(Into::into),
         statistics: migration.statistics().map(Into::into),
         warnings: migration.warnings(),
+        guest: wire_guest(migration.guest()).into(),
     }
 }

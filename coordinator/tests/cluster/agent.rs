@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) lingers: bool,
     /// The destination cannot take back what it did.
     pub(crate) leaves: bool,
+    /// Whether the guest dies just before its migration ends, on either host.
+    pub(crate) kills: bool,
     /// What was said of the guest's one disk.
     pub(crate) label: Option<VolumeLabel>,
     /// What was said of its one vif.

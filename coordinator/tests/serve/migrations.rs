@@ -26,7 +26,7 @@ async fn a_migration_tells_of_itself_until_its_end_and_a_repeat_tells_the_same_e
     assert!(told.iter().any(|event| matches!(event, Event::Checked(checked) if checked.checks.len() == 4)));
     assert!(told.iter().any(|event| matches!(event, Event::Progress(_))));
     let end = ended(&told);
-    assert_eq!(end.outcome(), v1::Outcome::Completed);
+    assert_eq!((end.outcome(), end.guest()), (v1::Outcome::Completed, v1::Sighting::Running));
     assert!(end.message.contains("web runs on node-31") && end.statistics.is_some(), "{end:?}");
 
     // Whoever asks again, and wherever, gets the same and moves nothing.
@@ -48,6 +48,22 @@ async fn a_migration_tells_of_itself_until_its_end_and_a_repeat_tells_the_same_e
     let known = known.migration.expect("set");
     assert!(known.source.is_some() && known.destination.is_some());
     assert_eq!(known.outcome(), v1::Outcome::Completed);
+}
+
+#[tokio::test]
+async fn a_guest_that_died_on_the_way_is_told_to_programs_as_it_was_seen() {
+    for (fails, outcome) in [(true, v1::Outcome::FailedRolledBack), (false, v1::Outcome::Completed)] {
+        let cluster = Cluster::new().await;
+        cluster.world().fails = fails;
+        cluster.world().kills = true;
+        // The first drives it, the second has it from the hosts' records.
+        for service in [cluster.serve().await, cluster.serve().await] {
+            let told = events(&cluster, &service, request(ID)).await.expect("ended");
+            let end = ended(&told);
+            assert_eq!((end.outcome(), end.guest()), (outcome, v1::Sighting::Shutoff), "{end:?}");
+            assert!(end.message.contains("shut off") && end.message.contains("virsh start web"), "{end:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,10 +16,11 @@ pub fn ended(source: &Record, destination: Option<&Record>) -> Option<Result<Com
     }
     Some(match outcome {
         Outcome::Completed | Outcome::CompletedWithWarnings => {
-            Ok(Completed { statistics: source.statistics, warnings: complaints })
+            let guest = destination.and_then(|half| half.guest);
+            Ok(Completed { statistics: source.statistics, guest, warnings: complaints })
         }
         Outcome::FailedRolledBack | Outcome::AbortedRolledBack => {
-            Err(Failure::RolledBack { cause: cause(source), leftovers: complaints })
+            Err(Failure::RolledBack { cause: cause(source), guest: source.guest, leftovers: complaints })
         }
         Outcome::Held => {
             let cause = cause(source);
@@ -41,7 +42,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{flow::tests::order, migration::Side};
+    use crate::{agent::Sighting, flow::tests::order, migration::Side};
 
     fn half(side: Side, outcome: Option<Outcome>, warnings: &[&str]) -> Record {
         Record {
@@ -59,6 +60,7 @@ mod tests {
                 message: "aborted".into(),
             }),
             statistics: None,
+            guest: outcome.map(|_| if side == Side::Source { Sighting::Shutoff } else { Sighting::Running }),
             pending: vec![],
             warnings: warnings.iter().map(|&warning| warning.into()).collect(),
             story: Default::default(),
@@ -73,12 +75,14 @@ mod tests {
 
         let completed = ended(&source(Some(Outcome::Completed)), Some(&there(Some(Outcome::Completed))));
         let warnings = vec!["one".to_owned(), "two".to_owned()];
-        assert_eq!(completed, Some(Ok(Completed { statistics: None, warnings })));
+        assert_eq!(completed, Some(Ok(Completed { statistics: None, guest: Some(Sighting::Running), warnings })));
 
         let back = Some(Outcome::AbortedRolledBack);
-        let Some(Err(Failure::RolledBack { cause, leftovers })) = ended(&source(back), Some(&there(None))) else {
+        let Some(Err(Failure::RolledBack { cause, guest, leftovers })) = ended(&source(back), Some(&there(None)))
+        else {
             panic!("it was rolled back");
         };
+        assert_eq!(guest, Some(Sighting::Shutoff), "what the source saw");
         assert_eq!(cause.reason, Reason::MigrationAborted);
         assert!(leftovers[1].contains("node-31 has not said"), "{leftovers:?}");
         assert!(

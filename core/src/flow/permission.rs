@@ -6,9 +6,9 @@
 //!
 //! With a strict hand-over the source refuses from the moment on in which it has released the guest.
 
-use super::{Completed, Failure, Watch, post, taken_back};
+use super::{Completed, Failure, Watch, finish, taken_back};
 use crate::{
-    agent::{Agent, CallError, Pair, Rollback, Sighting},
+    agent::{Agent, CallError, Finished, Pair, Rollback, Sighting},
     migration::{Cause, Kind, Order, Outcome, Side},
     reason::Reason,
 };
@@ -23,7 +23,7 @@ pub(super) async fn ask_back<S: Agent, D: Agent>(
     let rollback = |side, released| Rollback { side, cause: cause.clone(), released, kept: false };
     match hosts.source.record(order).await {
         Ok(Some(record)) if matches!(record.outcome, Some(Outcome::Completed | Outcome::CompletedWithWarnings)) => {
-            return post(hosts, order, None, watch).await;
+            return finish(hosts, order, None, watch).await;
         }
         Ok(_) => {}
         Err(error) => return Err(undecided(order, cause, &error)),
@@ -33,12 +33,12 @@ pub(super) async fn ask_back<S: Agent, D: Agent>(
         Ok(_) => {}
         // It is at rest there for good.
         Err(error) if error.reason == Reason::PhaseOutOfOrder && order.kind == (Kind::Cold { shutdown: None }) => {
-            return post(hosts, order, None, watch).await;
+            return finish(hosts, order, None, watch).await;
         }
         // It has run there, or may have: then it shall.
         Err(error) if error.reason == Reason::PhaseOutOfOrder => {
             return match hosts.destination.start(order).await {
-                Ok(_) => post(hosts, order, None, watch).await,
+                Ok(_) => finish(hosts, order, None, watch).await,
                 Err(error) => Err(undecided(order, cause, &error)),
             };
         }
@@ -52,7 +52,7 @@ pub(super) async fn ask_back<S: Agent, D: Agent>(
     }
     let source = hosts.source.cleanup(order, &rollback(Side::Source, true)).await;
     confirm(hosts, order, &cause, &source).await?;
-    Err(taken_back(cause, [source, destination]))
+    Err(taken_back(hosts, order, cause, [source, destination]).await)
 }
 
 /// That a guest which was shut down runs again on the source, if anything suggests that it does not.
@@ -60,9 +60,9 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
     hosts: &Pair<S, D>,
     order: &Order,
     cause: &Cause,
-    source: &Result<Vec<String>, CallError>,
+    source: &Result<Finished, CallError>,
 ) -> Result<(), Failure> {
-    if source.as_ref().is_ok_and(Vec::is_empty)
+    if source.as_ref().is_ok_and(|finished| finished.complaints.is_empty())
         || order.kind.shutdown().is_none()
         || hosts.source.locate(order).await.is_ok_and(|seen| seen == Sighting::Running)
     {
@@ -70,12 +70,12 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
     }
     let (name, host, id) = (&order.instance_name, &order.source.host, order.id);
     let (reason, message) = match source {
-        Ok(leftovers) => (
+        Ok(Finished { complaints, .. }) => (
             Reason::NotRunning,
             format!(
                 "{name} was shut down on {host} and does not run there again: {}; its disks are whole; {host} goes on trying, \
                  vmferry migrations show {id} tells",
-                leftovers.join("; ")
+                complaints.join("; ")
             ),
         ),
         Err(error) => (
@@ -93,26 +93,28 @@ pub(super) async fn confirm<S: Agent, D: Agent>(
 pub(super) fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failure {
     let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
     let silent = &error.host;
-    let message = match order.kind {
-        Kind::Cold { .. } => {
-            format!("{name} is off on {from} and may have been started on {to}, which could not be asked")
-        }
-        Kind::Live if silent == from => {
-            format!("{name} waits, paused, on {to} and may have been released by {from}, which could not be asked")
-        }
-        Kind::Live => format!("{name} was released by {from} and may run on {to}, which could not be asked"),
-    };
-    let message = format!("{message}: {error}; when {silent} answers again: vmferry migrations resolve {id}");
+    let message = format!(
+        "{name} is off on {from} and may have been started on {to}, which could not be asked: {error}; when {silent} answers again: vmferry \
+         migrations resolve {id}"
+    );
     Failure::Held { reason: Reason::RunnerUnknown, message, cause }
 }
 
 /// The destination of a strict hand-over could not be told that the guest may run there.
 pub(super) fn unheard(order: &Order, cause: Cause, error: &CallError) -> Failure {
     let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
-    let reason = if error.reason == Reason::StartFailed { Reason::NotRunning } else { Reason::RunnerUnknown };
-    let message = format!(
-        "{name} was released by {from} and waits, paused, on {to}, which was told to let it run and has not: {error}; {from} goes on telling \
-         it; or: vmferry migrations resolve {id}"
-    );
+    let (reason, message) = if error.reason == Reason::StartFailed {
+        // It waited there a moment ago.
+        (
+            Reason::NotRunning,
+            format!("{name} does not run on {from} any more, and its copy on {to} is gone, too: {error}"),
+        )
+    } else {
+        let message = format!(
+            "{name} was released by {from} and waits, paused, on {to}, which was told to let it run and has not: {error}; {from} goes on \
+             telling it; or: vmferry migrations resolve {id}"
+        );
+        (Reason::RunnerUnknown, message)
+    };
     Failure::Held { reason, message, cause }
 }

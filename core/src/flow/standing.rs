@@ -32,12 +32,7 @@ pub(super) fn standing(
         Err(error) => return Standing::Undecided(error),
     };
     let destination = destination.ok().flatten();
-    let known = [&source, &destination].into_iter().flatten().find_map(|record| record.cause.clone());
-    let failure = || match known.clone() {
-        Some(Cause { reason, host, message }) => CallError { host, reason, message },
-        None if cancelled => aborted(order),
-        None => lost(order, source.is_some()),
-    };
+    let failure = || cause(order, source.as_ref(), destination.as_ref(), cancelled);
     let Some(record) = &source else { return Standing::Undecided(failure()) };
     match (record.outcome, record.phase()) {
         (Some(Outcome::Completed | Outcome::CompletedWithWarnings), _) | (None, Phase::Post) => {
@@ -47,6 +42,20 @@ pub(super) fn standing(
         | (None, Phase::Check | Phase::Pre | Phase::Cleanup) => Standing::RolledBack(failure().into()),
         (None | Some(Outcome::Held), Phase::Migrate) => Standing::Moving,
         (Some(Outcome::Held), _) => Standing::Undecided(failure()),
+    }
+}
+
+/// Why it would not have gone through: as it is recorded, or because somebody wants that now, or because nobody drove it any more.
+pub(super) fn cause(
+    order: &Order,
+    source: Option<&Record>,
+    destination: Option<&Record>,
+    cancelled: bool,
+) -> CallError {
+    match [source, destination].into_iter().flatten().find_map(|record| record.cause.clone()) {
+        Some(Cause { reason, host, message }) => CallError { host, reason, message },
+        None if cancelled => aborted(order),
+        None => lost(order, source.is_some()),
     }
 }
 
@@ -100,6 +109,7 @@ mod tests {
             phases: vec![PhaseSpan { phase, started: Timestamp::UNIX_EPOCH, duration: None }],
             outcome,
             cause,
+            guest: None,
             statistics: (side == Side::Source).then(Statistics::default),
             pending: vec![],
             warnings: vec![],

@@ -43,6 +43,11 @@ impl Kind {
         matches!(self, Self::Cold { .. })
     }
 
+    /// Whether the guest was off before, and stays so.
+    pub fn stays_off(self) -> bool {
+        self == Self::Cold { shutdown: None }
+    }
+
     /// How it is shut down; `None` if it is not.
     pub fn shutdown(self) -> Option<Shutdown> {
         match self {

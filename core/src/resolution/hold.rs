@@ -1,6 +1,5 @@
 //! What to tell people when the facts allow no decision.
 
-use super::Handover;
 use crate::{migration::Order, reason::Reason};
 
 /// Why nothing may be done yet. Every one of them is looked at again when a host says something else than before.
@@ -16,8 +15,10 @@ pub enum Hold {
     RunsTwice,
     /// What the journals decided is not what the hosts show.
     Contradicted,
-    /// It was on neither host when last seen; its disks are whole.
+    /// It runs on neither host; its disks are whole.
     RunsNowhere,
+    /// Strict: both have all of it, and stand still. The source's was left so when its libvirt died, and nobody has made sure that it stays so.
+    Unreleased,
     /// It ran on the destination, or may have, and that copy is gone: the source's is stale.
     LostThere,
     /// It went with the source, before it could be handed over.
@@ -36,31 +37,31 @@ impl Hold {
                 Reason::RunnerUnknown
             }
             Self::RunsTwice => Reason::RunsTwice,
-            Self::RunsNowhere | Self::LostThere | Self::LostHere => Reason::NotRunning,
+            Self::RunsNowhere | Self::Unreleased | Self::LostThere | Self::LostHere => Reason::NotRunning,
             Self::PostcopyUnfinished => Reason::PostcopyUnfinished,
             Self::PostcopyLost => Reason::PostcopyLost,
         }
     }
 
     /// One sentence: what is so, and why it is left so.
-    pub fn message(self, order: &Order, handover: Handover) -> String {
+    pub fn message(self, order: &Order) -> String {
         let (name, from, to) = (&order.instance_name, &order.source.host, &order.destination.host);
         match self {
             Self::BothSilent => format!("neither {from} nor {to} could be asked where {name} runs"),
             Self::SourceSilent => {
                 format!("{name} does not run on {to}, and {from} could not be asked what it has of it")
             }
-            Self::DestinationSilent => match handover {
-                Handover::Strict => format!(
-                    "{from} has released {name} and keeps its copy stopped; {to} could not be asked whether it runs there by now"
-                ),
-                Handover::Fast => format!("{to} could not be asked whether {name} runs there"),
-            },
+            Self::DestinationSilent => {
+                format!("{to} could not be asked whether {name} runs there; what {from} has of it is left as it is")
+            }
             Self::RunsTwice => format!("{name} runs on {from} and on {to}: one of them must be stopped at once"),
             Self::Contradicted => format!(
                 "what {from} and {to} show of {name} is not what their journals decided: somebody changed it by hand"
             ),
             Self::RunsNowhere => format!("{name} runs neither on {from} nor on {to}"),
+            Self::Unreleased => {
+                format!("{name} waits, paused, on {to} until {from} releases it, and is paused on {from} as well")
+            }
             Self::LostThere => format!(
                 "{name} ran on {to}, or may have, and is gone there; what {from} has of its memory is older than its disks and must never run"
             ),
@@ -96,7 +97,14 @@ impl Hold {
             Self::Contradicted => {
                 format!("virsh domstate --reason {name} on both hosts; let it be on one of them; then: {resolve}")
             }
-            Self::RunsNowhere | Self::LostHere => format!("virsh start {name} where it is defined; then: {resolve}"),
+            Self::RunsNowhere => format!(
+                "see why (virsh domstate --reason {name}), let it run on one of them (virsh resume {name}, or virsh start {name} if it is off); \
+                 then: {resolve}"
+            ),
+            Self::Unreleased => {
+                format!("its copy on {from} must go (virsh destroy {name} on {from}), then: {resolve}")
+            }
+            Self::LostHere => format!("virsh start {name} where it is defined; then: {resolve}"),
             Self::LostThere | Self::PostcopyLost => {
                 format!(
                     "virsh destroy {name} on {from} if it is there; virsh start {name} on {to}, or wherever its disks are; then: {resolve}"

@@ -12,13 +12,14 @@ use super::{
 };
 use crate::migration::Side::{Destination, Source};
 
-pub(super) const HOLDS: [Hold; 10] = [
+pub(super) const HOLDS: [Hold; 11] = [
     Hold::BothSilent,
     Hold::SourceSilent,
     Hold::DestinationSilent,
     Hold::RunsTwice,
     Hold::Contradicted,
     Hold::RunsNowhere,
+    Hold::Unreleased,
     Hold::LostThere,
     Hold::LostHere,
     Hold::PostcopyUnfinished,

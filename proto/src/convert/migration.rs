@@ -319,6 +319,16 @@ impl TryFrom<v1::Sighting> for Sighting {
     }
 }
 
+/// What was seen of a guest; unspecified: nothing.
+pub fn wire_guest(guest: Option<Sighting>) -> v1::Sighting {
+    guest.map_or(v1::Sighting::Unspecified, Into::into)
+}
+
+/// The same from the wire. Agents of earlier versions do not say it.
+pub fn guest(sighting: v1::Sighting) -> Option<Sighting> {
+    sighting.try_into().ok()
+}
+
 impl From<Record> for v1::Migration {
     fn from(record: Record) -> Self {
         Self {
@@ -334,6 +344,7 @@ impl From<Record> for v1::Migration {
             pending: record.pending,
             warnings: record.warnings,
             driver: record.driver.map(Into::into),
+            guest: wire_guest(record.guest).into(),
             story: (record.story != Story::default()).then(|| record.story.into()),
         }
     }
@@ -346,6 +357,7 @@ impl TryFrom<v1::Migration> for Record {
         Ok(Self {
             side: migration.side().try_into()?,
             outcome: outcome(migration.outcome()),
+            guest: guest(migration.guest()),
             order: required(migration.order, "migration.order")?,
             requested_by: migration.requested_by,
             started: timestamp(migration.started.ok_or(Invalid { field: "migration.started" })?, "migration.started")?,

@@ -24,6 +24,11 @@ impl HandingOver for SimulatedHost {
             .map_err(|error| Fault::new(Reason::ResumeUnanswered, error))
     }
 
+    async fn let_go_on(&self, _: InstanceId) -> Result<(), Fault> {
+        // It is never left stopped.
+        Ok(())
+    }
+
     async fn resume_arrived(&self, instance: InstanceId) -> Result<(), Fault> {
         match self.sighting(instance).await? {
             Sighting::Running => Ok(()),

@@ -41,16 +41,20 @@ pub enum Role {
     Coordinator,
     /// The agent of a host.
     Agent(Side),
+    /// What carries the tunnels of a host's agent, in a process of its own.
+    Carrier(Side),
     /// The libvirtd of a host.
     Libvirtd(Side),
     /// The guest's QEMU on a host.
     Qemu(Side),
 }
 
-const ROLES: [Role; 7] = [
+const ROLES: [Role; 9] = [
     Role::Coordinator,
     Role::Agent(Side::Source),
     Role::Agent(Side::Destination),
+    Role::Carrier(Side::Source),
+    Role::Carrier(Side::Destination),
     Role::Libvirtd(Side::Source),
     Role::Libvirtd(Side::Destination),
     Role::Qemu(Side::Source),
@@ -132,6 +136,7 @@ impl Fault {
         let role = |role: &Role| match role {
             Role::Coordinator => "coordinator".to_owned(),
             Role::Agent(side) => format!("{side} agent"),
+            Role::Carrier(side) => format!("{side} carrier"),
             Role::Libvirtd(side) => format!("{side} libvirtd"),
             Role::Qemu(side) => format!("{side} QEMU"),
         };
@@ -306,7 +311,7 @@ mod tests {
             assert_eq!(words, ["cut", "delay", "fill", "kill", "lose", "power", "stop"], "seed {seed}");
             assert!(faults.values().all(|kinds| kinds.len() == KINDS.len()), "seed {seed}: {faults:?}");
             let labels: BTreeSet<_> = plans.iter().map(|plan| plan.fault.label()).collect();
-            assert!(labels.len() >= 26, "seed {seed}: {labels:?}");
+            assert!(labels.len() >= 29, "seed {seed}: {labels:?}");
         }
     }
 }

@@ -5,10 +5,10 @@ use std::{
     fs,
     path::PathBuf,
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::{
@@ -19,6 +19,7 @@ use crate::{
     Host, Testbed,
     finish::{Answer, InPlace},
     process::Process,
+    wait,
 };
 
 /// An agent's journals.
@@ -62,6 +63,8 @@ pub(crate) struct Injector<'a> {
     finish: Option<InPlace>,
     /// The agent's main process, if it is to be sent a signal: not one that it has started.
     agent: Option<Process>,
+    /// When it broke.
+    pub(crate) broke: Option<SystemTime>,
 }
 
 impl<'a> Injector<'a> {
@@ -83,7 +86,7 @@ impl<'a> Injector<'a> {
             }
             _ => None,
         };
-        Ok(Self { cast, plan, before, finish, agent })
+        Ok(Self { cast, plan, before, finish, agent, broke: None })
     }
 
     /// Waits for the moment, breaks it, and mends it after its time. False: `is_over` came first.
@@ -101,9 +104,11 @@ impl<'a> Injector<'a> {
             sleep(Duration::from_millis(2));
         }
         let lasts = self.plan.fault.lasts();
+        self.broke = Some(SystemTime::now());
         match self.plan.fault {
             Fault::Kill { role } => loop {
                 if let Some(process) = self.find(role, coordinator)? {
+                    self.broke = Some(SystemTime::now());
                     process.signal(Signal::SIGKILL)?;
                     return Ok(true);
                 }
@@ -181,6 +186,7 @@ impl<'a> Injector<'a> {
         let (side, name) = match role {
             Role::Coordinator => return Ok(Some(coordinator)),
             Role::Agent(_) => return Ok(self.agent),
+            Role::Carrier(side) => (side, "vmferry-carrier"),
             Role::Libvirtd(side) => (side, "libvirtd"),
             Role::Qemu(side) => (side, "qemu-system-x86"),
         };
@@ -207,9 +213,11 @@ fn enlarge(host: &Host) -> Result<()> {
 }
 
 fn fill(host: &Host) -> Result<()> {
-    let left = host.sh(&format!(
-        "dd if=/dev/zero of={STATE}/other bs=4k 2>/dev/null || true; df --output=avail {STATE} | tail -1"
-    ))?;
-    ensure!(left.trim() == "0", "{left} KiB are left on the disk of {}", host.name());
-    Ok(())
+    // A half that ends just now gives back what its journal kept.
+    wait::until(&format!("a full disk on {}", host.name()), wait::SOON, || {
+        let left = host.sh(&format!(
+            "dd if=/dev/zero bs=4k 2>/dev/null >>{STATE}/other || true; df --output=avail {STATE} | tail -1"
+        ))?;
+        Ok((left.trim() == "0").then_some(()))
+    })
 }

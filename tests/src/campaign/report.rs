@@ -18,6 +18,8 @@ pub enum Bound {
     Leak,
     /// All is over in time.
     Settle,
+    /// The agents bring it to its end by themselves: nobody has to ask for `vmferry migrations resolve`.
+    Alone,
     /// The guest runs, unless its own QEMU was killed.
     Guest,
     /// What was told is true.
@@ -131,8 +133,6 @@ pub struct Summary {
     pub broken: BTreeMap<Bound, usize>,
     /// The longest that a run took to settle, in ms; the bound, if one never did.
     pub longest_settle_ms: u64,
-    /// Runs that settled only after somebody asked for it.
-    pub resolved: usize,
     /// Two vCPUs ran at once for so long at most, in µs.
     pub together_us: u64,
     /// All runs took so long, in s.
@@ -150,7 +150,6 @@ impl Summary {
             guests: BTreeMap::new(),
             broken: BTreeMap::new(),
             longest_settle_ms: 0,
-            resolved: runs.iter().filter(|run| run.resolves > 0).count(),
             together_us: runs.iter().map(|run| run.together_us).max().unwrap_or_default(),
             wall_s: Duration::from_millis(runs.iter().map(|run| run.wall_ms).sum()).as_secs(),
         };
@@ -209,7 +208,7 @@ impl fmt::Display for Summary {
         )?;
         writeln!(f, "guests lost                {}", broken(Bound::Guest))?;
         writeln!(f, "untrue words               {}", broken(Bound::Truth))?;
-        writeln!(f, "runs that could not be judged  {}", broken(Bound::Campaign))?;
-        write!(f, "settled by `resolve` only  {}", self.resolved)
+        writeln!(f, "not ended by agents alone  {}", broken(Bound::Alone))?;
+        write!(f, "not to be judged           {}", broken(Bound::Campaign))
     }
 }

@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
     Bounds,
-    draw::{Fault, Plan, Side},
+    draw::{Fault, Plan},
     inject::{Cast, Injector, JOURNAL, journals},
     report::{Bound, Broken, Run},
     rig::{GUEST, Rig},
@@ -31,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the guest is, as both hosts' libvirts say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stands {
+pub(super) enum Stands {
     /// It runs on this host, and the other does not know it.
     On(usize),
     /// It runs nowhere, and this host alone has its definition.
@@ -41,7 +42,7 @@ enum Stands {
 }
 
 impl Stands {
-    fn host(self) -> Option<usize> {
+    pub(super) fn host(self) -> Option<usize> {
         match self {
             Self::On(host) | Self::Off(host) => Some(host),
             Self::Unclear => None,
@@ -72,10 +73,15 @@ pub(crate) fn run(rig: &mut Rig, plan: Plan, bounds: &Bounds, directory: &Path) 
     let is_fired = injector.inject(process, || coordinator.is_over())?;
     let ended = Instant::now();
 
-    let mut trial = Trial { rig, plan, before, ended, is_fired, missing: Vec::new(), is_ended_but_unclean: false };
+    let broke = injector.broke.filter(|_| is_fired).map(Timestamp::try_from).transpose()?;
+    let mut trial = Trial { rig, plan, before, ended, broke, missing: Vec::new(), is_ended_but_unclean: false };
     let (settled, resolves) = trial.settle(&mut coordinator, bounds, directory)?;
     let together = watch.end();
     let mut broken = Vec::new();
+    if resolves > 0 {
+        let what = format!("`vmferry migrations resolve` was asked for {resolves} times");
+        broken.push(Broken { bound: Bound::Alone, what });
+    }
     if settled.is_none_or(|settled| settled > bounds.settle) {
         let bound = if trial.is_ended_but_unclean { Bound::Leak } else { Bound::Settle };
         broken.push(Broken { bound, what: trial.missing.join("; ") });
@@ -204,13 +210,16 @@ impl Drop for Coordinator {
     }
 }
 
-struct Trial<'a> {
-    rig: &'a Rig,
-    plan: Plan,
-    before: [std::collections::BTreeSet<std::path::PathBuf>; 2],
+/// A run whose fault is over.
+pub(super) struct Trial<'a> {
+    pub(super) rig: &'a Rig,
+    pub(super) plan: Plan,
+    /// The journals that each host had before the move.
+    pub(super) before: [std::collections::BTreeSet<std::path::PathBuf>; 2],
     /// The fault's end.
     ended: Instant,
-    is_fired: bool,
+    /// Its beginning. None: it did not come about.
+    pub(super) broke: Option<Timestamp>,
     /// What was not settled at the last look.
     missing: Vec<String>,
     /// Of that, only that something was left behind.
@@ -296,74 +305,5 @@ impl Trial<'_> {
             child.wait()?;
         }
         Ok(())
-    }
-
-    fn judge(&self, stands: Stands, from: usize, heard: &Heard, document: &Value, exit: Option<i32>) -> Vec<Broken> {
-        let mut broken = Vec::new();
-        let mut is = |bound: Bound, what: String| broken.push(Broken { bound, what });
-        if let Some(what) = heard.is_double() {
-            is(Bound::Double, what);
-        }
-        let (last, to) = (heard.last().unwrap_or(from), 1 - from);
-        match stands {
-            Stands::On(host) if host != last => {
-                is(
-                    Bound::Double,
-                    format!("it runs on {}, and was heard last from another", self.rig.host(host).name()),
-                );
-            }
-            Stands::On(_) => {}
-            Stands::Off(_) if self.may_be_off(from, last) => {}
-            Stands::Off(_) | Stands::Unclear => is(Bound::Guest, format!("nobody killed it, and it is {stands:?}")),
-        }
-        match self.rig.guest().and_then(|guest| guest.console().assert_steady()) {
-            Ok(()) => {}
-            Err(error) => is(Bound::Double, format!("{error:#}")),
-        }
-        match self.rig.lost_writes(stands.host().unwrap_or(last)) {
-            Ok(lost) if lost.is_empty() => {}
-            Ok(lost) => is(Bound::LostWrite, format!("{} acknowledged writes are lost: {lost:?}", lost.len())),
-            Err(error) => is(Bound::LostWrite, format!("the volume cannot be read: {error:#}")),
-        }
-        let told = document["runs_on"].as_str();
-        let outcome = document["outcome"].as_str().unwrap_or_default();
-        let is_untrue = match stands {
-            // It may have been killed after it was told to run there; not if somebody had looked before that was told.
-            Stands::Off(_) => told.is_some() && outcome != "completed",
-            Stands::On(_) | Stands::Unclear => {
-                outcome.starts_with("completed") && (exit != Some(0) || last != to)
-                    || outcome.ends_with("rolled_back") && last != from
-                    || told.is_some_and(|told| told != self.rig.host(last).name())
-            }
-        };
-        if is_untrue {
-            is(
-                Bound::Truth,
-                format!(
-                    "told {outcome} on {told:?}, exit {exit:?}; it is {stands:?}, last heard on {}",
-                    self.rig.host(last).name()
-                ),
-            );
-        }
-        broken
-    }
-
-    /// Whether it runs nowhere because its own QEMU was killed: where it ran last, or where it had arrived.
-    fn may_be_off(&self, from: usize, last: usize) -> bool {
-        let Some(side) = self.plan.fault.kills_guest_on().filter(|_| self.is_fired) else { return false };
-        let killed = if side == Side::Source { from } else { 1 - from };
-        killed == last || side == Side::Destination && self.is_released(from).unwrap_or(false)
-    }
-
-    /// Whether the source has given the guest away for good.
-    fn is_released(&self, from: usize) -> Result<bool> {
-        let host = self.rig.host(from);
-        for name in journals(host)?.difference(&self.before[from]) {
-            let journal = fs::read_to_string(host.path(JOURNAL)?.join(name))?;
-            if journal.lines().any(|line| line.contains("\"released\"")) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }

@@ -40,6 +40,10 @@ impl HandingOver for LibvirtHost {
         })
     }
 
+    async fn let_go_on(&self, instance: InstanceId) -> Result<(), Fault> {
+        Ok(self.libvirt.let_go_on(instance).await?)
+    }
+
     async fn resume_arrived(&self, instance: InstanceId) -> Result<(), Fault> {
         Ok(self.libvirt.resume_arrived(instance).await?)
     }

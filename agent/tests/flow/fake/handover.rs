@@ -8,7 +8,7 @@ use tokio::{
 };
 use turmoil::net::{TcpListener, TcpStream};
 use vmferry_agent::hypervisor::{Fault, HandingOver};
-use vmferry_core::{agent::Sighting, id::InstanceId, migration::Order, reason::Reason};
+use vmferry_core::{agent::Sighting, id::InstanceId, migration::Order, reason::Reason, resolution::Domain};
 
 use super::{host::Fake, world::World};
 
@@ -72,6 +72,16 @@ impl HandingOver for Fake {
             _ = dropped.changed() => return Err(unanswered("it is gone".to_owned())),
         }
         self.step("hearing that it runs", || ()).await
+    }
+
+    async fn let_go_on(&self, _: InstanceId) -> Result<(), Fault> {
+        self.assert_journaled("\"phase\":\"cleanup\"");
+        self.step("letting it go on", || {
+            if self.world.seen(self.name).domain == Domain::PausedToMove {
+                self.world.set(self.name, Some((Sighting::Running, true)));
+            }
+        })
+        .await
     }
 
     async fn resume_arrived(&self, _: InstanceId) -> Result<(), Fault> {

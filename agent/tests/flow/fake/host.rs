@@ -17,6 +17,7 @@ use vmferry_core::{
     network::Carried,
     policy::{Memberships, Told},
     reason::Reason,
+    resolution::Seen,
 };
 
 use super::{
@@ -203,6 +204,10 @@ impl Hypervisor for Fake {
 
     async fn sighting(&self, _: InstanceId) -> Result<Sighting, Fault> {
         self.step("looking for the guest", || self.world.sees(self.name)).await
+    }
+
+    async fn seen(&self, _: InstanceId) -> Result<Seen, Fault> {
+        self.step("looking at the guest", || self.world.seen(self.name)).await
     }
 
     async fn open_sockets(&self, order: &Order, images: usize) -> Result<(), Fault> {

@@ -9,6 +9,7 @@ use vmferry_core::{
     agent::Sighting,
     migration::{Order, Statistics},
     reason::Reason,
+    resolution::{self, Domain, Seen},
 };
 
 use super::{
@@ -32,6 +33,8 @@ pub(crate) struct Libvirts {
     down: Vec<&'static str>,
     /// The source's only one.
     job: Option<Job>,
+    /// Whether the source's has died with the guest stopped for its hand-over, and knows nothing of it any more.
+    has_forgotten: bool,
     /// Whether the two hosts do not reach each other.
     pub(super) is_cut: bool,
 }
@@ -121,6 +124,38 @@ impl World {
 
     fn runs_job(&self) -> bool {
         self.job_ended().is_none()
+    }
+
+    /// The source's libvirt has died when it had stopped the guest for its hand-over, and leaves it so.
+    pub(crate) fn leave_stopped(&self) {
+        self.facts().libvirts.has_forgotten = true;
+        self.set("source", Some((Sighting::Paused, true)));
+    }
+
+    fn has_forgotten(&self) -> bool {
+        self.facts().libvirts.has_forgotten
+    }
+
+    /// What libvirt shows, with the job that it runs.
+    pub(super) fn seen(&self, host: &'static str) -> Seen {
+        let sends = host == "source" && self.is_simulated() && self.runs_job();
+        let (domain, job) = match self.sees(host) {
+            Sighting::Absent => (Domain::Absent, resolution::Job::None),
+            Sighting::Shutoff => (Domain::Off, resolution::Job::None),
+            Sighting::Running => {
+                (Domain::Running, if sends { resolution::Job::Outgoing } else { resolution::Job::None })
+            }
+            Sighting::Arriving => (Domain::PausedToMove, resolution::Job::Incoming),
+            Sighting::Paused if sends => (Domain::PausedToMove, resolution::Job::Outgoing),
+            // In a simulation nobody else pauses it there.
+            Sighting::Paused if host == "source" && (self.is_simulated() || self.has_forgotten()) => {
+                (Domain::PausedToMove, resolution::Job::None)
+            }
+            Sighting::Paused => (Domain::Paused, resolution::Job::None),
+            Sighting::Departing => (Domain::PausedPostcopy, resolution::Job::None),
+            Sighting::Incomplete => (Domain::RunningPostcopy, resolution::Job::None),
+        };
+        Seen { domain, job, qemu: None }
     }
 
     fn cancel_job(&self) {

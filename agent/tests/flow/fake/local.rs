@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use vmferry_agent::{hypervisor::Hypervisor as _, migrations::Migrations};
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 
@@ -26,6 +27,12 @@ pub(crate) struct Local<'a> {
 }
 
 impl Local<'_> {
+    /// As an agent of an earlier version would answer, if it is one.
+    fn aged(&self, finished: Finished) -> Finished {
+        let guest = finished.guest.filter(|_| !self.world.facts().is_older);
+        Finished { guest, ..finished }
+    }
+
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         let struck = {
             let mut facts = self.world.facts();
@@ -97,20 +104,29 @@ impl Agent for Local<'_> {
         self.call("start", async { self.migrations.of(order)?.start_guest().await }).await
     }
 
-    async fn post(&self, order: &Order, _: Side) -> Result<Vec<String>, CallError> {
-        self.call("post", async { self.migrations.of(order)?.post().await }).await
+    async fn post(&self, order: &Order, _: Side) -> Result<Finished, CallError> {
+        self.call("post", async { self.migrations.of(order)?.post().await }).await.map(|finished| self.aged(finished))
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         self.call("cleanup", async {
             let migration = self.migrations.to_clean_up(order, rollback, COORDINATOR).await?;
             migration.cleanup(rollback.clone()).await
         })
         .await
+        .map(|finished| self.aged(finished))
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
         self.call("locate", self.migrations.locate(order.instance)).await
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        self.call("facts", self.migrations.source_facts(order, hold)).await
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        self.call("facts", self.migrations.destination_facts(order, hold)).await
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

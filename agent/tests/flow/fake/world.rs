@@ -77,6 +77,8 @@ pub(super) struct Facts {
     pub(super) noted: Option<HostName>,
     /// The host whose agent nobody hears.
     pub(super) silent: &'static str,
+    /// Whether agents are of a version that does not say what it sees of the guest as it ends its half.
+    pub(super) is_older: bool,
     /// Where the guest has run.
     pub(super) has_run: BTreeSet<&'static str>,
     /// The guest's name on the source, which may be taken from it for a while.
@@ -131,6 +133,7 @@ impl World {
             released: BTreeMap::new(),
             noted: None,
             silent: "nobody",
+            is_older: false,
             has_run: BTreeSet::new(),
             name: NAME.to_owned(),
             autostart: BTreeMap::from([("source", true)]),
@@ -271,9 +274,19 @@ impl World {
         self.facts().silent = host;
     }
 
+    /// From now on agents are of a version that does not say what it sees of the guest as it ends its half.
+    pub(crate) fn age(&self) {
+        self.facts().is_older = true;
+    }
+
     /// An administrator lets it run, or destroys it.
     pub(crate) fn by_hand(&self, host: &'static str, seen: Sighting) {
         self.set(host, (seen != Sighting::Absent).then_some((seen, true)));
+    }
+
+    /// Both hosts show a guest that runs, as after an answer that was lost. Nothing may be done to either.
+    pub(crate) fn seem_to_run_twice(&self) {
+        self.facts().domains.insert("destination", (Sighting::Running, true));
     }
 
     /// The guest shuts itself down, of its own will.

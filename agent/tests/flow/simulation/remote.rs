@@ -11,15 +11,16 @@ use tonic::{
 use tower::service_fn;
 use turmoil::net::TcpStream;
 use vmferry_core::{
-    agent::{Agent, CallError, CheckReport, Half, Leaving, Rollback, Sighting},
+    agent::{Agent, CallError, CheckReport, Finished, Half, Leaving, Rollback, Sighting},
     domain_xml::rewrite::Relocation,
     id::HostName,
     migration::{Order, Progress, Record, Side, Statistics},
     reason::Reason,
+    resolution::{DestinationFacts, SourceFacts},
     turns::Admission,
 };
 use vmferry_proto::{
-    convert::{Invalid, all, duration, required, wire_duration},
+    convert::{Invalid, all, duration, guest, required, wire_duration},
     status::to_call_error,
     v1::{self, migrate_response::Event, migration_service_client::MigrationServiceClient},
 };
@@ -90,6 +91,19 @@ impl Remote {
             reason: Reason::Internal,
             message: invalid.to_string(),
         })
+    }
+
+    async fn facts(&self, order: &Order, side: Side, hold: Duration) -> Result<v1::GetFactsResponse, CallError> {
+        let request = v1::GetFactsRequest {
+            order: wire(order),
+            side: v1::Side::from(side).into(),
+            hold: Some(wire_duration(hold)),
+        };
+        self.call(|mut client| {
+            let request = request.clone();
+            async move { client.get_facts(request).await }
+        })
+        .await
     }
 
     pub(super) async fn abort(&self, order: &Order) -> Result<(), CallError> {
@@ -197,16 +211,17 @@ impl Agent for Remote {
         self.read(duration(answer.took, "took"))
     }
 
-    async fn post(&self, order: &Order, side: Side) -> Result<Vec<String>, CallError> {
+    async fn post(&self, order: &Order, side: Side) -> Result<Finished, CallError> {
         let request = v1::PostRequest { order: wire(order), side: v1::Side::from(side).into() };
         let answer = self.call(|mut client| {
             let request = request.clone();
             async move { client.post(request).await }
         });
-        Ok(answer.await?.warnings)
+        let answer = answer.await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.warnings })
     }
 
-    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Vec<String>, CallError> {
+    async fn cleanup(&self, order: &Order, rollback: &Rollback) -> Result<Finished, CallError> {
         let request = v1::CleanupRequest {
             order: wire(order),
             side: v1::Side::from(rollback.side).into(),
@@ -218,7 +233,8 @@ impl Agent for Remote {
             let request = request.clone();
             async move { client.cleanup(request).await }
         });
-        Ok(answer.await?.leftovers)
+        let answer = answer.await?;
+        Ok(Finished { guest: guest(answer.guest()), complaints: answer.leftovers })
     }
 
     async fn locate(&self, order: &Order) -> Result<Sighting, CallError> {
@@ -229,6 +245,16 @@ impl Agent for Remote {
         });
         let answer = answer.await?;
         self.read(answer.sighting().try_into())
+    }
+
+    async fn source_facts(&self, order: &Order, hold: Duration) -> Result<SourceFacts, CallError> {
+        let facts = self.facts(order, Side::Source, hold).await?;
+        self.read(facts.try_into())
+    }
+
+    async fn destination_facts(&self, order: &Order, hold: Duration) -> Result<DestinationFacts, CallError> {
+        let facts = self.facts(order, Side::Destination, hold).await?;
+        self.read(facts.try_into())
     }
 
     async fn record(&self, order: &Order) -> Result<Option<Record>, CallError> {

@@ -92,7 +92,7 @@ fn statistics() -> Statistics {
 }
 
 fn completed(warnings: Vec<String>) -> Result<Completed, Failure> {
-    Ok(Completed { statistics: Some(statistics()), warnings })
+    Ok(Completed { statistics: Some(statistics()), guest: Some(Sighting::Running), warnings })
 }
 
 fn report<'a>(order: &'a Order, result: &'a Result<Completed, Failure>) -> Report<'a> {
@@ -135,6 +135,7 @@ fn a_completed_migration_in_figures() {
       "kind": "live",
       "exit_code": 0,
       "runs_on": "node-31",
+      "guest": "running",
       "wall_ms": 2230,
       "overhead_ms": 310,
       "total_time_ms": 1920,
@@ -231,13 +232,21 @@ fn every_end_has_its_sentence() {
         reason: Reason::PermissionDenied,
         message: "role viewer may not call Check on node-28".into(),
     };
-    let rolled_back = |reason, message| Failure::RolledBack { cause: cause(reason, message), leftovers: vec![] };
+    let rolled_back =
+        |reason, message, guest| Err(Failure::RolledBack { cause: cause(reason, message), guest, leftovers: vec![] });
+    let (runs, off) = (Some(Sighting::Running), Some(Sighting::Shutoff));
     let ends = [
         completed(vec!["node-28: the tunnel is still open".into()]),
         Err(Failure::NotStarted(unreachable)),
         Err(Failure::NotStarted(denied)),
-        Err(rolled_back(Reason::MigrationFailed, "the job failed: connection reset")),
-        Err(rolled_back(Reason::MigrationAborted, "aborted by the user")),
+        rolled_back(Reason::MigrationFailed, "the job failed: connection reset", runs),
+        rolled_back(Reason::MigrationAborted, "aborted by the user", runs),
+        // It died on the way, or as soon as it had arrived; or its host did.
+        rolled_back(Reason::HandoverFailed, "domain is not running", off),
+        rolled_back(Reason::MigrationAborted, "aborted by the user", off),
+        rolled_back(Reason::AgentUnreachable, "cannot reach the agent of node-28", None),
+        Ok(Completed { statistics: Some(statistics()), guest: off, warnings: vec!["it is off".into()] }),
+        Ok(Completed { statistics: Some(statistics()), guest: None, warnings: vec!["node-31: no answer".into()] }),
         Err(Failure::Held {
             reason: Reason::RunnerUnknown,
             message: "web does not run on node-31, and node-28 could not be asked: no answer".into(),
@@ -259,6 +268,11 @@ fn every_end_has_its_sentence() {
     7 node-28: role viewer may not call Check on node-28; nothing was changed, web stays on node-28 as it was; use a certificate of role coordinator
     1 node-28: web was not moved to node-31: the job failed: connection reset [MIGRATION_FAILED on node-28]; web runs on node-28 as before; details: vmferry migrations show 0190f5fe-7c00-7a00-8abc-012345678901
     4 node-28: aborted: web runs on node-28 as before
+    1 ?: web was not moved to node-31: domain is not running [HANDOVER_FAILED on node-28]; web is shut off on node-28: start it there (virsh start web); details: vmferry migrations show 0190f5fe-7c00-7a00-8abc-012345678901
+    4 ?: aborted: web is shut off on node-28: start it there (virsh start web)
+    1 ?: web was not moved to node-31: cannot reach the agent of node-28 [AGENT_UNREACHABLE on node-28]; web is on node-28, which could not be asked whether it runs there; details: vmferry migrations show 0190f5fe-7c00-7a00-8abc-012345678901
+    0 ?: web was moved and is shut off on node-31: start it there (virsh start web)
+    0 ?: web was moved and is on node-31, which could not be asked whether it runs there
     6 ?: HELD: web does not run on node-31, and node-28 could not be asked: no answer [RUNNER_UNKNOWN], after: lost the connection [AGENT_UNREACHABLE on node-28]; nothing is undone until that is known: when the hosts can be asked again, run vmferry migrations resolve 0190f5fe-7c00-7a00-8abc-012345678901
     ");
 }

@@ -83,6 +83,7 @@ fn one_with_both_halves() {
       "total_bytes": 285212672,
       "rounds": 2,
       "cause": null,
+      "guest": null,
       "warnings": [],
       "forecast": null,
       "events": [],
@@ -109,6 +110,7 @@ fn one_with_both_halves() {
         ],
         "outcome": "completed",
         "cause": null,
+        "guest": null,
         "pending": [],
         "warnings": []
       },
@@ -134,6 +136,7 @@ fn one_with_both_halves() {
         ],
         "outcome": "completed",
         "cause": null,
+        "guest": null,
         "pending": [],
         "warnings": []
       }

@@ -117,6 +117,7 @@ impl v1::migration_service_server::MigrationService for Agent {
             outcome: None,
             cause: None,
             statistics: None,
+            guest: None,
             pending: vec![],
             warnings: vec![],
             story: Default::default(),
@@ -160,7 +161,8 @@ impl v1::migration_service_server::MigrationService for Agent {
         let id = order(request.into_inner().order).id;
         self.begin(id, Phase::Post)?;
         self.end(id, Outcome::Completed, None)?;
-        Ok(Response::new(v1::PostResponse { warnings: vec![] }))
+        let guest = self.note_guest(id)?;
+        Ok(Response::new(v1::PostResponse { warnings: vec![], guest }))
     }
 
     async fn cleanup(&self, request: Request<v1::CleanupRequest>) -> Result<Response<v1::CleanupResponse>, Status> {
@@ -176,12 +178,18 @@ impl v1::migration_service_server::MigrationService for Agent {
         let leaves = self.name == "node-31" && self.world().leaves;
         let left = |what: &str| if leaves { vec![what.to_owned()] } else { vec![] };
         self.record(id, |record| record.pending = left("remove its sockets"))?;
-        Ok(Response::new(v1::CleanupResponse { leftovers: left("node-31: could not remove its sockets: busy") }))
+        let guest = self.note_guest(id)?;
+        Ok(Response::new(v1::CleanupResponse { leftovers: left("node-31: could not remove its sockets: busy"), guest }))
     }
 
     async fn locate(&self, _: Request<v1::LocateRequest>) -> Result<Response<v1::LocateResponse>, Status> {
         let sighting = if self.has_guest() { Sighting::Running } else { Sighting::Absent };
         Ok(Response::new(v1::LocateResponse { sighting: v1::Sighting::from(sighting).into() }))
+    }
+
+    /// It is of an earlier version, which says what it sees and has recorded.
+    async fn get_facts(&self, _: Request<v1::GetFactsRequest>) -> Result<Response<v1::GetFactsResponse>, Status> {
+        Err(Status::unimplemented("GetFacts"))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
@@ -271,6 +279,15 @@ impl v1::migration_service_server::MigrationService for Agent {
 }
 
 impl Agent {
+    /// As agents do it: who has the guest at the end notes whether it runs.
+    fn note_guest(&self, id: MigrationId) -> Result<i32, Status> {
+        let dies = self.world().kills;
+        let seen = if dies { Sighting::Shutoff } else { Sighting::Running };
+        let guest = self.has_guest().then_some(seen);
+        self.record(id, |record| record.guest = guest)?;
+        Ok(vmferry_proto::convert::wire_guest(guest).into())
+    }
+
     /// As agents do it: one migration of an instance at a time, and one order of a migration.
     fn lock(&self, order: &Order) -> Result<(), Status> {
         let world = self.world();
