@@ -5,8 +5,15 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
+# To make packages, and to look at them.
+PACKAGING := binutils lintian rpm rpmlint
 PACKAGES := ca-certificates chromium dnsmasq-base etcd-client etcd-server fonts-dejavu-core gcc iproute2 iputils-ping libc6-dev libprotobuf-dev libvirt-dev mmdebstrap nftables openvswitch-switch pkg-config protobuf-compiler python3-venv qemu-utils systemd-container
 TOOLS := cargo-deny cargo-nextest
+# With their versions; nobody offers them as built for this machine.
+PACKAGING_TOOLS := cargo-deb@3.8.0 cargo-generate-rpm@0.21.1
+
+# When the packages' source was made: they are the same whenever they are made of it.
+MADE = $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 
 # Last: what the machine has comes first.
 export PATH := $(PATH):$(CURDIR)/.tools/bin
@@ -16,7 +23,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: packages rust tools python tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
+setup: system rust tools python tree ## Get everything that building and testing needs; as root on Debian (quick when all is there)
 
 .PHONY: build
 build: ## Build all programs
@@ -40,7 +47,7 @@ test: setup check build ## Everything: setup, check, build, unit, documentation 
 	cargo nextest run --workspace
 
 .PHONY: test-kernel
-test-kernel: packages rust ## Volumes attached by hosts' kernels, and guests that move with them, in emulated machines (needs root)
+test-kernel: system rust ## Volumes attached by hosts' kernels, and guests that move with them, in emulated machines (needs root)
 	cargo build --workspace --bins
 	target/debug/kernel-vm
 	cargo test --package vmferry-tests --test kernel -- --ignored --nocapture --test-threads=16
@@ -53,14 +60,37 @@ test-model: rust ## The protocol of a migration, explored further than `make tes
 test-simulation: rust ## The flow in 10,000 simulations with random faults, from SEED on (default 0): minutes; RUNS=… for more or less
 	SEED=$(or $(SEED),0) RUNS=$(or $(RUNS),10000) cargo test --package vmferry-agent --test flow -- simulation::many --exact --include-ignored --nocapture
 
+.PHONY: packages
+packages: packaging-system rust packaging-tools ## Make .deb and .rpm of both programs, in target/packages
+	cargo build --release --bins --package vmferry --package vmferry-agent --package vmferry-packaging
+	rm -rf target/packages
+	SOURCE_DATE_EPOCH=$(MADE) target/release/vmferry-packaging target/packages
+	@# Debian's packages are compressed and stripped as they are made, the others beforehand.
+	gzip --keep --best --no-name target/packages/man/*
+	mkdir target/packages/stripped
+	for program in vmferry vmferry-agent; do strip --output-file target/packages/stripped/$$program target/release/$$program; done
+	for crate in vmferry vmferry-agent; do SOURCE_DATE_EPOCH=$(MADE) cargo deb --quiet --no-build --package $$crate --output target/packages/; done
+	for crate in coordinator agent; do cargo generate-rpm --package $$crate --output target/packages/; done
+	@ls -l target/packages/*.deb target/packages/*.rpm
+
+.PHONY: test-packages
+test-packages: packages system ## Install, use, upgrade and purge the packages on booted hosts; lintian and rpmlint (needs root)
+	lintian --fail-on error,warning target/packages/*.deb
+	rpmlint --strict --config packaging/rpm/rpmlint.toml target/packages/*.rpm
+	@# What comes next: the same programs, one revision later.
+	for crate in vmferry vmferry-agent; do cargo deb --quiet --no-build --package $$crate --deb-revision 2 --output target/packages/next/; done
+	cargo build --package vmferry-tests --bins
+	target/debug/testbed tree
+	cargo test --package vmferry-tests --test packages -- --ignored --nocapture --test-threads=1
+
 .PHONY: test-faults
-test-faults: packages rust ## Hundreds of moves while something breaks, judged by independent eyes; about half an hour (needs root)
+test-faults: system rust ## Hundreds of moves while something breaks, judged by independent eyes; about half an hour (needs root)
 	cargo build --workspace --bins
 	target/debug/testbed tree
 	target/debug/faults --json target/faults.json
 
 .PHONY: bench
-bench: packages rust ## What moves cost, measured on this machine and printed (needs root)
+bench: system rust ## What moves cost, measured on this machine and printed (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
 	VMFERRY_BIN_DIR=$(CURDIR)/target/release cargo bench -p vmferry-tests --bench moves --bench handover --bench ways --bench volumes --bench networks --bench fleet
@@ -68,7 +98,7 @@ bench: packages rust ## What moves cost, measured on this machine and printed (n
 	cargo bench -p vmferry-core --bench schedule
 
 .PHONY: demo
-demo: packages rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)
+demo: system rust ## Two hosts on this machine, and an instance that moves between them as it runs (needs root)
 	cargo build --release --workspace --bins
 	target/release/testbed tree
 	target/release/testbed demo
@@ -79,8 +109,8 @@ clean: ## Remove what was built
 	rm -rf .tools
 
 # Tests start etcd for themselves; nobody asked for one that is always there, so its unit is masked before it comes.
-.PHONY: packages
-packages:
+.PHONY: system
+system:
 	@if ! command -v dpkg-query >/dev/null; then \
 		echo "setup: no Debian; what these Debian packages hold must be there: $(PACKAGES)" >&2; \
 		exit 0; \
@@ -120,6 +150,19 @@ tools:
 	if python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check \
 		--require-hashes --only-binary :all: --requirement .ci/tools.txt; then exit 0; fi; \
 	echo "setup: no built ones to be had; building $${missing[*]}, which takes a while" >&2; \
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo install --locked --root .tools "$${missing[@]}"
+
+.PHONY: packaging-system
+packaging-system:
+	@$(MAKE) --no-print-directory system PACKAGES="$(PACKAGES) $(PACKAGING)"
+
+.PHONY: packaging-tools
+packaging-tools:
+	@missing=(); \
+	for tool in $(PACKAGING_TOOLS); do command -v "$${tool%@*}" >/dev/null || missing+=("$$tool"); done; \
+	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
+	echo "packages: building $${missing[*]} into .tools, which takes a while" >&2; \
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo install --locked --root .tools "$${missing[@]}"
 

@@ -8,7 +8,7 @@ mod policy;
 mod storage;
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -30,6 +30,9 @@ use crate::{network::Networks, storage::secrets::Secrets};
 
 /// Where the packages put it.
 pub const DEFAULT_PATH: &str = "/etc/vmferry/agent.toml";
+
+/// Where journals are, if nothing else is said.
+const STATE_DIRECTORY: &str = "/var/lib/vmferry";
 
 /// Renewals are a third of a lease apart, and must be heard in time on a busy host.
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
@@ -247,7 +250,7 @@ impl Config {
                 libvirt_uri: file.libvirt.uri.unwrap_or_else(|| "qemu:///system".into()),
                 libvirt_socket: file.libvirt.socket.unwrap_or_else(|| "/run/libvirt/libvirt-sock".into()),
                 qemu_group,
-                state_directory: file.state_directory.unwrap_or_else(|| "/var/lib/vmferry".into()),
+                state_directory: file.state_directory.unwrap_or_else(|| STATE_DIRECTORY.into()),
                 keep_records,
                 lease,
                 storage,
@@ -261,6 +264,24 @@ impl Config {
             _ => Err(problems),
         }
     }
+}
+
+/// Where the journals are, also if the rest of the configuration cannot be used, or there is none.
+///
+/// # Errors
+/// The file is no TOML, or cannot be read.
+pub fn state_directory(path: &Path) -> Result<PathBuf, Problems> {
+    #[derive(Deserialize)]
+    struct Where {
+        state_directory: Option<PathBuf>,
+    }
+    let problem = |problem: String| Problems { file: path.to_owned(), problems: vec![problem] };
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| problem(format!("it cannot be read: {error}")))?,
+    };
+    let read: Where = toml::from_str(&text).map_err(|error| problem(error.to_string().trim_end().to_owned()))?;
+    Ok(read.state_directory.unwrap_or_else(|| STATE_DIRECTORY.into()))
 }
 
 fn check<T, U>(
@@ -304,6 +325,62 @@ mod tests {
         for key in KEYS.split(", ") {
             assert!(problems[0].contains(key), "{key} in {problems:#?}");
         }
+    }
+
+    /// The file as packages install it; in it `# ` begins a sentence, and `#` alone what may be said.
+    const INSTALLED: &str = include_str!("../../packaging/config/agent.toml");
+
+    #[test]
+    fn what_is_installed_says_nothing_but_that_the_host_must_be_named() {
+        let problems = Config::parse(INSTALLED).expect_err("there is no name");
+        for key in ["name: is missing", "zone: is missing"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(key)), "{key} in {problems:#?}");
+        }
+        // And there are no certificates where the tests run; nor need there be QEMU.
+        let expected = ["name:", "zone:", "tls.", "libvirt.qemu_group:"];
+        assert!(problems.iter().all(|p| expected.iter().any(|key| p.starts_with(key))), "{problems:#?}");
+    }
+
+    #[test]
+    fn what_is_installed_shows_every_key_and_each_as_it_may_be_written() {
+        let said: Vec<_> = INSTALLED
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| !c.is_whitespace())).unwrap_or(line)
+            })
+            .collect();
+        let said = said.join("\n");
+        let problems = Config::parse(&said).expect_err("there are no certificates");
+        let absent = ["tls.", "secret 1 (file)", "etcd.password_file", "etcd.tls", "libvirt.qemu_group"];
+        assert!(problems.iter().all(|p| absent.iter().any(|key| p.starts_with(key))), "{problems:#?}");
+
+        let written: toml::Table = said.parse().expect("TOML");
+        for key in KEYS.split(", ").map(|key| key.replace("NAME", "default")) {
+            let mut places: Vec<&toml::Value> = Vec::new();
+            for (depth, part) in key.split('.').enumerate() {
+                let found: Vec<_> = match depth {
+                    0 => written.get(part).into_iter().collect(),
+                    _ => places.iter().filter_map(|place| place.get(part)).collect(),
+                };
+                // Of several tables of a kind, any may show it.
+                places = found
+                    .into_iter()
+                    .flat_map(|it| it.as_array().map_or(vec![it], |all| all.iter().collect()))
+                    .collect();
+            }
+            assert!(!places.is_empty(), "{key} is not in what is installed");
+        }
+    }
+
+    #[test]
+    fn journals_are_found_also_where_nothing_else_is_said_and_not_guessed_where_that_cannot_be_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("agent.toml");
+        assert_eq!(state_directory(&file).expect("no file"), Path::new("/var/lib/vmferry"));
+        fs::write(&file, "zoen = 'b'\nstate_directory = '/srv/vmferry'").expect("written");
+        assert_eq!(state_directory(&file).expect("said"), Path::new("/srv/vmferry"));
+        fs::write(&file, "state_directory = ").expect("written");
+        assert!(state_directory(&file).expect_err("no TOML").to_string().contains("agent.toml cannot be used"));
     }
 
     #[test]

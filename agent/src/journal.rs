@@ -6,6 +6,7 @@ mod compact;
 mod file;
 mod lease;
 mod marks;
+mod open;
 
 use std::{
     ffi::OsStr,
@@ -30,7 +31,10 @@ use vmferry_core::{
 };
 
 use self::file::{Lines, Weight};
-pub use self::lease::Lessor;
+pub use self::{
+    lease::Lessor,
+    open::{Open, open},
+};
 use crate::durable;
 
 /// The format of the entries below, one more with each entry or field that an older version of the agent would not understand. A journal
@@ -406,36 +410,8 @@ impl Journal {
 
     /// Reads one back. A last line that a crash tore is dropped: what it named was not begun.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let fail = |action| io_error(action, path);
-        let file = File::open(path).map_err(fail("open"))?;
-        let mut reader = BufReader::new(&file);
-        let mut state: Option<State> = None;
-        let mut format = FORMAT;
-        let mut line = Vec::new();
-        let mut whole = 0;
-        for number in 1.. {
-            line.clear();
-            // Bytes: a torn line may end inside a character.
-            let read = reader.read_until(b'\n', &mut line).map_err(fail("read"))?;
-            let Some(text) = line.strip_suffix(b"\n") else { break };
-            let garbled = |source| Error::Garbled { path: path.to_owned(), line: number, source };
-            if state.is_none() {
-                format = serde_json::from_slice::<Preamble>(text).map_err(garbled)?.opened.format;
-                if format > FORMAT {
-                    return Err(Error::Format { path: path.to_owned(), found: format });
-                }
-            }
-            let entry = serde_json::from_slice(text).map_err(garbled)?;
-            match &mut state {
-                None => state = State::opened(entry),
-                Some(state) => state.apply(entry),
-            }
-            whole += read as u64;
-        }
-        let no_line =
-            || Error::Garbled { path: path.to_owned(), line: 1, source: serde::de::Error::custom("it has no line") };
-        let state = state.ok_or_else(no_line)?;
-        let lines = compacted(Lines::take_up(path.to_owned(), whole)?, &state, format)?;
+        let Told { state, format, length } = told(path)?;
+        let lines = compacted(Lines::take_up(path.to_owned(), length)?, &state, format)?;
         Ok(Self::of(lines, state))
     }
 
@@ -476,6 +452,47 @@ impl Journal {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a journal tells.
+struct Told {
+    state: State,
+    format: u32,
+    /// Of its whole lines, in bytes.
+    length: u64,
+}
+
+/// Reads one and changes nothing.
+fn told(path: &Path) -> Result<Told, Error> {
+    let fail = |action| io_error(action, path);
+    let file = File::open(path).map_err(fail("open"))?;
+    let mut reader = BufReader::new(&file);
+    let mut state: Option<State> = None;
+    let mut format = FORMAT;
+    let mut line = Vec::new();
+    let mut length = 0;
+    for number in 1.. {
+        line.clear();
+        // Bytes: a torn line may end inside a character.
+        let read = reader.read_until(b'\n', &mut line).map_err(fail("read"))?;
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        let garbled = |source| Error::Garbled { path: path.to_owned(), line: number, source };
+        if state.is_none() {
+            format = serde_json::from_slice::<Preamble>(text).map_err(garbled)?.opened.format;
+            if format > FORMAT {
+                return Err(Error::Format { path: path.to_owned(), found: format });
+            }
+        }
+        let entry = serde_json::from_slice(text).map_err(garbled)?;
+        match &mut state {
+            None => state = State::opened(entry),
+            Some(state) => state.apply(entry),
+        }
+        length += read as u64;
+    }
+    let no_line =
+        || Error::Garbled { path: path.to_owned(), line: 1, source: serde::de::Error::custom("it has no line") };
+    Ok(Told { state: state.ok_or_else(no_line)?, format, length })
 }
 
 /// Rewrites them if they are of an earlier format, or most of them are over.

@@ -9,6 +9,7 @@
 //!    └─────▶ tunnel (destination's ends)
 //! ```
 
+pub mod arguments;
 pub mod config;
 mod durable;
 pub mod firewall;
@@ -29,3 +30,4 @@ pub mod takeover;
 pub mod told;
 pub mod tunnel;
 pub mod turns;
+pub mod watchdog;

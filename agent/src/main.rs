@@ -1,57 +1,21 @@
 //! `vmferry-agent`: arguments, configuration, build, serve, stop.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use tracing::error;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use vmferry_agent::{
+    arguments::{Arguments, Part},
     config::{self, Config},
     firewall::Firewall,
     hypervisor::LibvirtHost,
+    journal,
     libvirt::Libvirt,
     process::{Process, judge_identity},
     storage::{iscsi, rbd, receivers::Receivers},
     tunnel::{Carriers, Grants, Listeners, carrier},
 };
-
-/// VMFerry's agent: the privileged half of a migration, one on every hypervisor.
-///
-/// Listens on one TCP port (mutual TLS) and drives the host's libvirt. Its configuration says which host it is on; its
-/// certificate must say the same.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Only says whether the configuration can be used.
-    #[arg(long)]
-    check_config: bool,
-    #[command(subcommand)]
-    part: Option<Part>,
-}
-
-/// What the agent starts itself again for.
-#[derive(Debug, Subcommand)]
-enum Part {
-    /// Looks at RBD images.
-    #[command(name = rbd::ARGUMENT, hide = true)]
-    LookAtRbd,
-    /// Carries tunnels, also while there is no agent.
-    #[command(name = carrier::ARGUMENT, hide = true)]
-    Carry {
-        /// A directory of its own.
-        directory: PathBuf,
-    },
-    /// Looks at LUNs.
-    #[command(name = iscsi::ARGUMENT, hide = true)]
-    LookAtIscsi,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,6 +24,9 @@ fn main() -> ExitCode {
         Some(Part::LookAtIscsi) => return ended(iscsi::answer().map_err(Into::into)),
         Some(Part::Carry { directory }) => return ended(carry(&arguments.config, &directory)),
         None => {}
+    }
+    if arguments.open_migrations {
+        return ended(open_migrations(&arguments.config));
     }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
@@ -101,6 +68,14 @@ fn ended(part: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Needs no configuration that can be used: where there is none the journals are where they are by default.
+fn open_migrations(config: &Path) -> anyhow::Result<()> {
+    for journal in journal::open(&config::state_directory(config)?)? {
+        println!("{journal}");
+    }
+    Ok(())
 }
 
 /// Carries tunnels until there is nothing to carry.

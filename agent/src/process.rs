@@ -27,6 +27,7 @@ use crate::{
     takeover::{self, Caller},
     tunnel::{self, Grants},
     turns::Concurrency,
+    watchdog,
 };
 
 /// How often the certificate files are looked at.
@@ -153,6 +154,7 @@ impl Process {
         info!("{identity} is ready on {}", config.listen);
         sd_notify::notify(&[NotifyState::Ready])
             .map_err(|source| Error::System { action: "tell systemd that the agent is ready", source })?;
+        tokio::spawn(watchdog::feed());
         let registered = config.etcd.map(|etcd| tokio::spawn(register::keep(etcd, stop.clone())));
         let served = port.serve(listener, stop.clone());
         tokio::pin!(served);
@@ -189,6 +191,7 @@ fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>, E
             _ = interrupt.recv() => {}
         }
         info!("stopping");
+        _ = sd_notify::notify(&[NotifyState::Stopping]);
         stop.cancel();
     })
 }
