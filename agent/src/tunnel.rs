@@ -40,7 +40,11 @@ use vmferry_core::{id::MigrationId, leftovers::HeldDirectory, migration::Endpoin
 use vmferry_proto::v1::{TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, DialError, Protocol, Stream, Unreachable, dial};
 
-pub use self::{carriers::Carriers, destination::Grants, source::Listeners};
+pub use self::{
+    carriers::{Carriers, Error as CarriersError},
+    destination::Grants,
+    source::Listeners,
+};
 
 /// Where every migration has its directory, the same on every host: QEMU opens on the destination the very path that
 /// QEMU connects to on the source.

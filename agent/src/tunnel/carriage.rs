@@ -178,10 +178,15 @@ impl Carriage {
     /// What there is.
     pub(super) fn list(&self) -> Vec<Carried> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let carried = |(migration, Held { streams, .. }): (&MigrationId, &Held)| Carried {
+        let carried = |(migration, Held { streams, way_in }): (&MigrationId, &Held)| Carried {
             migration_id: migration.to_string(),
             streams: count(streams.count()),
             memory_streams: count(streams.count_of_memory()),
+            granted: way_in.as_ref().map(|WayIn { source, libvirt_socket }| GrantRequest {
+                migration_id: migration.to_string(),
+                source_host: source.to_string(),
+                libvirt_socket: libvirt_socket.display().to_string(),
+            }),
         };
         self.lock().migrations.iter().map(carried).collect()
     }

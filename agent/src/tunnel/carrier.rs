@@ -10,6 +10,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,6 +36,11 @@ use super::{
 
 /// As which part of the program it runs.
 pub const ARGUMENT: &str = "carry";
+
+/// Which form of its control it speaks, an agent as well as what carries. See `ListResponse` in `proto/vmferry/carrier/v1`.
+pub(super) const PROTOCOL: u32 = 1;
+/// What an agent can work with: processes that carry outlive the agents that have started them, and so there are older ones.
+pub(super) const SPOKEN: RangeInclusive<u32> = 1..=PROTOCOL;
 
 /// What it says on its standard output when it can be asked.
 pub(super) const READY: &str = "ready";
@@ -171,6 +177,6 @@ impl CarrierService for Service {
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(ListResponse { carried: self.0.list() }))
+        Ok(Response::new(ListResponse { carried: self.0.list(), protocol: PROTOCOL }))
     }
 }

@@ -1,7 +1,8 @@
 //! An agent's side of the processes that carry its tunnels.
 //!
-//! There is one of the agent's own version, for what is new; and for as long as they have something to carry, those of former versions.
-//! What is closed or cut is so in all of them.
+//! There is one of the agent's own version, for what is new; and for as long as they have something to carry, those of other versions.
+//! What is closed or cut is so in all of them. Where a connection leads is told only by what is said in it, so that all who are let in
+//! by others are let in by the own one as well.
 
 use std::{
     collections::BTreeMap,
@@ -31,11 +32,16 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use vmferry_core::id::MigrationId;
 use vmferry_proto::carrier::{
-    CloseRequest, CutRequest, GrantRequest, ListRequest, OpenRequest, carrier_service_client::CarrierServiceClient,
+    CloseRequest, CutRequest, GrantRequest, ListRequest, ListResponse, OpenRequest,
+    carrier_service_client::CarrierServiceClient,
 };
 use vmferry_transport::{Accepted, Credentials};
 
-use super::{carriage::Carriage, carrier, handing};
+use super::{
+    carriage::Carriage,
+    carrier::{self, SPOKEN},
+    handing,
+};
 use crate::storage::tool::Tool;
 
 /// Where each process that carries has its directory.
@@ -45,6 +51,37 @@ const DIRECTORY: &str = "/run/vmferry/carriers";
 const LIMIT: Duration = Duration::from_secs(10);
 
 type Client = CarrierServiceClient<Channel>;
+
+/// Why an agent cannot work with what carries tunnels.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An agent of another version has started it.
+    #[error(
+        "what carries tunnels in {directory} speaks protocol {theirs}, which vmferry-agent {version} does not know (it knows {} to {}): install a \
+         version that does, until the migrations are over whose bytes it carries; or end it ({remedy}), which cuts their tunnels: guests whose memory \
+         is on the way stay on their sources",
+        SPOKEN.start(),
+        SPOKEN.end()
+    )]
+    Foreign {
+        /// Where it is asked.
+        directory: String,
+        /// What it speaks; 0: it does not say.
+        theirs: u32,
+        /// The agent's own version.
+        version: String,
+        /// The command that ends it.
+        remedy: String,
+    },
+    /// There is no telling.
+    #[error("cannot see what carries tunnels in {directory}")]
+    Unseen {
+        /// Where.
+        directory: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
 
 /// What carries this host's tunnels.
 #[derive(Debug)]
@@ -70,13 +107,25 @@ impl Carriers {
     }
 
     /// Processes beside it do, which read the agent's `config`. Those that an earlier agent has started go on.
-    pub async fn beside(credentials: watch::Receiver<Credentials>, config: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// One of them speaks otherwise than this agent. What it carries could neither be closed nor cut, so that nothing could be taken back.
+    pub async fn beside(credentials: watch::Receiver<Credentials>, config: &Path) -> Result<Self, Error> {
         Self::with(credentials, Apart::new(Path::new(DIRECTORY), env!("CARGO_PKG_VERSION"), config)).await
     }
 
-    pub(super) async fn with(credentials: watch::Receiver<Credentials>, apart: Apart) -> io::Result<Self> {
-        apart.find().await?;
-        Ok(Self { apart: Some(apart), ..Self::within(credentials) })
+    pub(super) async fn with(credentials: watch::Receiver<Credentials>, apart: Apart) -> Result<Self, Error> {
+        let let_in = apart.find().await?;
+        let carriers = Self { apart: Some(apart), ..Self::within(credentials) };
+        for granted in let_in {
+            let migration = granted.migration_id.clone();
+            if let Err(error) = carriers.grant(granted).await {
+                warn!(
+                    "the source of migration {migration} opens no more streams until its migration is taken up: {error}"
+                );
+            }
+        }
+        Ok(carriers)
     }
 
     pub(super) async fn open(&self, request: OpenRequest) -> io::Result<()> {
@@ -159,25 +208,54 @@ impl Apart {
         Self { directory: directory.to_owned(), version: version.to_owned(), config: config.to_owned(), known }
     }
 
-    /// Finds those that run, and removes what is left of others.
-    async fn find(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let mut known = self.known.lock().await;
-        for entry in fs::read_dir(&self.directory)? {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
+    /// Finds those that run, and removes what is left of others. Who is let in by those of other versions.
+    async fn find(&self) -> Result<Vec<GrantRequest>, Error> {
+        let directory = || self.directory.display().to_string();
+        let unseen = |source| Error::Unseen { directory: directory(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(unseen)?;
+        let (mut known, mut let_in) = (self.known.lock().await, Vec::new());
+        for entry in fs::read_dir(&self.directory).map_err(unseen)? {
+            let Ok(name) = entry.map_err(unseen)?.file_name().into_string() else { continue };
             let client = self.client(&name);
             let list = |mut client: Client| async move { client.list(ListRequest {}).await };
-            match asked(&list, client.clone()).await {
-                Err(status) if is_gone(&status) => self.remove(&name),
-                // Whatever it says, it is there.
-                answer => {
-                    let carried = answer.map_or(0, |list| list.carried.len());
-                    info!("{name} still carries the tunnels of {carried} migrations");
-                    known.insert(name, client);
+            let listed = match asked(&list, client.clone()).await {
+                Err(status) if is_gone(&status) => {
+                    self.remove(&name);
+                    continue;
                 }
+                // It is another service.
+                Err(status) if status.code() == Code::Unimplemented => ListResponse::default(),
+                Ok(listed) => listed,
+                // Whatever it says, it is there.
+                Err(status) => {
+                    warn!("{name} carries tunnels, and does not say which: {}", status.message());
+                    known.insert(name, client);
+                    continue;
+                }
+            };
+            if !SPOKEN.contains(&listed.protocol) {
+                return Err(self.foreign(&name, listed.protocol).await);
             }
+            info!("{name} still carries the tunnels of {} migrations", listed.carried.len());
+            if !self.is_current(&name) {
+                let_in.extend(listed.carried.into_iter().filter_map(|carried| carried.granted));
+            }
+            known.insert(name, client);
         }
-        Ok(())
+        Ok(let_in)
+    }
+
+    async fn foreign(&self, name: &str, theirs: u32) -> Error {
+        let directory = self.directory.join(name);
+        let connected = UnixStream::connect(carrier::control_socket(&directory)).await;
+        let pid = connected.and_then(|connected| connected.peer_cred()).ok().and_then(|process| process.pid());
+        Error::Foreign {
+            directory: directory.display().to_string(),
+            theirs,
+            version: self.version.clone(),
+            remedy: pid
+                .map_or_else(|| format!("pkill -x {}", carrier::NAME.to_string_lossy()), |pid| format!("kill {pid}")),
+        }
     }
 
     /// Asks who carries what is new: one of this version, started if there is none.

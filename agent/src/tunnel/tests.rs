@@ -1,4 +1,4 @@
-use std::{fs::Permissions, future::pending, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{collections::BTreeMap, fs::Permissions, future::pending, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
@@ -6,14 +6,21 @@ use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinHandle,
 };
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
 use vmferry_proto::{
-    carrier::{GrantRequest, ListRequest, OpenRequest, Socket},
+    carrier::{
+        CloseRequest, CloseResponse, CutRequest, CutResponse, GrantRequest, GrantResponse, ListRequest, ListResponse,
+        OpenRequest, OpenResponse, Socket,
+        carrier_service_server::{CarrierService, CarrierServiceServer},
+    },
     v1::TunnelChannel,
 };
 use vmferry_transport::{CertificateFiles, accept, offers};
 
 use super::{
     carriage::{Carriage, NotCarried},
+    carrier::PROTOCOL,
     carriers::Apart,
     *,
 };
@@ -21,6 +28,7 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(10);
 const ID: &str = "0197a000-0000-7000-8000-000000000001";
 const OTHER: &str = "0197a000-0000-7000-8000-000000000002";
+const LET_IN: &str = "0197a000-0000-7000-8000-000000000003";
 
 /// A directory with certificates of two agents.
 fn pki() -> TempDir {
@@ -203,6 +211,7 @@ async fn a_process_of_a_former_version_keeps_what_it_carries_and_gets_nothing_ne
     let before = Carriers::with(credentials.clone(), apart("0.0.1")).await.expect("found");
     let socket = directory.path().join("one.sock");
     before.open(way_out(ID, "127.0.0.1:1", &socket)).await.expect("opened");
+    before.grant(way_in(LET_IN, Path::new("/run/libvirt"))).await.expect("granted");
     drop(before);
 
     let new = carrier_at(&pki, &current).await;
@@ -215,14 +224,20 @@ async fn a_process_of_a_former_version_keeps_what_it_carries_and_gets_nothing_ne
     carriers.grant(way_in(OTHER, Path::new("/nonexistent"))).await.expect("granted");
     let carried = async |name: &str| {
         let list = apart("").client(name).list(ListRequest {}).await.expect("it answers").into_inner();
-        list.carried.into_iter().next().map(|carried| carried.migration_id)
+        list.carried.into_iter().map(|carried| (carried.migration_id.clone(), carried)).collect::<BTreeMap<_, _>>()
     };
-    assert_eq!(carried("0.0.1-0197a").await.as_deref(), Some(ID));
-    assert_eq!(carried("0.0.2-0197b").await.as_deref(), Some(OTHER));
+    assert!(carried("0.0.1-0197a").await.contains_key(ID));
+    // Connections are the current one's from now on: whoever was let in by the former one is let in there, too.
+    let of_current = carried("0.0.2-0197b").await;
+    assert_eq!(of_current.keys().collect::<Vec<_>>(), [OTHER, LET_IN]);
+    assert_eq!(of_current[LET_IN].granted, Some(way_in(LET_IN, Path::new("/run/libvirt"))));
 
-    // Whoever has it closes it.
-    carriers.close(id(ID), Duration::ZERO).await.expect("closed");
-    assert_eq!(carried("0.0.1-0197a").await, None);
+    // Whoever has it closes it, and if that are two, both.
+    for migration in [ID, LET_IN] {
+        carriers.close(id(migration), Duration::ZERO).await.expect("closed");
+    }
+    assert_eq!(carried("0.0.1-0197a").await.len(), 0);
+    assert_eq!(carried("0.0.2-0197b").await.into_keys().collect::<Vec<_>>(), [OTHER]);
     carriers.close(id(ID), Duration::ZERO).await.expect("closed already");
 
     // One that has died carries nothing.
@@ -233,4 +248,57 @@ async fn a_process_of_a_former_version_keeps_what_it_carries_and_gets_nothing_ne
     }
     carriers.close(id(OTHER), Duration::ZERO).await.expect("cut with it");
     assert!(!carriers.carries_memory(id(OTHER)).await);
+}
+
+/// What a later version may have made of a process that carries.
+struct Later;
+
+#[tonic::async_trait]
+impl CarrierService for Later {
+    async fn open(&self, _: Request<OpenRequest>) -> Result<Response<OpenResponse>, Status> {
+        panic!("nobody asks it for anything")
+    }
+
+    async fn grant(&self, _: Request<GrantRequest>) -> Result<Response<GrantResponse>, Status> {
+        panic!("nobody asks it for anything")
+    }
+
+    async fn close(&self, _: Request<CloseRequest>) -> Result<Response<CloseResponse>, Status> {
+        panic!("nobody asks it for anything")
+    }
+
+    async fn cut(&self, _: Request<CutRequest>) -> Result<Response<CutResponse>, Status> {
+        panic!("nobody asks it for anything")
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Ok(Response::new(ListResponse { protocol: PROTOCOL + 1, ..ListResponse::default() }))
+    }
+}
+
+#[tokio::test]
+async fn an_agent_does_not_work_with_what_speaks_otherwise_and_leaves_it_alone() {
+    let pki = pki();
+    let (_, unknown) = tonic_health::server::health_reporter();
+    let later = Server::builder().add_service(CarrierServiceServer::new(Later));
+    let another = Server::builder().add_service(unknown);
+    for (server, theirs) in [(later, PROTOCOL + 1), (another, 0)] {
+        let directory = TempDir::new().expect("a directory");
+        let own = directory.path().join("9.0.0-0197a");
+        fs::create_dir(&own).expect("made");
+        let socket = UnixListener::bind(carrier::control_socket(&own)).expect("bound");
+        let serving = tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(socket)));
+        let apart = Apart::new(directory.path(), "0.0.2", Path::new("/nonexistent"));
+
+        let refused = Carriers::with(credentials(&pki, "node-1").fixed(), apart).await.expect_err("it is foreign");
+        let CarriersError::Foreign { theirs: said, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(*said, theirs);
+        let said = refused.to_string();
+        let remedy = format!("(kill {})", std::process::id());
+        for part in [own.display().to_string().as_str(), "vmferry-agent 0.0.2", "1 to 1", remedy.as_str()] {
+            assert!(said.contains(part), "no `{part}` in: {said}");
+        }
+        assert!(carrier::control_socket(&own).exists(), "it is in use");
+        serving.abort();
+    }
 }
