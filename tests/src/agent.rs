@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::{host::Host, wait};
+use crate::{binaries, host::Host, wait};
 
 const UNIT: &str = "vmferry-agent.service";
 
@@ -32,6 +32,14 @@ impl<'a> Agent<'a> {
     /// Stops it, starts it, and returns once it is ready.
     pub fn restart(&self) -> Result<()> {
         self.systemctl("restart")
+    }
+
+    /// As a package does it: there is a program of another version, of as many characters, and the unit is restarted.
+    pub fn upgrade(&self, version: &str) -> Result<()> {
+        let program = format!("/var/lib/vmferry-agent-{version}");
+        self.host.write(&program, binaries::agent_of_version(version)?)?;
+        self.host.sh(&format!("chmod 755 {program} && mount --bind {program} /usr/sbin/vmferry-agent"))?;
+        self.restart()
     }
 
     /// `kill -9`, until systemd has seen it. It starts it again after a second; with [`Agent::wait_ready`] a test

@@ -1,8 +1,8 @@
 //! The programs under test.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The programs under test, as built.
@@ -26,6 +26,27 @@ impl Binaries {
         }
         Ok(found)
     }
+}
+
+/// The agent as a release after this one would be: the same program, which gives itself for another version. To compile a second one would
+/// take longer than all that it is needed for.
+pub(crate) fn agent_of_version(version: &str) -> Result<Vec<u8>> {
+    let built = env!("CARGO_PKG_VERSION").as_bytes();
+    ensure!(version.len() == built.len(), "{version} does not fit in the place of {}", env!("CARGO_PKG_VERSION"));
+    let mut program = fs::read(Binaries::locate()?.agent)?;
+    // Other versions, and those of libraries' symbols.
+    let is_part_of_another =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_digit() || [b'.', b'_'].contains(byte));
+    let places: Vec<_> = memchr::memmem::find_iter(&program, built)
+        .filter(|place| {
+            let before = place.checked_sub(1).and_then(|before| program.get(before));
+            !is_part_of_another(before) && !is_part_of_another(program.get(place + built.len()))
+        })
+        .collect();
+    for place in places {
+        program[place..place + version.len()].copy_from_slice(version.as_bytes());
+    }
+    Ok(program)
 }
 
 /// The program that runs inside guests.

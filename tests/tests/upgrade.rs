@@ -1,6 +1,9 @@
 //! An agent that is restarted, or killed, in the middle of a move: the move goes on, and so does what its user sees of it.
 
-use std::time::Duration;
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use vmferry_tests::{
@@ -111,6 +114,31 @@ fn a_move_over_several_streams_goes_on_when_both_agents_are_killed() -> Result<(
 #[test]
 fn a_move_that_libvirt_hands_over_goes_on_when_both_agents_are_restarted() -> Result<()> {
     goes_on(&[SOURCE, DESTINATION], RESTARTED, &["--handover", "fast"])
+}
+
+/// A move of a minute, in which first the one host's agent gets another version, then the other's.
+#[test]
+fn a_move_of_a_minute_goes_on_while_both_agents_are_upgraded_to_another_version() -> Result<()> {
+    const NEWER: &str = "0.9.9";
+    let testbed = Testbed::up(Options::default())?;
+    let guest = busy_guest(&testbed, "web-1")?;
+    let before = Before::of(&testbed)?;
+    let begun = Instant::now();
+    let mut moving = Move::begin(&testbed, &guest)?;
+    for (host, at) in [(SOURCE, 20), (DESTINATION, 40)] {
+        sleep(Duration::from_secs(at).saturating_sub(begun.elapsed()));
+        testbed.host(host)?.agent().upgrade(NEWER)?;
+        assert_progress(&mut moving)?;
+        ensure!(memory_flows(&testbed, &guest)?, "its memory does not flow");
+    }
+    sleep(Duration::from_secs(60).saturating_sub(begun.elapsed()));
+    finish(&testbed, &guest, moving)?;
+    ensure!(begun.elapsed() >= Duration::from_secs(60));
+
+    let said = vmferry(&testbed, &["hypervisors"])?;
+    let hosts = said.document["hypervisors"].as_array().context("a list of hosts")?;
+    ensure!(hosts.len() == 2 && hosts.iter().all(|host| host["agent_version"] == NEWER), "{hosts:#?}");
+    before.assert_nothing_leaked(&testbed, &["web-1"])
 }
 
 #[test]
