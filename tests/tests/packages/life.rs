@@ -112,7 +112,7 @@ fn assert_installed(testbed: &Testbed) -> Result<()> {
         ("stat -c '%a %U' /etc/vmferry/pki /etc/vmferry/secrets /var/lib/vmferry", "700 root\n700 root\n700 root\n"),
         ("systemctl show --property KillMode vmferry-agent", "KillMode=process"),
         // As docs/install.md has it; a threshold is ten times that.
-        ("systemd-analyze security --offline=true --threshold=47 vmferry-agent.service", "4.7 OK"),
+        ("systemd-analyze security --offline=true --threshold=48 vmferry-agent.service", "4.8 OK"),
         ("zcat /usr/share/man/man8/vmferry-agent.8.gz", "--open-migrations"),
         ("cat /etc/apparmor.d/local/abstractions/libvirt-qemu", "include if exists <abstractions/vmferry>"),
         ("cat /usr/share/doc/vmferry-agent/copyright", "/usr/share/common-licenses/Apache-2.0"),
