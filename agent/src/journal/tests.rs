@@ -7,7 +7,7 @@ use nix::{
 };
 use vmferry_core::{
     agent::Sighting,
-    migration::{Author, Deed, Endpoint, Progress, Steering},
+    migration::{Author, Deed, Endpoint, Progress, Record, Steering, Story},
     reason::Reason,
 };
 

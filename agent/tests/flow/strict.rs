@@ -10,9 +10,10 @@ use vmferry_core::{
 };
 
 use crate::{
-    Rig, STRICT, because, crash_everywhere, fail_every_step,
+    Rig, STRICT, because,
     fake::{Faults, Trouble, relocations},
-    lose_every_call, rollback,
+    phases::{crash_everywhere, fail_every_step, lose_every_call},
+    rollback,
 };
 
 /// One whose move is struck where this is done.
