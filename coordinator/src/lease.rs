@@ -14,7 +14,10 @@ use vmferry_core::{
 };
 use vmferry_remote::Lease;
 
-use crate::client::{RemoteAgent, Seen};
+use crate::{
+    client::{RemoteAgent, Seen},
+    heed::heeding,
+};
 
 /// How long the destination may take to end its half once the source has ended its own, and how often it is asked.
 const BOTH_LIMIT: Duration = Duration::from_secs(10);
@@ -39,7 +42,7 @@ pub(crate) async fn resolve(hosts: &Hosts, order: &Order, watch: &impl Watch) ->
         // rests on is in the hosts' journals, not in the lease.
         Err(error) => {
             tracing::debug!(%error, "driven without a lease");
-            return Box::pin(flow::resolve(hosts, order, watch)).await;
+            return heeding_both(hosts, watch, Box::pin(flow::resolve(hosts, order, watch))).await;
         }
     };
     let driven = under(hosts, &lease);
@@ -77,9 +80,13 @@ async fn held(
             tracing::info!("{refusal}");
             Box::pin(follow(hosts, order, watch, &refusal)).await
         }
-        result = flow => result,
+        result = heeding_both(hosts, watch, flow) => result,
         never = lease.keep(&agents, order.id) => match never {},
     }
+}
+
+async fn heeding_both<T>(hosts: &Hosts, watch: &impl Watch, flow: impl Future<Output = T>) -> T {
+    heeding(&hosts.source, watch, heeding(&hosts.destination, watch, flow)).await
 }
 
 /// Looks on while somebody else drives.
@@ -100,7 +107,7 @@ async fn follow(hosts: &Hosts, order: &Order, watch: &impl Watch, refusal: &Call
         }
         Ok(())
     };
-    let seen = match hosts.source.watch(order.id, 0, seen).await {
+    let seen = match heeding(&hosts.source, watch, hosts.source.watch(order.id, 0, seen)).await {
         Ok(()) => both(hosts, order).await,
         Err(Left::Held(trouble)) => return Err(kept(order, trouble)),
         Err(Left::Unseen(error)) => Err(error),

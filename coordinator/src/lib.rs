@@ -10,6 +10,7 @@ mod convoy;
 mod exit;
 mod find;
 mod fleet;
+mod heed;
 mod history;
 mod interrupt;
 mod inventory;

@@ -67,6 +67,10 @@ pub trait Watch: Sync {
     }
     /// The job goes on.
     fn progress(&self, progress: Progress);
+    /// A host has not answered for a while, and is asked again.
+    fn unheard(&self, _why: &CallError) {}
+    /// It has answered again.
+    fn heard(&self, _host: &HostName) {}
     /// Whether the user wants it to end now. Asked before each phase up to `migrate`; while that one runs, the
     /// agent's `Abort` call ends it.
     fn is_cancelled(&self) -> bool;

@@ -11,6 +11,7 @@ mod onlooker;
 mod patience;
 mod queue;
 mod relayed;
+mod silence;
 
 use std::{
     convert::Infallible,
@@ -46,6 +47,7 @@ pub use onlooker::Seen;
 use patience::{Patience, may_pass};
 use relayed::{AgentChannel, Label};
 pub use relayed::{Coordinator, Known, Relay};
+use silence::Silence;
 
 /// How long connecting may take, TLS and all. Less than any call's deadline, so that its reason is seen.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -86,6 +88,8 @@ pub struct RemoteAgent {
     label: Label,
     /// What it is called under by who drives a migration.
     lease: Option<Lease>,
+    /// Of the host, whichever clone asks.
+    silence: Silence,
 }
 
 /// Where an agent is.
@@ -109,6 +113,7 @@ impl RemoteAgent {
             reached,
             label: Label::default(),
             lease: None,
+            silence: Silence::none(),
         }
     }
 
@@ -124,6 +129,7 @@ impl RemoteAgent {
             reached,
             label,
             lease: None,
+            silence: Silence::none(),
         }
     }
 
@@ -151,6 +157,11 @@ impl RemoteAgent {
     /// Of a call that is not waited for any longer, though its time is not over: others have answered all the while.
     pub fn overdue(&self, waited: Duration) -> CallError {
         error::overdue(&self.place, waited)
+    }
+
+    /// Why the host was not heard, while it is asked again; `None`: it was, or nobody has asked.
+    pub fn silence(&self) -> watch::Receiver<Option<CallError>> {
+        self.silence.watch()
     }
 
     /// Which host it is, and where.
@@ -219,12 +230,23 @@ impl RemoteAgent {
             let mut patience = Patience::new(patience);
             loop {
                 match call().await {
-                    Ok(response) => return Ok(response.into_inner()),
-                    Err(status) => patience.bear(error::from_status(&status, &self.place)).await?,
+                    Ok(response) => {
+                        self.silence.ends();
+                        return Ok(response.into_inner());
+                    }
+                    Err(status) => self.bear(error::from_status(&status, &self.place), &mut patience).await?,
                 }
             }
         };
         timeout(limit, repeated).await.unwrap_or_else(|_| Err(error::silent(&self.place, limit)))
+    }
+
+    async fn bear(&self, error: CallError, patience: &mut Patience) -> Result<(), CallError> {
+        match may_pass(&error) {
+            true => self.silence.goes_on(&error),
+            false => self.silence.ends(),
+        }
+        patience.bear(error).await
     }
 
     /// What the host knows; `None`: its agent is of an earlier version and does not know the question.
@@ -268,6 +290,7 @@ impl RemoteAgent {
         let mut events = self.phases().migrate(request).await.map_err(broken)?.into_inner();
         while let Some(event) = events.message().await.map_err(broken)? {
             heard.store(true, Ordering::Relaxed);
+            self.silence.ends();
             match event.event {
                 Some(migrate_response::Event::Progress(sample)) => progress(self.read(Some(sample))?),
                 Some(migrate_response::Event::Completed(statistics)) => return self.read(Some(statistics)),
@@ -379,7 +402,7 @@ impl Agent for RemoteAgent {
                         patience = Patience::new(RESTART);
                     }
                     // The job goes on without us; the repeated call joins it.
-                    patience.bear(error).await?;
+                    self.bear(error, &mut patience).await?;
                 }
             }
         }

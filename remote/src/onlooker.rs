@@ -39,7 +39,7 @@ impl RemoteAgent {
             if token > before {
                 patience = Patience::new(RESTART);
             }
-            patience.bear(broken).await?;
+            self.bear(broken, &mut patience).await?;
         }
     }
 
@@ -54,6 +54,7 @@ impl RemoteAgent {
         let mut responses = self.phases().watch_migration(request).await.map_err(broken)?.into_inner();
         let mut has_ended = false;
         while let Some(response) = responses.message().await.map_err(broken)? {
+            self.silence.ends();
             *token = response.token;
             let record: Record = self.read(response.migration)?;
             has_ended = record.outcome.is_some();

@@ -116,6 +116,25 @@ fn a_move_that_libvirt_hands_over_goes_on_when_both_agents_are_restarted() -> Re
     goes_on(&[SOURCE, DESTINATION], RESTARTED, &["--handover", "fast"])
 }
 
+#[test]
+fn who_follows_a_move_is_told_that_its_agent_is_not_heard_and_when_it_is_again() -> Result<()> {
+    let testbed = Testbed::up(Options::default())?;
+    let guest = busy_guest(&testbed, "web-1")?;
+    let before = Before::of(&testbed)?;
+    let mut moving = Move::begin(&testbed, &guest)?;
+    let agent = testbed.host(SOURCE)?.agent();
+    let is_told = |moving: &Move, words: &str| {
+        until(words, Duration::from_secs(10), || Ok(moving.stderr()?.contains(words).then_some(())))
+    };
+    agent.kill_for_good()?;
+    is_told(&moving, "node-28 is not heard, and asked again: ")?;
+    agent.start()?;
+    is_told(&moving, "node-28 is heard again")?;
+    assert_progress(&mut moving)?;
+    finish(&testbed, &guest, moving)?;
+    before.assert_nothing_leaked(&testbed, &["web-1"])
+}
+
 /// A move of a minute, in which first the one host's agent gets another version, then the other's.
 #[test]
 fn a_move_of_a_minute_goes_on_while_both_agents_are_upgraded_to_another_version() -> Result<()> {

@@ -19,6 +19,7 @@ use crate::{
     cli,
     client::Seen,
     exit::{Exit, Failed},
+    heed::heeding,
     history::Migration,
     render::{
         Output,
@@ -62,7 +63,7 @@ pub(crate) async fn run(session: &Session, args: &cli::Watch) -> Result<Exit, Fa
         percent.set(now);
         session.terminal.print(&line)
     };
-    let watched = source.watch(order.id, args.after, seen).await;
+    let watched = heeding(&source, &live, source.watch(order.id, args.after, seen)).await;
     live.leave();
     watched?;
 

@@ -10,8 +10,10 @@ use std::{
 };
 
 use vmferry_core::{
+    agent::CallError,
     compatibility::Check,
     flow::{Completed, Failure, Plan, Planned, Watch},
+    id::HostName,
     migration::{Order, Phase, Progress},
     reason::Reason,
     turns::Waiting,
@@ -21,6 +23,7 @@ use super::{
     Paint, Terminal,
     progress::{Verdict, checked, finished, forewarning, heading, known_as, moving_bar, moving_line, running},
     queue::waiting_line,
+    unnamed,
 };
 
 /// How often a line is written where lines stay.
@@ -309,6 +312,14 @@ impl Watch for Live {
             false if is_due => self.terminal.note(&moving_line(percent, &sample)),
             false => {}
         }
+    }
+
+    fn unheard(&self, why: &CallError) {
+        self.say(&format!("{} is not heard, and asked again: {}", why.host, unnamed(why)));
+    }
+
+    fn heard(&self, host: &HostName) {
+        self.say(&format!("{host} is heard again"));
     }
 
     fn is_cancelled(&self) -> bool {
