@@ -34,9 +34,11 @@ use prost::Message;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes},
     net::UnixStream,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use vmferry_core::{id::MigrationId, leftovers::HeldDirectory, migration::Endpoint};
+use tracing::warn;
+use vmferry_core::{id::MigrationId, identity::Identity, leftovers::HeldDirectory, migration::Endpoint};
 use vmferry_proto::v1::{TunnelRequest, TunnelResponse};
 use vmferry_transport::{Credentials, DialError, Protocol, Stream, Unreachable, dial};
 
@@ -112,6 +114,22 @@ async fn receive<M: Message + Default>(stream: &mut Stream) -> io::Result<M> {
     let mut bytes = vec![0; length.into()];
     stream.read_exact(&mut bytes).await?;
     M::decode(bytes.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// What the caller of a stream wants; `None` if it does not say, which is logged.
+async fn requested(tls: &mut Stream, caller: &Identity) -> Option<TunnelRequest> {
+    match timeout(REQUEST_LIMIT, receive::<TunnelRequest>(tls)).await {
+        Ok(Ok(request)) => return Some(request),
+        Ok(Err(error)) => warn!(%caller, %error, "tunnel: no request"),
+        Err(_) => warn!(%caller, "tunnel: no request within {REQUEST_LIMIT:?}"),
+    }
+    None
+}
+
+async fn refuse(tls: &mut Stream, caller: &Identity, refusal: String) {
+    warn!(%caller, "refused: {refusal}");
+    // The caller may be gone already: it learns the same from the closed connection.
+    _ = send(tls, &TunnelResponse { refusal, ..TunnelResponse::default() }).await;
 }
 
 /// Why there is no stream.

@@ -30,8 +30,8 @@ use vmferry_proto::{
 use vmferry_transport::{Credentials, Protocol, Stream};
 
 use super::{
-    OPEN_LIMIT, REQUEST_LIMIT, Unanswered, ask, disk_socket, image_socket, memory_socket, open::OpenStreams, receive,
-    send, splice,
+    OPEN_LIMIT, Unanswered, ask, disk_socket, image_socket, memory_socket, open::OpenStreams, refuse, requested, send,
+    splice,
 };
 
 /// How a destination is dialed again whose agent is just being started again.
@@ -209,21 +209,12 @@ impl Carriage {
 
     /// Serves one stream of a source's to its end.
     pub(super) async fn serve(&self, mut tls: Stream, caller: Identity) {
-        let request = match timeout(REQUEST_LIMIT, receive::<TunnelRequest>(&mut tls)).await {
-            Ok(Ok(request)) => request,
-            Ok(Err(error)) => return warn!(%caller, %error, "tunnel: no request"),
-            Err(_) => return warn!(%caller, "tunnel: no request within {REQUEST_LIMIT:?}"),
-        };
+        let Some(request) = requested(&mut tls, &caller).await else { return };
         let span = info_span!("tunnel", migration = request.migration_id, channel = request.channel().as_str_name());
         async {
             let (unix, streams) = match self.lead(&request, &caller).await {
                 Ok(lead) => lead,
-                Err(refusal) => {
-                    warn!(%caller, "refused: {refusal}");
-                    // The caller may be gone already: it learns the same from the closed connection.
-                    _ = send(&mut tls, &TunnelResponse { refusal, ..TunnelResponse::default() }).await;
-                    return;
-                }
+                Err(refusal) => return refuse(&mut tls, &caller, refusal).await,
             };
             let (cut, _counted) = streams.counted(request.channel() == TunnelChannel::Memory);
             match send(&mut tls, &TunnelResponse::default()).await {

@@ -28,7 +28,7 @@ use vmferry_proto::{
 };
 use vmferry_transport::Stream;
 
-use super::{COPY_BUFFER, Carriers, REQUEST_LIMIT, open::OpenStreams, receive, send};
+use super::{COPY_BUFFER, Carriers, REQUEST_LIMIT, open::OpenStreams, receive, refuse, requested, send};
 use crate::{
     firewall::Firewall,
     hypervisor::OnRelease,
@@ -159,21 +159,12 @@ impl Grants {
 
     /// Serves one that says something, to its end.
     pub async fn serve(&self, mut tls: Stream, caller: Identity) {
-        let request = match timeout(REQUEST_LIMIT, receive::<TunnelRequest>(&mut tls)).await {
-            Ok(Ok(request)) => request,
-            Ok(Err(error)) => return warn!(%caller, %error, "tunnel: no request"),
-            Err(_) => return warn!(%caller, "tunnel: no request within {REQUEST_LIMIT:?}"),
-        };
+        let Some(request) = requested(&mut tls, &caller).await else { return };
         let span = info_span!("tunnel", migration = request.migration_id, channel = request.channel().as_str_name());
         async {
             let (end, revoked) = match self.lead(&request, &caller).await {
                 Ok(lead) => lead,
-                Err(refusal) => {
-                    warn!(%caller, "refused: {refusal}");
-                    // The caller may be gone already: it learns the same from the closed connection.
-                    _ = send(&mut tls, &TunnelResponse { refusal, ..TunnelResponse::default() }).await;
-                    return;
-                }
+                Err(refusal) => return refuse(&mut tls, &caller, refusal).await,
             };
             let response = if let End::Nothing(response) = &end { response.clone() } else { TunnelResponse::default() };
             match (send(&mut tls, &response).await, end) {

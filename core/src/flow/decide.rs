@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Completed, Failure, Watch, held, migrate, permission, post, settle, standing, taken_back};
+use super::{Completed, Failure, Watch, held, migrate, post, settle, standing, taken_back};
 use crate::{
     agent::{Agent, CallError, Pair, Rollback},
     migration::{Cause, Order, Outcome, Phase, Record, Side, Statistics},
@@ -154,7 +154,7 @@ pub(super) async fn decide<S: Agent, D: Agent>(
             Resolution::Forward(Step::Release | Step::Resume) => match Box::pin(start(hosts, order, &told)).await {
                 Ok(()) => continue,
                 Err(Unstarted::Gone(error)) => error,
-                Err(Unstarted::Unheard(error)) => return Err(permission::unheard(order, cause, &error)),
+                Err(Unstarted::Unheard(error)) => return Err(held::unheard(order, &error, cause)),
                 Err(Unstarted::Held(hold)) => return Err(held::held(order, hold, &told, refusal.as_ref(), cause)),
             },
             Resolution::Back(Step::Cleanup(Side::Source)) | Resolution::Settled(End::Back) => {

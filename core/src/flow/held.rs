@@ -54,3 +54,13 @@ pub(super) fn waiting(order: &Order, cause: Cause) -> Failure {
     );
     Failure::Held { reason: Reason::RunnerUnknown, message, cause }
 }
+
+/// The destination of a strict hand-over could not be told that the guest may run there.
+pub(super) fn unheard(order: &Order, error: &CallError, cause: Cause) -> Failure {
+    let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
+    let message = format!(
+        "{name} was released by {from} and waits, paused, on {to}, which was told to let it run and has not: {error}; {from} goes on telling it; \
+         or: vmferry migrations resolve {id}"
+    );
+    Failure::Held { reason: Reason::RunnerUnknown, message, cause }
+}

@@ -99,22 +99,3 @@ pub(super) fn undecided(order: &Order, cause: Cause, error: &CallError) -> Failu
     );
     Failure::Held { reason: Reason::RunnerUnknown, message, cause }
 }
-
-/// The destination of a strict hand-over could not be told that the guest may run there.
-pub(super) fn unheard(order: &Order, cause: Cause, error: &CallError) -> Failure {
-    let (name, from, to, id) = (&order.instance_name, &order.source.host, &order.destination.host, order.id);
-    let (reason, message) = if error.reason == Reason::StartFailed {
-        // It waited there a moment ago.
-        (
-            Reason::NotRunning,
-            format!("{name} does not run on {from} any more, and its copy on {to} is gone, too: {error}"),
-        )
-    } else {
-        let message = format!(
-            "{name} was released by {from} and waits, paused, on {to}, which was told to let it run and has not: {error}; {from} goes on \
-             telling it; or: vmferry migrations resolve {id}"
-        );
-        (Reason::RunnerUnknown, message)
-    };
-    Failure::Held { reason, message, cause }
-}
